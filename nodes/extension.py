@@ -1,0 +1,16 @@
+"""The list of nodes this pack gives to ComfyUI."""
+
+from comfy_api.latest import ComfyExtension
+
+from .lfcache import PreciseCacheLFCache
+from .stats import PreciseCacheStats
+from .tiny_model import PreciseCacheTinyModel
+
+
+class PreciseCacheExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [PreciseCacheLFCache, PreciseCacheStats, PreciseCacheTinyModel]
+
+
+async def comfy_entrypoint():
+    return PreciseCacheExtension()

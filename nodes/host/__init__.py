@@ -1,0 +1,1 @@
+"""The boundary to ComfyUI: the only place that imports `comfy`."""

@@ -1,0 +1,103 @@
+"""Conditioning for a trial: what is shaped like the latent shrinks with it."""
+
+import torch
+import torch.nn.functional as F
+
+from ...precisecache_core.shrink import shrink_latent
+
+# conditioning that carries a latent without being declared to have its shape
+_LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "denoise_mask")
+# run at full size or at the true sigma only, so a trial goes without them
+_LEFT_OUT = ("control", "control_apply_to_uncond", "gligen", "timestep_start", "timestep_end")
+
+
+class UnshrinkableConditioning(Exception):
+    """Conditioning that cannot follow the latent to a smaller size; says which."""
+
+
+def shrink_conds(conds, shape, small_shape, factors):
+    """Copies of a guider's processed conds for a latent of `small_shape`.
+
+    conds: {"positive": [cond, …], …} after the host's `process_conds`; not written to.
+    shape, small_shape: of the full and the small latent; factors: (r, s_h, s_w).
+    Gates by noise level are left in place (see `open_gates`); ControlNets are left out.
+    Raises UnshrinkableConditioning naming what is in the way.
+    """
+    return {kind: [shrink_cond(c, shape, small_shape, factors) for c in group or ()]
+            for kind, group in conds.items()}
+
+
+def shrink_cond(cond, shape, small_shape, factors):
+    """One cond dictionary for the small latent; shares what does not change."""
+    if cond.get("hooks") is not None:
+        raise UnshrinkableConditioning("conditioning with LoRA hooks")
+    small = dict(cond)
+    if cond.get("area") is not None:
+        small["area"] = shrink_area(cond["area"], small_shape, factors)
+    if cond.get("mask") is not None:
+        small["mask"] = resize(cond["mask"], cond["mask"].shape[:1] + small_shape[2:])
+    small["model_conds"] = {
+        name: shrink_model_cond(name, value, shape, small_shape, factors)
+        for name, value in cond["model_conds"].items()
+    }
+    return small
+
+
+def open_gates(conds, sigma):
+    """The conds that are active at sigma (a float), without their gates or ControlNets.
+
+    A trial runs at another sigma than the call it stands for; its conditioning must be
+    chosen at the true one.
+    """
+    def is_active(cond):
+        return cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
+
+    return {kind: [{k: v for k, v in c.items() if k not in _LEFT_OUT} for c in group if is_active(c)]
+            for kind, group in conds.items()}
+
+
+def has_gates(conds):
+    return any("timestep_start" in c or "timestep_end" in c for group in conds.values() for c in group)
+
+
+def shrink_area(area, small_shape, factors):
+    """An area (sizes then offsets, over the last axes) in positions of the small latent."""
+    count = len(area) // 2
+    pairs = zip(area[:count], area[count:], factors[-count:], small_shape[-count:])
+    sizes, offsets = [], []
+    for size, offset, factor, side in pairs:
+        offset = min(offset // factor, side - 1)
+        sizes.append(max(1, min(-(-size // factor), side - offset)))
+        offsets.append(offset)
+    return type(area)(sizes + offsets)
+
+
+def shrink_model_cond(name, value, shape, small_shape, factors):
+    """One of the model's inputs for the small latent; the value itself if it has no size."""
+    cond = getattr(value, "cond", None)
+    if isinstance(cond, torch.Tensor):
+        if cond.ndim == len(shape) and cond.shape[2:] == shape[2:]:
+            return value._copy_with(shrink_latent(cond, factors))
+        if name == "vace_context" and cond.shape[3:] == shape[2:]:
+            flat = shrink_latent(cond.flatten(0, 1), factors)
+            return value._copy_with(flat.unflatten(0, cond.shape[:2]))
+        if name in _LATENT_KEYS and cond.ndim in (4, 5):
+            return value._copy_with(shrink_loose(cond, factors))
+        if type(value).__name__ == "CONDNoiseShape":
+            raise UnshrinkableConditioning(f"conditioning {name!r} of shape {tuple(cond.shape)}")
+    if name in _LATENT_KEYS and isinstance(cond, (list, tuple)):
+        return value._copy_with([shrink_loose(c, factors) for c in cond])
+    return value
+
+
+def shrink_loose(latent, factors):
+    """Shrink height and width of a latent of a size of its own; its frames stay."""
+    height, width = latent.shape[-2:]
+    spatial = tuple(max(1, min(f, side // 2)) for f, side in zip(factors[1:], (height, width)))
+    return shrink_latent(latent, (1, *spatial))
+
+
+def resize(mask, shape):
+    """Average a mask, (B, H, W) or (B, T, H, W), over the cells of a smaller one."""
+    pool = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
+    return pool(mask[:, None].float(), tuple(shape[1:]))[:, 0].to(mask.dtype)

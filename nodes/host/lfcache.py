@@ -1,0 +1,206 @@
+"""LFCache in the host's sampling loop: where it attaches and what it asks of the host."""
+
+import logging
+import uuid
+from contextlib import contextmanager
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...precisecache_core.config import MINIMUM_STEPS
+from ...precisecache_core.report import summary_line
+from ...precisecache_core.run import LFCacheRun
+from . import reports
+from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
+from .parametrization import affine_of, noise_space, sigma_window
+
+KEY = "precisecache_lfcache"
+# in transformer_options while a trial runs, so that BlockCache and others can tell
+TRIAL_FLAG = "precisecache_trial"
+
+logger = logging.getLogger("precisecache")
+
+
+class LFCacheAttachment:
+    """LFCache's settings on a patcher; the wrappers below make the state of each run.
+
+    Immutable, shared by clones of the patcher. `id` names it in the report store.
+    """
+
+    def __init__(self, config):
+        self.config = config
+        self.id = uuid.uuid4().hex
+
+    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        """OUTER_SAMPLE: one run. State goes into the guider's options and leaves with them."""
+        guider = executor.class_obj
+        original = guider.model_options
+        steps = len(sigmas) - 1
+        run = GuidedRun(self.config, guider, noise, steps, args, kwargs)
+        guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+        guider.model_options.setdefault("transformer_options", {})[KEY] = run
+        try:
+            with run.cache.sampling():
+                return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        finally:
+            guider.model_options = original
+            run.close(self.id, noise.shape, steps)
+
+    def predict_noise(self, executor, x, timestep, model_options=None, seed=None):
+        """PREDICT_NOISE: one call, computed or reused."""
+        run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
+        if run is None:
+            return executor(x, timestep, model_options, seed)
+        return run.denoised(x, timestep, model_options or {}, seed, executor)
+
+
+def attach(patcher, config):
+    """A clone of the patcher with LFCache; attaching again replaces the settings."""
+    patcher = patcher.clone()
+    attachment = LFCacheAttachment(config)
+    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, attachment.outer_sample),
+                          (WrappersMP.PREDICT_NOISE, attachment.predict_noise)):
+        patcher.remove_wrappers_with_key(kind, KEY)
+        patcher.add_wrapper_with_key(kind, KEY, wrapper)
+    return patcher
+
+
+def attachment_of(patcher):
+    """The LFCacheAttachment on a patcher, or None."""
+    for wrapper in patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
+        return wrapper.__self__
+    return None
+
+
+class GuidedRun:
+    """One sampler run: LFCacheRun plus the guider that its trials call."""
+
+    def __init__(self, config, guider, noise, steps, args, kwargs):
+        self.guider = guider
+        model = guider.model_patcher.model
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        space = noise_space(sampling)
+        self.cache = LFCacheRun(
+            config, affine_of(sampling), space, sigma_min=float(sampling.sigma_min),
+            sigma_window=sigma_window(sampling, config.start_percent, config.end_percent),
+            patch=patch_of(model), device=guider.model_patcher.load_device)
+        self.model_name = type(model).__name__
+        self.small_conds = None
+        reason = reason_to_stand_aside(guider, model, steps, space, config, args, kwargs)
+        if reason:
+            self.cache.stand_aside(reason)
+
+    def denoised(self, x, timestep, model_options, seed, executor):
+        if self._sampler_reads_uncond(model_options) and not self.cache.is_standing_aside:
+            self.cache.stand_aside("this sampler reads the unconditional prediction of every call")
+
+        def trial_model(x_small, sigma_small):
+            return self._trial(x, x_small, timestep, sigma_small, model_options, seed)
+
+        return self.cache.denoised(
+            x, timestep, lambda: executor(x, timestep, model_options, seed), trial_model)
+
+    def _sampler_reads_uncond(self, model_options):
+        """The *_cfg_pp samplers add a post-cfg function of their own to the options they pass."""
+        key = "sampler_post_cfg_function"
+        return len(model_options.get(key, ())) > len(self.guider.model_options.get(key, ()))
+
+    def _trial(self, x, x_small, timestep, sigma_small, model_options, seed):
+        """The guider's denoised answer on the small latent, or None if it has none."""
+        try:
+            conds = self._trial_conds(x, x_small, timestep)
+            with swapped_conds(self.guider, conds):
+                return self.guider.predict_noise(
+                    x_small, sigma_small.expand_as(timestep).to(timestep.dtype),
+                    trial_options(model_options), seed)
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except UnshrinkableConditioning as error:
+            self.cache.warn(f"{error} cannot be shrunk for a trial")
+        except Exception as error:
+            # the full call still decides whether this run can go on; only the cache gives up
+            logger.debug("PreciseCache: the trial failed", exc_info=True)
+            self.cache.warn(f"the trial failed with {type(error).__name__}: {error}")
+        return None
+
+    def _trial_conds(self, x, x_small, timestep):
+        if self.small_conds is None:
+            factors = self.cache.factors
+            conds = conds_of(self.guider)
+            self.small_conds = {name: shrink_conds(group, x.shape, x_small.shape, factors)
+                                for name, group in conds.items()}
+            self.gated = {n: has_gates(g) for n, g in self.small_conds.items()}
+            self.ungated = {n: open_gates(g, 0.0) for n, g in self.small_conds.items()
+                            if not self.gated[n]}
+        sigma = timestep.flatten()[0].item() if any(self.gated.values()) else None
+        return {name: open_gates(group, sigma) if self.gated[name] else self.ungated[name]
+                for name, group in self.small_conds.items()}
+
+    def close(self, attachment_id, shape, steps):
+        """Write the report and let go of every tensor; called however the run ended."""
+        run = self.cache.report(self.model_name, shape, steps)
+        reports.record(attachment_id, run)
+        logger.info("PreciseCache: %s", summary_line(run))
+        self.cache = self.guider = self.small_conds = self.ungated = None
+
+
+def conds_of(guider):
+    """The guider's processed conds by attribute; some guiders keep a second set."""
+    names = [n for n in ("conds", "_uncond_conds") if isinstance(getattr(guider, n, None), dict)]
+    return {name: getattr(guider, name) for name in names}
+
+
+@contextmanager
+def swapped_conds(guider, conds):
+    """Give the guider other conds for a while, and its own back whatever happens."""
+    originals = {name: getattr(guider, name) for name in conds}
+    try:
+        for name, group in conds.items():
+            setattr(guider, name, group)
+        yield
+    finally:
+        for name, group in originals.items():
+            setattr(guider, name, group)
+
+
+def trial_options(model_options):
+    """The sampler's model options for a trial.
+
+    Without pre- and post-cfg functions, which keep state across steps, and without
+    context windows, which a small latent does not need.
+    """
+    left_out = ("sampler_pre_cfg_function", "sampler_post_cfg_function", "context_handler")
+    options = {k: v for k, v in model_options.items() if k not in left_out}
+    options["transformer_options"] = {**options.get("transformer_options", {}), TRIAL_FLAG: True}
+    return options
+
+
+def patch_of(model):
+    """The model's patch over (T, H, W) in latent positions; 1, 2, 2 where it does not say."""
+    patch = getattr(getattr(model, "diffusion_model", None), "patch_size", None)
+    if isinstance(patch, int):
+        return (1, patch, patch)
+    if isinstance(patch, (tuple, list)) and len(patch) in (2, 3) and all(isinstance(p, int) for p in patch):
+        return (1, *patch)[-3:]
+    return (1, 2, 2)
+
+
+def reason_to_stand_aside(guider, model, steps, space, config, args, kwargs):
+    """Why this run must be computed in full, or None."""
+    if steps < MINIMUM_STEPS:
+        return f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)"
+    shapes = kwargs.get("latent_shapes")
+    if shapes is not None and len(shapes) > 1:
+        return "packed latents (audio and video) cannot be shrunk"
+    if space is None and config.trial == "snr_matched":
+        return "this model's input is not noise plus data"
+    if "easycache" in guider.model_options.get("transformer_options", {}):
+        return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
+    mask = kwargs.get("denoise_mask", args[0] if args else None)
+    keeps_clean = type(model).scale_latent_inpaint is not comfy.model_base.BaseModel.scale_latent_inpaint
+    if isinstance(mask, torch.Tensor) and keeps_clean:
+        return "this model keeps clean frames inside the noised latent"
+    return None

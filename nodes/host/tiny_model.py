@@ -1,0 +1,65 @@
+"""The bundled tiny video model as the host's MODEL, VAE and CONDITIONING."""
+
+import math
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sd
+import torch
+
+from ...precisecache_core.tiny import bundle
+from ...precisecache_core.tiny.codec import CHANNELS
+from ...precisecache_core.tiny.prompts import encode_prompt
+
+
+def load_model():
+    """A fresh MODEL of the bundled weights, with the flow shift it was made for."""
+    weights, metadata = bundle.read_weights()
+    prefixed = {f"model.diffusion_model.{k}": v for k, v in weights.items()}
+    patcher = comfy.sd.load_state_dict_guess_config(
+        prefixed, output_vae=False, output_clip=False, metadata=metadata)[0]
+    sampling = patcher.get_model_object("model_sampling")
+    shifted = type(sampling)(patcher.model.model_config)
+    shifted.set_parameters(shift=bundle.SHIFT)
+    patcher.add_object_patch("model_sampling", shifted)
+    return patcher
+
+
+def load_vae():
+    """The bundled codec as a VAE for the stock decode, tiled decode and encode nodes."""
+    vae = comfy.sd.VAE({"pixel_space_vae": torch.zeros(1)})
+    codec = HostCodec(bundle.load_codec()).to(vae.vae_dtype)
+    vae.first_stage_model = codec
+    vae.latent_channels, vae.latent_dim, vae.output_channels = CHANNELS, 3, 3
+    vae.upscale_ratio = (lambda frames: max(0, frames * 4 - 3), 8, 8)
+    vae.upscale_index_formula = (4, 8, 8)
+    vae.downscale_ratio = (lambda frames: max(0, math.floor((frames + 3) / 4)), 8, 8)
+    vae.downscale_index_formula = (4, 8, 8)
+    vae.memory_used_decode = lambda shape, dtype: 4096 * math.prod(shape[2:]) * 8
+    vae.memory_used_encode = lambda shape, dtype: 64 * math.prod(shape[2:]) * 8
+    vae.process_input = vae.process_output = lambda image: image
+    vae.patcher = comfy.model_patcher.ModelPatcher(
+        codec, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device())
+    return vae
+
+
+class HostCodec(torch.nn.Module):
+    """The codec behind Wan2.1's latent format, which samplers apply to what they return."""
+
+    def __init__(self, codec):
+        super().__init__()
+        self.codec = codec
+        self.format = comfy.latent_formats.Wan21()
+
+    def decode(self, latent):
+        return self.codec.decode(self.format.process_in(latent))
+
+    def encode(self, video):
+        return self.format.process_out(self.codec.encode(video))
+
+
+def conditioning(subject="", color="", motion=""):
+    """CONDITIONING of a request; empty words are the unconditional branch."""
+    return [[encode_prompt(subject, color, motion), {}]]

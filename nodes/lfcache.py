@@ -1,0 +1,94 @@
+"""Node PreciseCache LFCache: skip the sampling steps that change little."""
+
+from comfy_api.latest import io
+
+from ..precisecache_core.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
+from .host.lfcache import attach
+from .host.schema import advanced
+
+# PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
+
+
+class PreciseCacheLFCache(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PreciseCacheLFCache",
+            display_name="PreciseCache LFCache",
+            category="PreciseCache",
+            description=(
+                "Makes sampling faster: before each step a tiny trial tells how much the model's "
+                "answer will change, and steps that change little reuse the last answers. Works "
+                "with any model, sampler and guidance; no calibration."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default="base",
+                    tooltip="base: quality first (alpha 0.5). turbo: faster (alpha 0.7). custom: your own "
+                            "alpha. paper: the published method to the letter, for comparison.",
+                ),
+                io.Float.Input(
+                    "alpha", default=0.5, min=0.0, max=10.0, step=0.01,
+                    tooltip="How much change is allowed before a step is computed, relative to the largest "
+                            "change of the first steps. Higher is faster, 0 reuses nothing. Used by the "
+                            "presets custom and paper only.",
+                ),
+                advanced(
+                    io.Int.Input, "warmup", default=3, min=2, max=100, step=1,
+                    tooltip="Model calls computed at the start, which set the scale for alpha.",
+                ),
+                advanced(
+                    io.Float.Input, "start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="Where in the schedule reuse may begin; 0 is the first step.",
+                ),
+                advanced(
+                    io.Float.Input, "end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="Where in the schedule reuse ends; 1 is the last step.",
+                ),
+                advanced(
+                    io.Combo.Input, "trial", options=list(TRIALS), default="snr_matched",
+                    tooltip="snr_matched: the small latent is put back on the noise schedule, so that the "
+                            "model sees what it was trained on. plain: as in the paper.",
+                ),
+                advanced(
+                    io.Combo.Input, "reference", options=list(REFERENCES), default="trial",
+                    tooltip="What a trial is compared with: the trial of the last computed step, or that "
+                            "step's downsampled prediction as in the paper.",
+                ),
+                advanced(
+                    io.Combo.Input, "reuse", options=list(REUSES), default="taylor",
+                    tooltip="What stands in for a skipped step. taylor: the trend of the last two computed "
+                            "predictions. prediction: the last one as it was. residual: its difference to the input.",
+                ),
+                advanced(
+                    io.Int.Input, "factor_t", default=2, min=1, max=16, step=1,
+                    tooltip="How many times fewer frames the trial has. Reduced by itself for short videos.",
+                ),
+                advanced(
+                    io.Int.Input, "factor_hw", default=4, min=1, max=16, step=1,
+                    tooltip="How many times smaller the trial is in height and in width. Smaller factors make a "
+                            "better and dearer trial.",
+                ),
+                advanced(
+                    io.Float.Input, "cutoff", default=0.2, min=0.01, max=0.5, step=0.01,
+                    tooltip="Radius of the low frequencies that count as change, over the shorter side.",
+                ),
+                advanced(
+                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default="model",
+                    tooltip="Where predictions are kept. They are as large as the latent, so the model's own "
+                            "device is nearly always right.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with LFCache. Give it to the sampler and to Cache Stats.")],
+        )
+
+    @classmethod
+    def execute(cls, model, preset, alpha, warmup=3, start_percent=0.0, end_percent=1.0, trial="snr_matched",
+                reference="trial", reuse="taylor", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model"):
+        config = LFCacheConfig.from_preset(
+            preset, alpha, warmup=warmup, start_percent=start_percent, end_percent=end_percent, trial=trial,
+            reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,
+            cache_device=cache_device,
+        )
+        return io.NodeOutput(attach(model, config))

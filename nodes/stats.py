@@ -1,0 +1,36 @@
+"""Node Cache Stats: what the cache did in the sampler's run."""
+
+import torch
+from comfy_api.latest import io
+
+from ..precisecache_core.plot import plot_runs
+from ..precisecache_core.report import build_report, dump_report
+from .host.lfcache import attachment_of
+from .host.reports import runs_of
+
+
+class PreciseCacheStats(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PreciseCacheStats",
+            display_name="Cache Stats",
+            category="PreciseCache",
+            description="Reports what PreciseCache did: steps computed and reused, and why.",
+            inputs=[
+                io.Model.Input("model", tooltip="The same model that the sampler got."),
+                io.Latent.Input("samples", tooltip="The sampler's result; passed on unchanged."),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="samples", tooltip="The sampler's result, unchanged."),
+                io.String.Output(display_name="report", tooltip="The report as JSON."),
+                io.Image.Output(display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, samples):
+        attachment = attachment_of(model)
+        report = build_report(runs_of(attachment.id) if attachment else [])
+        picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]
+        return io.NodeOutput(samples, dump_report(report), picture, ui={"precisecache": [report]})

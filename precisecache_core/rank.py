@@ -1,0 +1,25 @@
+"""Rank correlation, by which a run judges its own trial."""
+
+import numpy as np
+
+
+def rank(values):
+    """Ranks from 0, ties sharing their mean rank; (n,) float64."""
+    values = np.asarray(values, dtype=np.float64)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts) - 1
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def rank_correlation(first, second):
+    """Spearman's rank correlation of two equally long sequences, in [-1, 1].
+
+    None under four pairs, and where one side is constant or not finite: no statement.
+    """
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if np.isfinite(a) and np.isfinite(b)]
+    if len(pairs) < 4:
+        return None
+    a, b = (rank(side) for side in zip(*pairs))
+    if a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])

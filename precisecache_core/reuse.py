@@ -1,0 +1,55 @@
+"""What stands in for a call that is not computed (Section 4.3, Table 4)."""
+
+import torch
+
+
+class PredictionCache:
+    """Predictions of the last computed calls of one run, and their reuse.
+
+    `prediction` and `residual` hold one tensor, `taylor` two. Stored tensors are ours:
+    nobody else holds them, nothing is written to them.
+    """
+
+    def __init__(self, reuse, cache_device="model"):
+        self.reuse = reuse
+        self.cache_device = cache_device
+        self.sigma = None
+        self.current = None
+        self.previous_sigma = None
+        self.previous = None
+
+    @property
+    def cache_bytes(self):
+        return sum(t.nbytes for t in (self.current, self.previous) if t is not None)
+
+    def matches(self, x):
+        """True if the cached prediction can stand for a call on x."""
+        return self.current is not None and (self.current.shape, self.current.dtype) == (x.shape, x.dtype)
+
+    def store(self, x, sigma, prediction):
+        """Keep a computed prediction; `prediction` is handed over and not used elsewhere.
+
+        x: the noised latent it was computed for; sigma: its noise level, a float.
+        """
+        if self.reuse == "residual":
+            prediction = prediction - x
+        if self.cache_device == "cpu":
+            prediction = prediction.cpu()
+        # a second call at the same sigma (heun, sa_solver) refines it and gives no slope
+        if self.reuse == "taylor" and sigma != self.sigma:
+            self.previous_sigma, self.previous = self.sigma, self.current
+        self.sigma, self.current = sigma, prediction
+
+    def predict(self, x, sigma):
+        """The stand-in prediction for x at sigma (a float), in x's shape and on x's device.
+
+        Source: PreciseCache, Section 4.3. `taylor`: first order over sigma, through the
+        last two computed predictions; the paper's TaylorSeer row extrapolates features.
+        """
+        current = self.current.to(x.device)
+        if self.reuse == "residual":
+            return current + x
+        if self.reuse == "prediction" or self.previous is None:
+            return current
+        weight = (sigma - self.previous_sigma) / (self.sigma - self.previous_sigma)
+        return torch.lerp(self.previous.to(x.device), current, weight)

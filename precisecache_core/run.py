@@ -1,0 +1,214 @@
+"""LFCache over one sampling run: trial, decision, reuse and the record of it all."""
+
+import logging
+import math
+from contextlib import nullcontext
+
+import torch
+
+from .controller import LFCacheController
+from .frequency import low_band_weights, low_frequency_difference
+from .rank import rank_correlation
+from .reuse import PredictionCache
+from .shrink import fit_factors, shrink_latent
+from .stopwatch import Stopwatch
+from .trial import make_trial
+
+logger = logging.getLogger("precisecache")
+
+
+class LFCacheRun:
+    """State of LFCache for one run of a sampler; make a new one for every run.
+
+    `denoised(x, sigma, model, trial_model)` stands where the model would be called. The
+    caller brings the model's own arithmetic:
+
+    affine(sigma): 0-dim tensors (a, b) with denoised = a x + b prediction.
+    space, sigma_min: how noise enters x (see `trial`), and the model's smallest sigma.
+    sigma_window: (high, low), the noise levels between which reuse is allowed.
+    patch: the model's patch over (T, H, W), below which no trial latent may shrink.
+    """
+
+    def __init__(self, config, affine, space, sigma_min=0.0, sigma_window=(math.inf, 0.0),
+                 patch=(1, 2, 2), device="cpu"):
+        self.config = config
+        self.affine = affine
+        self.space = space
+        self.sigma_min = sigma_min
+        self.sigma_high, self.sigma_low = sigma_window
+        self.patch = patch
+        self.stopwatch = Stopwatch(device)
+        self.warnings = []
+        self.decisions = []
+        self.sigmas = []
+        self.lfds = []
+        self.trials = 0
+        self.is_standing_aside = False
+        self._agreement = []  # (trial LFD, true LFD on the device), one pair per computed call
+        self._weights = {}
+        self._peak_bytes = 0
+        self._begin(None)
+
+    def _begin(self, x):
+        """Start from a blank state, for the first call or after a change of shape."""
+        self.controller = LFCacheController(self.config.alpha, self.config.warmup)
+        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self._reference = None
+        self._previous = None  # last computed prediction, as it was, for the true LFD
+        self._signature = None if x is None else (x.shape, x.dtype, x.device)
+        self.factors = None
+        if x is None:
+            return
+        if x.ndim not in (4, 5):
+            self.stand_aside(f"the latent has {x.ndim} dimensions, LFCache knows 4 and 5")
+            return
+        self.factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, self.patch)
+        if self.factors == (1, 1, 1):
+            self.stand_aside(f"a latent of {tuple(x.shape)} is too small to shrink for a trial")
+
+    def warn(self, text):
+        """Say something once: into the log and into the report."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            logger.warning("PreciseCache: %s", text)
+
+    def stand_aside(self, reason):
+        """Compute every further call of this run as if LFCache were not there, and say why."""
+        self.is_standing_aside = True
+        self._reference = self._previous = None
+        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self.warn(f"{reason}: computing every call")
+
+    def denoised(self, x, sigma, model, trial_model):
+        """The denoised latent of this call, computed by `model` or from the cache.
+
+        x: noised latent, (B, C, T, H, W) or (B, C, H, W); never written to.
+        sigma: its noise level, a tensor with one element.
+        model(): computes the full call and returns denoised, in x's shape.
+        trial_model(x_small, sigma_small): the same guided model on a small latent; returns
+            its denoised latent, or None if no trial could be made.
+        One device read-back per call with a trial, and one more where the window is not
+        the whole schedule.
+        """
+        sigma = sigma.reshape(-1)[0]
+        if not self.is_standing_aside and self._signature != (x.shape, x.dtype, x.device):
+            if self._signature is not None:
+                self.warn("the latent changed in mid-run: the warm-up starts again")
+            self._begin(x)
+        if self.is_standing_aside:
+            return self._record(sigma, None, self._compute(model))
+        if (self.sigma_high, self.sigma_low) != (math.inf, 0.0):
+            level = sigma.item()
+            if not self.sigma_low <= level <= self.sigma_high:
+                return self._record(level, None, self._compute(model))
+
+        trial_prediction = self._trial(x, sigma, trial_model)
+        if self.is_standing_aside:
+            return self._record(sigma, None, self._compute(model))
+        level, lfd = self._measure(sigma, trial_prediction)
+        is_reused = self.controller.decide(lfd) and self.cache.matches(x)
+        a, b = self.affine(sigma)
+        if is_reused:
+            return self._record(level, lfd, a * x + b * self.cache.predict(x, level), "R")
+
+        denoised = self._compute(model)
+        if level > 0 and denoised.shape == x.shape:
+            prediction = (denoised - a * x) / b
+            self._compare(lfd, prediction)
+            self.cache.store(x, level, prediction)
+            self._reference = self._new_reference(trial_prediction, prediction)
+            self._peak_bytes = max(self._peak_bytes, self.cache_bytes)
+        if lfd is not None and not math.isfinite(lfd):
+            self.warn("a low-frequency difference was not finite: that call was computed")
+        return self._record(level, lfd, denoised)
+
+    def _compute(self, model):
+        with self.stopwatch.span("compute"):
+            return model()
+
+    def _trial(self, x, sigma, trial_model):
+        """The trial's prediction at the full sigma, or None after standing aside."""
+        with self.stopwatch.span("trial"):
+            trial = make_trial(x, sigma, self.factors, self.space, self.sigma_min,
+                               self.config.trial == "snr_matched")
+            small = trial_model(trial.x, trial.sigma)
+            if small is None or small.shape != trial.x.shape:
+                self.stand_aside("the model cannot be tried on a small latent")
+                return None
+            self.trials += 1
+            return trial.prediction(small, self.affine(sigma))
+
+    def _band(self, prediction):
+        """Low-band weights for this height and width, built once a run."""
+        key = tuple(prediction.shape[-2:])
+        if key not in self._weights:
+            self._weights[key] = low_band_weights(*key, self.config.cutoff, prediction.device)
+        return self._weights[key]
+
+    def _difference(self, current, reference):
+        return low_frequency_difference(current, reference, self.config.cutoff, self._band(current))
+
+    def _measure(self, sigma, trial_prediction):
+        """(sigma, LFD) as floats, in the call's one read-back; LFD None without a reference."""
+        if self._reference is None:
+            return sigma.item(), None
+        lfd = self._difference(trial_prediction, self._reference)
+        return tuple(torch.stack((sigma.float(), lfd)).tolist())
+
+    def _new_reference(self, trial_prediction, prediction):
+        if self.config.reference == "trial":
+            return trial_prediction
+        return shrink_latent(prediction, self.factors)
+
+    def _compare(self, lfd, prediction):
+        """Keep the pair (trial LFD, true LFD) against the previous computed call."""
+        if self._previous is not None and lfd is not None:
+            self._agreement.append((lfd, self._difference(prediction, self._previous)))
+        self._previous = prediction
+
+    def _record(self, sigma, lfd, denoised, decision="C"):
+        self.decisions.append(decision)
+        self.sigmas.append(sigma)
+        self.lfds.append(lfd)
+        return denoised
+
+    @property
+    def cache_bytes(self):
+        """Bytes of predictions held now."""
+        held = [self.cache.current, self.cache.previous, self._previous]
+        return sum({id(t): t.nbytes for t in held if t is not None}.values())
+
+    @property
+    def trial_agreement(self):
+        """Spearman correlation of the trial's LFD with the true LFD; None under four pairs."""
+        true = torch.stack([t for _, t in self._agreement]).tolist() if self._agreement else []
+        return rank_correlation([lfd for lfd, _ in self._agreement], true)
+
+    def sampling(self):
+        """Context that times the whole run."""
+        return self.stopwatch.span("sampling") if self.config else nullcontext()
+
+    def report(self, model, latent_shape, steps):
+        """This run's entry of the report (see `report`); reads the device once."""
+        decisions = "".join(self.decisions)
+        agreement = self.trial_agreement
+        return {
+            "model": model,
+            "latent_shape": list(latent_shape),
+            "steps": steps,
+            "calls": len(decisions),
+            "computed": decisions.count("C"),
+            "reused": decisions.count("R"),
+            "trials": self.trials,
+            "decisions": decisions,
+            "sigmas": [float(s) for s in self.sigmas],
+            "lfd": list(self.lfds),
+            "alpha": self.config.alpha,
+            "delta_max": self.controller.delta_max,
+            "threshold": self.controller.threshold,
+            "trial_agreement": agreement,
+            "seconds": {n: self.stopwatch.seconds(n) for n in ("sampling", "compute", "trial")},
+            "cache_bytes": {"lfcache": self._peak_bytes, "blockcache": 0},
+            "blockcache": None,
+            "warnings": list(self.warnings),
+        }

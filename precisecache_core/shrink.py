@@ -1,0 +1,34 @@
+"""Making a latent small enough for a trial (Eq. 4)."""
+
+import torch.nn.functional as F
+
+
+def fit_factors(shape, factor_t, factor_hw, patch=(1, 2, 2)):
+    """Reduce the factors until every side of the small latent holds at least one patch.
+
+    shape: latent shape, (B, C, T, H, W) or (B, C, H, W); an image has no time to shrink.
+    patch: the model's patch in latent positions over (T, H, W).
+    Returns (r, s_h, s_w); (1, 1, 1) when nothing can be shrunk.
+    Raises ValueError if the latent is neither 4-D nor 5-D.
+    """
+    if len(shape) not in (4, 5):
+        raise ValueError(
+            f"PreciseCache: a latent must have 4 or 5 dimensions, got {tuple(shape)}. "
+            "LFCache works on image and video latents."
+        )
+    sides = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
+    wanted = (factor_t, factor_hw, factor_hw)
+    return tuple(max(1, min(f, side // p)) for f, side, p in zip(wanted, sides, patch))
+
+
+def shrink_latent(x, factors):
+    """Average-pool a latent over whole cells of `factors` = (r, s_h, s_w).
+
+    Source: PreciseCache, Eq. 4; pooling and cropping are ours: a ragged edge cell would
+    average fewer positions and keep more noise than the others.
+    x: (B, C, T, H, W), or (B, C, H, W) with r = 1, any float dtype.
+    Returns (B, C, T // r, H // s_h, W // s_w) (or 4-D) in x's dtype; x is not written to.
+    """
+    if x.ndim == 4:
+        return F.avg_pool2d(x, factors[1:])
+    return F.avg_pool3d(x, factors)
