@@ -2,7 +2,6 @@
 
 import logging
 import math
-from contextlib import nullcontext
 
 import torch
 
@@ -75,9 +74,13 @@ class LFCacheRun:
     def stand_aside(self, reason):
         """Compute every further call of this run as if LFCache were not there, and say why."""
         self.is_standing_aside = True
-        self._reference = self._previous = None
-        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self.release()
         self.warn(f"{reason}: computing every call")
+
+    def release(self):
+        """Let go of every prediction, however long somebody (a traceback) holds this object."""
+        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self._reference = self._previous = None
 
     def denoised(self, x, sigma, model, trial_model):
         """The denoised latent of this call, computed by `model` or from the cache.
@@ -90,7 +93,10 @@ class LFCacheRun:
         One device read-back per call with a trial, and one more where the window is not
         the whole schedule.
         """
-        sigma = sigma.reshape(-1)[0]
+        with self.stopwatch.span("call"):
+            return self._denoised(x, sigma.reshape(-1)[0], model, trial_model)
+
+    def _denoised(self, x, sigma, model, trial_model):
         if not self.is_standing_aside and self._signature != (x.shape, x.dtype, x.device):
             if self._signature is not None:
                 self.warn("the latent changed in mid-run: the warm-up starts again")
@@ -128,15 +134,15 @@ class LFCacheRun:
 
     def _trial(self, x, sigma, trial_model):
         """The trial's prediction at the full sigma, or None after standing aside."""
+        trial = make_trial(x, sigma, self.factors, self.space, self.sigma_min,
+                           self.config.trial == "snr_matched")
         with self.stopwatch.span("trial"):
-            trial = make_trial(x, sigma, self.factors, self.space, self.sigma_min,
-                               self.config.trial == "snr_matched")
             small = trial_model(trial.x, trial.sigma)
-            if small is None or small.shape != trial.x.shape:
-                self.stand_aside("the model cannot be tried on a small latent")
-                return None
-            self.trials += 1
-            return trial.prediction(small, self.affine(sigma))
+        if small is None or small.shape != trial.x.shape:
+            self.stand_aside("the model cannot be tried on a small latent")
+            return None
+        self.trials += 1
+        return trial.prediction(small, self.affine(sigma))
 
     def _band(self, prediction):
         """Low-band weights for this height and width, built once a run."""
@@ -186,7 +192,7 @@ class LFCacheRun:
 
     def sampling(self):
         """Context that times the whole run."""
-        return self.stopwatch.span("sampling") if self.config else nullcontext()
+        return self.stopwatch.span("sampling")
 
     def report(self, model, latent_shape, steps):
         """This run's entry of the report (see `report`); reads the device once."""

@@ -144,7 +144,8 @@ class GuidedRun:
         run = self.cache.report(self.model_name, shape, steps)
         reports.record(attachment_id, run)
         logger.info("PreciseCache: %s", summary_line(run))
-        self.cache = self.guider = self.small_conds = self.ungated = None
+        self.cache.release()
+        self.guider = self.small_conds = self.ungated = None
 
 
 def conds_of(guider):

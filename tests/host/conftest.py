@@ -1,19 +1,12 @@
-"""A real ComfyUI in this process, on the CPU, with the pack loaded."""
-
-import sys
-from pathlib import Path
+"""The tiny model in a real ComfyUI in this process."""
 
 import pytest
 import torch
-from comfy.cli_args import args
 
-args.cpu = True
-sys.path.append(str(Path(__file__).parent))
+from benchmarks.tiny_host import TinyHost
 
 
 @pytest.fixture(scope="session")
-def bench(pack):
-    from host_bench import Bench
-
+def bench():
     torch.set_grad_enabled(False)
-    return Bench()
+    return TinyHost()

@@ -1,0 +1,1 @@
+"""One command per table; what they printed is kept in results/."""

@@ -1,0 +1,179 @@
+"""Cost against quality: `python -m benchmarks.frontier --steps 50 --clips 16`.
+
+On the tiny model in the real host: no cache, uniform skipping with each reuse, EasyCache
+with its threshold swept, and LFCache with alpha swept, from the same noise. Cost is
+FLOPs counted by torch, trials included, over the uncached run's; quality is PSNR of the
+decoded frames against the uncached clip. Resumes from what --out already holds.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import platform
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.tiny_host import ROOT, enter_host, find_host
+
+ALPHAS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
+EASYCACHE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.5)
+SHARES = (0.65, 0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15)
+
+
+def settings(kinds):
+    """(name, kind, parameters) of every row of the table."""
+    rows = []
+    for reuse in ("taylor", "prediction", "residual"):
+        shares = SHARES if reuse != "residual" else SHARES[1::2]
+        rows += [(f"uniform {reuse} {s:.2f}", "uniform", {"share": s, "reuse": reuse}) for s in shares]
+    rows += [(f"easycache {t:g}", "easycache", {"threshold": t}) for t in EASYCACHE]
+    rows += [(f"lfcache taylor {a:g}", "lfcache", {"alpha": a}) for a in ALPHAS]
+    rows += [(f"lfcache prediction {a:g}", "lfcache", {"alpha": a, "reuse": "prediction"}) for a in ALPHAS[2:7:2]]
+    rows += [("paper 0.5", "lfcache", {"alpha": 0.5, "trial": "plain", "reference": "cached", "reuse": "prediction"})]
+    return [row for row in rows if any(row[0].startswith(k) for k in kinds)]
+
+
+def run_clip(bench, meter_class, price, args, seed, rows, done):
+    """Yield one record per setting for the clip of this seed."""
+    from benchmarks.baselines.host_caches import attach_easycache
+    from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
+    from benchmarks.tiny_host import pack_module
+
+    prompts = pack_module("precisecache_core.tiny.prompts")
+    bench.ask(*(words[seed // n % 6] for words, n in
+                ((prompts.SUBJECTS, 1), (prompts.COLORS, 2), (prompts.MOTIONS, 1))))
+    base = bench.shifted(args.shift)
+    noise = bench.noise(tuple(args.shape), seed)
+
+    def sample(model):
+        meter = meter_class()
+        latent = bench.sample(meter.attach(model), args.sampler, args.scheduler, args.steps, noise=noise, seed=seed)
+        return bench.vae.decode(latent), meter.flops(price)
+
+    reference, full = sample(base)
+    calls = math.ceil(full / price(tuple(args.shape[1:])) / 2)
+    for name, kind, parameters in rows:
+        if (seed, name) in done:
+            continue
+        record = {"seed": seed, "name": name}
+        if kind == "uniform":
+            model = attach_uniform(base, uniform_pattern(calls, parameters["share"]), parameters["reuse"],
+                                   pack_module("precisecache_core.reuse"), pack_module("nodes.host.parametrization"))
+        elif kind == "easycache":
+            model = attach_easycache(base, parameters["threshold"])
+        else:
+            model = bench.lfcache(base, **parameters)
+        video, cost = sample(model)
+        if kind == "lfcache":
+            run = bench.report(model)
+            record |= {k: run[k] for k in ("decisions", "trial_agreement", "computed", "calls")}
+        error = (video - reference).square().mean().item()
+        yield record | {"cost": cost / full, "psnr": -10 * math.log10(max(error, 1e-10))}
+
+
+def work(args, seeds, rows, path):
+    """One worker: its clips, one line of JSON per setting and clip."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    enter_host(find_host())
+    import logging
+
+    logging.disable(logging.INFO)
+    from benchmarks.meter import Meter, PriceList
+    from benchmarks.tiny_host import TinyHost
+
+    bench = TinyHost()
+    price = PriceList(bench.model.model.diffusion_model, bench.positive[0][0])
+    done = {(r["seed"], r["name"]) for r in read(path)}
+    for seed in seeds:
+        if all((seed, name) in done for name, *_ in rows):
+            continue
+        with path.open("a") as file:
+            for record in run_clip(bench, Meter, price, args, seed, rows, done):
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+
+
+def read(path):
+    """Records of a results file; none if it is not there yet."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def means(records, clips):
+    """{name: (mean cost, mean PSNR, number of clips)} of settings that every clip has."""
+    groups = {}
+    for record in records:
+        if record["seed"] < clips:
+            groups.setdefault(record["name"], []).append(record)
+    return {name: (sum(r["cost"] for r in g) / len(g), sum(r["psnr"] for r in g) / len(g), len(g))
+            for name, g in groups.items()}
+
+
+def psnr_at(points, cost):
+    """PSNR of a swept family at a cost, linear between its neighbours; None outside its range."""
+    points = sorted(points)
+    for (c0, p0), (c1, p1) in zip(points, points[1:]):
+        if c0 <= cost <= c1:
+            return p0 + (p1 - p0) * (cost - c0) / max(c1 - c0, 1e-9)
+    return None
+
+
+def table(records, clips):
+    """The table as lines of text, with LFCache's lead at equal cost over the other families."""
+    rows = means(records, clips)
+    families = {f: [v[:2] for n, v in rows.items() if n.startswith(f)]
+                for f in ("easycache", "uniform taylor", "uniform prediction")}
+    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  over easycache / uniform taylor / prediction"]
+    for name, (cost, psnr, count) in rows.items():
+        leads = ""
+        if name.startswith("lfcache"):
+            others = [psnr_at(points, cost) for points in families.values()]
+            leads = "  ".join("     -" if o is None else f"{psnr - o:+6.2f}" for o in others)
+        lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {count:5}  {leads}")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--sampler", default="euler")
+    parser.add_argument("--scheduler", default="simple")
+    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
+    parser.add_argument("--only", nargs="*", default=[""], help="names of settings begin with one of these")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="where records are kept (default: under results/)")
+    args = parser.parse_args()
+    host = find_host()
+    if host is None:
+        sys.exit("benchmarks.frontier needs a ComfyUI: set COMFYUI_PATH")
+    name = f"frontier_{args.sampler}{args.steps}_shift{args.shift:g}_{args.shape[2]}x{args.shape[3]}"
+    base = args.out or ROOT / "benchmarks" / "results" / name
+    paths = [base.with_suffix(f".{w}.jsonl") for w in range(args.workers)]
+    rows = settings(args.only)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=work, args=(args, range(w, args.clips, args.workers), rows, paths[w]))
+                 for w in range(args.workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(p.exitcode for p in processes):
+        sys.exit("a worker failed")
+    version = (host / "comfyui_version.py").read_text().split('"')[-2]
+    lines = [f"command: python -m benchmarks.frontier {' '.join(sys.argv[1:])}",
+             f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {version}, "
+             f"{platform.machine()} CPU, one thread a worker",
+             f"latents {tuple(args.shape)}, {args.sampler} {args.scheduler} {args.steps} steps, "
+             f"shift {args.shift:g}, cfg 4", "",
+             *table([r for p in paths for r in read(p)], args.clips)]
+    base.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_host():
+    """The ComfyUI to run in: $COMFYUI_PATH, the one around this pack, ~/comfy/ComfyUI; or None."""
+    candidates = [ROOT.parents[1], Path.home() / "comfy" / "ComfyUI"]
+    if os.environ.get("COMFYUI_PATH"):
+        candidates = [Path(os.environ["COMFYUI_PATH"])]
+    return next((c for c in candidates if (c / "comfy" / "samplers.py").is_file()), None)
+
+
+def enter_host(host):
+    """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU."""
+    if str(host) not in sys.path:
+        sys.path.insert(0, str(host))
+    from comfy.cli_args import args
+
+    args.cpu = True
+
+
+def load_pack():
+    """The pack as a package of the name PreciseCache, as ComfyUI loads custom nodes."""
+    if "PreciseCache" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "PreciseCache", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        sys.modules["PreciseCache"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["PreciseCache"]
+
+
+def pack_module(name):
+    """A module of the loaded pack, such as `nodes.host.lfcache`."""
+    load_pack()
+    return importlib.import_module(f"PreciseCache.{name}")
+
+
+class TinyHost:
+    """The tiny model and its conditioning, sampled as the stock nodes do it."""
+
+    def __init__(self, subject="star", color="orange", motion="right"):
+        self.tiny = pack_module("nodes.host.tiny_model")
+        self.lfcache_host = pack_module("nodes.host.lfcache")
+        self.reports = pack_module("nodes.host.reports")
+        self.config = pack_module("precisecache_core.config").LFCacheConfig
+        self.model = self.tiny.load_model()
+        self.vae = self.tiny.load_vae()
+        self.ask(subject, color, motion)
+
+    def ask(self, subject, color, motion):
+        self.positive = self.tiny.conditioning(subject, color, motion)
+        self.negative = self.tiny.conditioning()
+
+    def lfcache(self, model=None, **settings):
+        """The tiny model with LFCache."""
+        return self.lfcache_host.attach(model or self.model, self.config(**settings))
+
+    def report(self, model):
+        """The last run's report entry of a model from `lfcache`."""
+        return self.reports.runs_of(self.lfcache_host.attachment_of(model).id)[-1]
+
+    @staticmethod
+    def noise(shape=(1, 16, 2, 8, 8), seed=0):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    def sample(self, model, sampler="euler", scheduler="simple", steps=10, cfg=4.0, noise=None, denoise=1.0,
+               latent=None, seed=0, **kwargs):
+        """KSampler: returns the latent it would output."""
+        import comfy.sample
+
+        noise = self.noise() if noise is None else noise
+        latent = torch.zeros_like(noise) if latent is None else latent
+        return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, self.positive, self.negative,
+                                   latent, denoise=denoise, seed=seed, disable_pbar=True, **kwargs)
+
+    def shifted(self, shift):
+        """The tiny model with another flow shift, as the stock ModelSamplingSD3 node sets it."""
+        sampling = self.model.get_model_object("model_sampling")
+        other = type(sampling)(self.model.model.model_config)
+        other.set_parameters(shift=shift)
+        model = self.model.clone()
+        model.add_object_patch("model_sampling", other)
+        return model
