@@ -35,7 +35,7 @@ def shrink_cond(cond, shape, small_shape, factors):
     if cond.get("area") is not None:
         small["area"] = shrink_area(cond["area"], small_shape, factors)
     if cond.get("mask") is not None:
-        small["mask"] = resize(cond["mask"], cond["mask"].shape[:1] + small_shape[2:])
+        small["mask"] = shrink_mask(cond["mask"], small_shape)
     small["model_conds"] = {
         name: shrink_model_cond(name, value, shape, small_shape, factors)
         for name, value in cond["model_conds"].items()
@@ -97,7 +97,7 @@ def shrink_loose(latent, factors):
     return shrink_latent(latent, (1, *spatial))
 
 
-def resize(mask, shape):
-    """Average a mask, (B, H, W) or (B, T, H, W), over the cells of a smaller one."""
+def shrink_mask(mask, small_shape):
+    """Average a mask, (B, H, W) or (B, T, H, W), over the cells of the small latent."""
     pool = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
-    return pool(mask[:, None].float(), tuple(shape[1:]))[:, 0].to(mask.dtype)
+    return pool(mask[:, None].float(), small_shape[1 - mask.ndim :])[:, 0].to(mask.dtype)

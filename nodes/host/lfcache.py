@@ -58,7 +58,13 @@ class LFCacheAttachment:
 
 
 def attach(patcher, config):
-    """A clone of the patcher with LFCache; attaching again replaces the settings."""
+    """A clone of the patcher with LFCache; attaching again replaces the settings.
+
+    Raises ValueError if `patcher` is not a diffusion model's.
+    """
+    if not hasattr(getattr(patcher, "model", None), "model_sampling"):
+        raise ValueError(f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
+                         "Connect the MODEL output of a loader.")
     patcher = patcher.clone()
     attachment = LFCacheAttachment(config)
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, attachment.outer_sample),

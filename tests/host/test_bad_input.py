@@ -1,0 +1,97 @@
+"""Bad settings stop at the node with a clear error; impossible runs are computed and say so."""
+
+import math
+
+import comfy.samplers
+import pytest
+import torch
+
+from benchmarks.tiny_host import pack_module
+
+
+def node():
+    return pack_module("nodes.lfcache").PreciseCacheLFCache
+
+
+@pytest.mark.parametrize("settings, setting", (
+    ({"alpha": -0.1}, "alpha"),
+    ({"alpha": math.nan}, "alpha"),
+    ({"factor_t": 0}, "factor_t"),
+    ({"factor_hw": -4}, "factor_hw"),
+    ({"start_percent": 0.6, "end_percent": 0.5}, "start_percent"),
+    ({"cutoff": 0.7}, "cutoff"),
+    ({"warmup": 1}, "warmup"),
+    ({"reuse": "magic"}, "reuse"),
+    ({"preset": "fastest"}, "preset"),
+))
+def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, setting):
+    arguments = {"model": bench.model, "preset": "custom", "alpha": 0.5} | settings
+    with pytest.raises(ValueError) as error:
+        node().execute(**arguments)
+    text = str(error.value)
+    assert text.startswith(f"PreciseCache: {setting} must be")
+    assert repr(settings[setting]) in text and text.endswith(".") and ". " in text
+
+
+def test_something_that_is_no_model_is_refused():
+    with pytest.raises(ValueError, match="PreciseCache: model must be a diffusion model"):
+        node().execute(object(), "base", 0.5)
+
+
+@pytest.mark.parametrize("steps", (1, 2, 7))
+def test_few_steps_are_computed(bench, steps):
+    model = bench.lfcache(alpha=10.0)
+    assert torch.equal(bench.sample(model, steps=steps), bench.sample(bench.model, steps=steps))
+    run = bench.report(model)
+    assert run["reused"] == run["trials"] == 0 and run["computed"] == steps
+    assert len(run["warnings"]) == 1 and "too few" in run["warnings"][0]
+
+
+@pytest.mark.parametrize("shape", ((1, 16, 1, 2, 2), (1, 16, 1, 3, 3)))
+def test_a_latent_that_cannot_shrink_is_computed(bench, shape):
+    noise = bench.noise(shape)
+    model = bench.lfcache(alpha=10.0)
+    assert torch.equal(bench.sample(model, noise=noise), bench.sample(bench.model, noise=noise))
+    assert "too small" in bench.report(model)["warnings"][0]
+
+
+@pytest.mark.parametrize("shape", ((1, 16, 1, 8, 8), (1, 16, 5, 6, 10), (1, 16, 3, 9, 7)))
+def test_odd_sizes_and_single_frames_are_cached(bench, shape):
+    noise = bench.noise(shape)
+    model = bench.lfcache(alpha=10.0)
+    assert torch.isfinite(bench.sample(model, noise=noise)).all()
+    assert bench.report(model)["reused"] == 7 and not bench.report(model)["warnings"]
+
+
+def test_cfg_pp_samplers_are_computed(bench):
+    model = bench.lfcache(alpha=10.0)
+    assert torch.equal(bench.sample(model, "euler_cfg_pp"), bench.sample(bench.model, "euler_cfg_pp"))
+    assert "unconditional" in bench.report(model)["warnings"][0]
+
+
+def test_easycache_on_the_same_model_is_left_alone(bench):
+    from benchmarks.baselines.host_caches import attach_easycache
+
+    both = attach_easycache(bench.lfcache(alpha=10.0), 0.2)
+    alone = attach_easycache(bench.model, 0.2)
+    assert torch.equal(bench.sample(both, steps=20), bench.sample(alone, steps=20))
+    assert "EasyCache" in bench.report(both)["warnings"][0]
+
+
+def test_packed_latents_are_computed(bench):
+    reason = pack_module("nodes.host.lfcache").reason_to_stand_aside
+    guider = comfy.samplers.CFGGuider(bench.model)
+    shapes = [(1, 16, 2, 8, 8), (1, 8, 20)]
+    assert "packed" in reason(guider, bench.model.model, 30, "flow", bench.config(), (), {"latent_shapes": shapes})
+    assert reason(guider, bench.model.model, 30, "flow", bench.config(), (), {"latent_shapes": shapes[:1]}) is None
+
+
+def test_the_window_keeps_reuse_inside(bench):
+    model = bench.lfcache(alpha=10.0, start_percent=0.3, end_percent=0.8)
+    bench.sample(model, steps=20)
+    run = bench.report(model)
+    sampling = model.get_model_object("model_sampling")
+    high, low = sampling.percent_to_sigma(0.3), sampling.percent_to_sigma(0.8)
+    reused = [s for s, d in zip(run["sigmas"], run["decisions"]) if d == "R"]
+    assert reused and all(low <= s <= high for s in reused)
+    assert run["trials"] == sum(low <= s <= high for s in run["sigmas"])
