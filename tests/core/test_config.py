@@ -1,0 +1,80 @@
+"""Settings are checked when they are made, and the error says which, why and what now."""
+
+import math
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from precisecache_core.config import LFCacheConfig
+
+OUT_OF_BOUNDS = [
+    ("alpha", -0.1), ("alpha", math.nan), ("alpha", math.inf), ("alpha", "0.5"), ("alpha", None), ("alpha", True),
+    ("warmup", 1), ("warmup", 3.0), ("warmup", True),
+    ("start_percent", -0.01), ("start_percent", 1.01), ("start_percent", math.nan), ("start_percent", 1.0),
+    ("end_percent", -0.01), ("end_percent", 1.01), ("end_percent", True),
+    ("factor_t", 0), ("factor_t", 2.0), ("factor_hw", 0), ("factor_hw", True),
+    ("cutoff", 0), ("cutoff", 0.51), ("cutoff", math.nan),
+    ("trial", "snr"), ("reference", "cache"), ("reuse", "Taylor"), ("cache_device", "cuda"),
+]
+
+
+@pytest.mark.parametrize("name, value", OUT_OF_BOUNDS)
+def test_a_value_out_of_bounds_raises(name, value):
+    with pytest.raises(ValueError) as caught:
+        LFCacheConfig(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"PreciseCache: {name} must be ") and f"got {value!r}." in message
+    assert message.split(f"got {value!r}.")[1].strip(), "no next action"
+
+
+@pytest.mark.parametrize("name, value", [
+    ("alpha", 0), ("warmup", 2), ("start_percent", 0.99), ("end_percent", 0.01), ("factor_t", 1), ("factor_hw", 1),
+    ("cutoff", 0.5), ("trial", "plain"), ("reference", "cached"), ("reuse", "residual"), ("cache_device", "cpu"),
+])
+def test_the_bounds_themselves_are_allowed(name, value):
+    assert getattr(LFCacheConfig(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("start, end", [(0.5, 0.5), (0.6, 0.5)])
+def test_an_empty_window_raises(start, end):
+    with pytest.raises(ValueError, match=rf"^PreciseCache: start_percent .*end_percent \({end}\), got {start}\."):
+        LFCacheConfig(start_percent=start, end_percent=end)
+
+
+def test_base_and_turbo_set_alpha_whatever_is_given():
+    assert LFCacheConfig.from_preset("base", alpha=9) == LFCacheConfig(alpha=0.5)
+    assert LFCacheConfig.from_preset("turbo", alpha=9) == LFCacheConfig(alpha=0.7)
+
+
+def test_custom_takes_alpha_and_every_other_setting():
+    assert LFCacheConfig.from_preset("custom", 0.9, warmup=4, reuse="residual") == LFCacheConfig(
+        alpha=0.9, warmup=4, reuse="residual")
+
+
+def test_base_and_turbo_leave_the_other_settings():
+    assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(alpha=0.7, warmup=4, factor_hw=2)
+
+
+def test_paper_sets_every_open_choice_to_the_papers_text():
+    config = LFCacheConfig.from_preset(
+        "paper", 0.6, warmup=5, start_percent=0.1, end_percent=0.9, trial="snr_matched", reference="trial",
+        reuse="taylor", factor_t=1, factor_hw=2, cutoff=0.3, cache_device="cpu")
+    assert config == LFCacheConfig(
+        alpha=0.6, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
+        reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="cpu")
+
+
+def test_an_unknown_preset_raises():
+    with pytest.raises(ValueError, match="^PreciseCache: preset must be .*got 'fast'"):
+        LFCacheConfig.from_preset("fast")
+
+
+@pytest.mark.parametrize("make", [LFCacheConfig, lambda **settings: LFCacheConfig.from_preset("base", **settings)])
+def test_an_unknown_setting_raises(make):
+    with pytest.raises(TypeError, match="threshold"):
+        make(threshold=0.1)
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        LFCacheConfig().alpha = 1.0

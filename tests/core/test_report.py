@@ -1,0 +1,30 @@
+"""The report is plain JSON, and its line in the log states counts."""
+
+import json
+import math
+
+import pytest
+
+from precisecache_core.report import build_report, dump_report, summary_line
+
+
+def test_nan_and_inf_become_null_however_deep():
+    run = {"lfd": [1.5, math.nan, None], "seconds": {"trial": math.inf, "deep": ([-math.inf, 2],)}, 7: "kept"}
+    report = build_report([run, {}])
+    assert report == {"version": 1, "runs": [
+        {"lfd": [1.5, None, None], "seconds": {"trial": None, "deep": [[None, 2]]}, "7": "kept"}, {}]}
+    assert json.loads(dump_report(report)) == report
+    assert math.isnan(run["lfd"][1]), "the run entry itself was changed"
+
+
+def test_what_was_not_cleaned_cannot_be_dumped():
+    with pytest.raises(ValueError):
+        dump_report({"lfd": math.nan})
+
+
+@pytest.mark.parametrize("calls, expected", [
+    (30, "reused 11 of 30 steps"),
+    (60, "reused 11 of 60 calls (30 steps)"),
+])
+def test_the_summary_names_calls_where_they_differ_from_steps(calls, expected):
+    assert summary_line({"steps": 30, "calls": calls, "reused": 11}) == expected

@@ -1,0 +1,99 @@
+"""What stands in for a computed prediction, with values whose answers differ."""
+
+import weakref
+
+import pytest
+import torch
+
+from precisecache_core.reuse import PredictionCache
+
+
+def field(value):
+    return torch.full((1, 2, 2, 2), float(value))
+
+
+def stored(reuse, *calls):
+    """A cache after calls of (x, sigma, prediction), each a number."""
+    cache = PredictionCache(reuse)
+    for x, sigma, prediction in calls:
+        cache.store(field(x), sigma, field(prediction))
+    return cache
+
+
+@pytest.mark.parametrize("reuse, expected", [
+    ("prediction", 44.0),  # as it was
+    ("residual", 45.0),  # 44 - 10 + 11
+    ("taylor", 52.0),  # from 40 at 1.0 and 44 at 0.9, two steps of sigma on
+])
+def test_each_strategy_by_hand(reuse, expected):
+    cache = stored(reuse, (8, 1.0, 40), (10, 0.9, 44))
+    torch.testing.assert_close(cache.predict(field(11), 0.7), field(expected), rtol=1e-6, atol=0)
+
+
+def test_taylor_is_exact_for_a_linear_prediction():
+    start, slope = torch.randn(2, 1, 2, 4, 4)
+    cache = PredictionCache("taylor")
+    for sigma in (1.0, 0.75, 0.7):
+        cache.store(start, sigma, start + sigma * slope)
+    torch.testing.assert_close(cache.predict(start, 0.65), start + 0.65 * slope, rtol=1e-6, atol=1e-6)
+
+
+def test_taylor_repeats_the_only_prediction_it_has():
+    assert torch.equal(stored("taylor", (0, 1.0, 4)).predict(field(0), 0.5), field(4))
+
+
+def test_a_second_call_at_one_sigma_refines_and_keeps_the_slope():
+    cache = stored("taylor", (0, 1.0, 40), (0, 0.9, 45), (0, 0.9, 44))
+    torch.testing.assert_close(cache.predict(field(0), 0.8), field(48), rtol=1e-6, atol=0)
+
+
+def test_two_calls_at_the_first_sigma_give_no_slope():
+    assert torch.equal(stored("taylor", (0, 1.0, 40), (0, 1.0, 44)).predict(field(0), 0.9), field(44))
+
+
+@pytest.mark.parametrize("reuse, count", [("prediction", 1), ("residual", 1), ("taylor", 2)])
+def test_no_more_predictions_are_held_than_needed(reuse, count):
+    cache = PredictionCache(reuse)
+    assert cache.cache_bytes == 0
+    seen = []
+    for call in range(4):
+        cache.store(field(0), 1 - call / 10, field(call))
+        seen += [weakref.ref(t) for t in vars(cache).values() if isinstance(t, torch.Tensor)]
+    assert len({id(r()) for r in seen if r() is not None}) == count
+    assert cache.cache_bytes == count * field(0).nbytes
+
+
+@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor"])
+def test_tensors_handed_over_stay_unchanged(reuse):
+    x, prediction = field(1), field(4)
+    cache = PredictionCache(reuse)
+    cache.store(x, 1.0, prediction)
+    cache.store(field(2), 0.9, field(5))
+    cache.predict(x, 0.8)
+    assert torch.equal(x, field(1)) and torch.equal(prediction, field(4))
+
+
+def test_a_cache_matches_its_own_shape_and_dtype_only():
+    assert not PredictionCache("taylor").matches(field(0))
+    cache = stored("taylor", (0, 1.0, 4))
+    assert cache.matches(field(7))
+    assert not cache.matches(field(7)[..., :1])
+    assert not cache.matches(field(7).bfloat16())
+
+
+@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor"])
+def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
+    cache = PredictionCache(reuse, "cpu")
+    for sigma in (1.0, 0.9):
+        cache.store(field(1), sigma, field(4))
+    assert cache.predict(field(2).to("meta"), 0.8).device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.parametrize("place, expected", [("cpu", "cpu"), ("model", "cuda")])
+def test_the_cache_device_decides_where_predictions_are_kept(place, expected):
+    cache = PredictionCache("taylor", place)
+    for sigma in (1.0, 0.9):
+        cache.store(field(1).cuda(), sigma, field(4).cuda())
+    assert {cache.current.device.type, cache.previous.device.type} == {expected}
+    assert cache.predict(field(2).cuda(), 0.8).device.type == "cuda"

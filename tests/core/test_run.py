@@ -1,0 +1,391 @@
+"""LFCache over whole runs of toy models whose decisions and results are known by hand.
+
+Most toys have a velocity that depends on sigma alone. On an all-zero latent the LFD of two
+calls is then |difference of velocities| * sqrt(elements), so every decision can be foretold.
+"""
+
+import json
+import logging
+import math
+
+import pytest
+import torch
+
+from precisecache_core import (
+    FLOW,
+    LFCacheConfig,
+    LFCacheRun,
+    build_report,
+    dump_report,
+    flow_sigmas,
+    sample_flow,
+)
+from precisecache_core.sampling import flow_affine
+from precisecache_core.trial import match_snr
+
+SHAPE = (1, 4, 4, 8, 8)
+SMALL = (1, 4, 2, 2, 2)
+SMALL_ROOT = math.sqrt(32)  # of the elements of SMALL
+EAGER = 100.0  # an alpha that reuses every call after the warm-up
+FIELDS = {
+    "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas", "lfd", "alpha",
+    "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
+}
+
+
+class Toy:
+    """A flow denoiser with the given velocity(x, sigma), which remembers what it was asked."""
+
+    def __init__(self, velocity):
+        self.velocity = velocity
+        self.calls = []  # (shape, sigma)
+
+    def __call__(self, x, sigma):
+        self.calls.append((tuple(x.shape), sigma.item()))
+        return x - sigma * self.velocity(x, sigma)
+
+    @property
+    def sizes(self):
+        """A letter per call: F full size, S smaller."""
+        return "".join("F" if shape == SHAPE else "S" for shape, _ in self.calls)
+
+
+def linear(x, sigma):
+    """Depends on x as a network's velocity does."""
+    return 0.8 * x + 3 * sigma**2
+
+
+def by_sigma(function):
+    return lambda x, sigma: torch.ones_like(x) * function(sigma)
+
+
+def plain(**settings):
+    """Settings under which a velocity by sigma alone makes exact LFDs."""
+    return LFCacheConfig(**{"trial": "plain", "reuse": "prediction", **settings})
+
+
+def noise(shape=SHAPE):
+    return torch.randn(shape)
+
+
+def calls_of(run, xs, sigmas, velocity=linear):
+    """Give a run one call per latent and noise level; returns the denoised latents."""
+    toy = Toy(velocity)
+    return [run.denoised(x, sigma, lambda: toy(x, sigma), toy) for x, sigma in zip(xs, sigmas)]
+
+
+# --- decisions and values by hand ---
+
+
+@pytest.mark.parametrize("reuse, moved", [
+    # velocities used, each repeated one standing for the next: 1 .9 .8 (.8) .6 (.6) .4 (.4) .2 (.2)
+    ("prediction", 0.59),
+    # a repeated one is v - x_cached + x, and x has moved by -0.1 v: (.72) (.54) (.36) (.18)
+    ("residual", 0.57),
+    # the trend of a linear velocity is exact: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
+    ("taylor", 0.55),
+])
+def test_ten_steps_by_hand(reuse, moved):
+    # velocity = sigma: one step apart the LFD is d, two steps d + d. Threshold 2.5 d:
+    # after a computed call d is reused, then d + 2d is computed.
+    d = 0.1 * SMALL_ROOT
+    x, run = sample_flow(Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE), flow_sigmas(10), plain(alpha=2.5, reuse=reuse))
+    assert run["decisions"] == "CCCRCRCRCR"
+    assert run["lfd"][0] is None
+    assert run["lfd"][1:] == pytest.approx([d, d, d, 2 * d, d, 2 * d, d, 2 * d, d], rel=1e-5)
+    assert (run["delta_max"], run["threshold"]) == pytest.approx((d, 2.5 * d), rel=1e-5)
+    torch.testing.assert_close(x, torch.full(SHAPE, -moved), rtol=0, atol=1e-6)
+
+
+def test_reuse_by_hand_under_another_arithmetic():
+    # denoised = 3 x + 2 prediction: 44 at x = 10 means 7, so x = 11 gives 33 + 14
+    run = LFCacheRun(plain(alpha=EAGER, warmup=2), lambda s: (torch.tensor(3.0), torch.tensor(2.0)), FLOW)
+    denoised = None
+    for x, sigma, answer in ((9, 0.9, 40), (10, 0.8, 44), (11, 0.7, -1)):
+        denoised = run.denoised(torch.full(SHAPE, float(x)), torch.tensor([sigma]),
+                                lambda: torch.full(SHAPE, float(answer)), lambda small, s: small * s)
+    assert "".join(run.decisions) == "CCR"
+    torch.testing.assert_close(denoised, torch.full(SHAPE, 47.0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("reference, first_lfd", [
+    ("trial", 0.1),  # small model against small model: its bias of 1 cancels
+    ("cached", 0.9),  # small model at 0.9 + 1 against the full model at 1.0
+])
+def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first_lfd):
+    def biased(x, sigma):
+        return torch.ones_like(x) * (sigma + (x.shape != SHAPE))
+
+    _, run = sample_flow(Toy(biased), torch.zeros(SHAPE), flow_sigmas(10), plain(alpha=0.0, reference=reference))
+    assert run["lfd"][1] == pytest.approx(first_lfd * SMALL_ROOT, rel=1e-5)
+
+
+@pytest.mark.parametrize("trial", ["plain", "snr_matched"])
+def test_the_trial_asks_for_the_noise_level_of_its_kind(trial):
+    toy, sigmas = Toy(linear), flow_sigmas(10)
+    sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial))
+    asked = [sigma for shape, sigma in toy.calls if shape == SMALL]
+    expected = sigmas[:-1] if trial == "plain" else match_snr(FLOW, sigmas[:-1], 32)[1]
+    assert asked == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+# --- what must never change ---
+
+
+def test_alpha_zero_equals_no_cache():
+    start = noise()
+    bare, _ = sample_flow(Toy(linear), start, flow_sigmas(12))
+    cached, run = sample_flow(Toy(linear), start, flow_sigmas(12), LFCacheConfig(alpha=0))
+    assert torch.equal(bare, cached)
+    assert run["decisions"] == "C" * 12 and run["trials"] == 12
+
+
+@pytest.mark.parametrize("trial", ["snr_matched", "plain"])
+@pytest.mark.parametrize("reference", ["trial", "cached"])
+@pytest.mark.parametrize("reuse", ["taylor", "prediction", "residual"])
+def test_every_combination_reuses_and_two_runs_agree(trial, reference, reuse):
+    start, before = noise(), torch.random.get_rng_state()
+    config = LFCacheConfig(alpha=EAGER, trial=trial, reference=reference, reuse=reuse)
+    first, run = sample_flow(Toy(linear), start, flow_sigmas(12), config)
+    second, again = sample_flow(Toy(linear), start, flow_sigmas(12), config)
+    assert torch.equal(first, second) and run["decisions"] == again["decisions"]
+    assert len(run["decisions"]) == 12 and run["reused"] > 0
+    assert not torch.equal(first, sample_flow(Toy(linear), start, flow_sigmas(12))[0])
+    assert torch.equal(torch.random.get_rng_state(), before), "random numbers were drawn"
+
+
+def test_a_batch_equals_its_samples():
+    start = noise((3, *SHAPE[1:]))
+    config = LFCacheConfig(alpha=EAGER)
+    together, _ = sample_flow(Toy(linear), start, flow_sigmas(10), config)
+    apart = torch.cat([sample_flow(Toy(linear), one[None], flow_sigmas(10), config)[0] for one in start])
+    torch.testing.assert_close(together, apart, rtol=1e-6, atol=1e-6)
+
+
+def test_inputs_stay_unchanged():
+    start, sigmas = noise(), flow_sigmas(10)
+    before = start.clone(), sigmas.clone()
+    sample_flow(Toy(linear), start, sigmas, LFCacheConfig(alpha=EAGER))
+    assert torch.equal(start, before[0]) and torch.equal(sigmas, before[1])
+
+
+@pytest.mark.parametrize("reuse", ["taylor", "prediction", "residual"])
+def test_no_answer_is_written_to_later(reuse):
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), flow_affine, FLOW)
+    xs = [noise() for _ in range(8)]
+    before, answers, copies = [x.clone() for x in xs], [], []
+    for x, sigma in zip(xs, flow_sigmas(10)):
+        answers += calls_of(run, [x], [sigma])
+        copies.append(answers[-1].clone())
+    assert "R" in run.decisions
+    assert all(map(torch.equal, xs, before)) and all(map(torch.equal, answers, copies))
+
+
+def test_the_model_is_called_on_computed_steps_only():
+    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    toy, was_called = Toy(by_sigma(lambda s: s)), []
+    for sigma in flow_sigmas(10)[:-1]:
+        toy.calls.clear()
+        run.denoised(torch.zeros(SHAPE), sigma, lambda: toy(torch.zeros(SHAPE), sigma), toy)
+        was_called.append("F" in toy.sizes)
+    assert set(run.decisions) == {"C", "R"}
+    assert [d == "C" for d in run.decisions] == was_called
+
+
+def test_one_read_back_per_call(monkeypatch):
+    reads = []
+    for name in ("item", "tolist", "numpy", "__float__", "__bool__", "__int__", "__index__"):
+        def counted(tensor, *args, original=getattr(torch.Tensor, name), name=name):
+            reads.append(name)
+            return original(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    run = LFCacheRun(LFCacheConfig(alpha=1.0), flow_affine, FLOW, sigma_min=1e-3)
+
+    def denoise(x, sigma):
+        return x - sigma * linear(x, sigma)
+
+    x = noise()
+    for sigma in flow_sigmas(12)[:-1]:
+        x = x + run.denoised(x, sigma, lambda: denoise(x, sigma), denoise) * 0.01
+    assert set(run.decisions) == {"C", "R"}
+    assert 0 < len(reads) <= 12, reads
+
+
+# --- when in doubt, compute ---
+
+
+# BUG in LFCacheRun._measure: the first call keeps a float64 sigma as it is, later ones round it to float32, so
+# one sigma called twice looks like two, 1e-8 apart, and gives a slope of 1e8. Remove the mark with the fix.
+@pytest.mark.parametrize("dtype", [
+    torch.float32, pytest.param(torch.float64, marks=pytest.mark.xfail(strict=True, reason="_measure: float64 sigma"))])
+def test_two_calls_at_the_first_sigma_give_no_slope(dtype):
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER, warmup=2), flow_affine, FLOW)
+    x = torch.zeros(SHAPE)
+    for velocity, sigma in ((1.0, 0.9), (2.0, 0.9), (-1.0, 0.8)):
+        denoised = calls_of(run, [x], [torch.tensor(sigma, dtype=dtype)], by_sigma(lambda s: velocity))[0]
+    assert "".join(run.decisions) == "CCR"
+    torch.testing.assert_close(denoised, torch.full(SHAPE, -1.6), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape, dtype", [
+    ((1, 4, 4, 8, 12), torch.float32), ((2, 4, 4, 8, 8), torch.float32), (SHAPE, torch.float64),
+])
+def test_another_latent_in_mid_run_starts_the_warm_up_again(shape, dtype, caplog):
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    changed = noise(shape).to(dtype)
+    answers = calls_of(run, [noise()] * 5 + [changed] * 5, flow_sigmas(10))
+    assert "".join(run.decisions) == "CCCRR" + "CCCRR"
+    assert answers[-1].shape == changed.shape and answers[-1].dtype == changed.dtype
+    assert run.warnings == ["the latent changed in mid-run: the warm-up starts again"]
+    assert len(caplog.records) == 1
+
+
+def test_an_answer_in_another_dtype_does_not_stand_for_a_call():
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    calls_of(run, [noise()] * 8, flow_sigmas(10), lambda x, sigma: linear(x, sigma).double())
+    assert "".join(run.decisions) == "CCCCCCCC"
+
+
+@pytest.mark.parametrize("shape, steps, reason", [
+    ((1, 4, 1, 2, 3), 10, "too small"),
+    ((1, 4, 3, 3), 10, "too small"),
+    ((4, 8, 8), 10, "3 dimensions"),
+    (SHAPE, 7, "7 steps are too few"),
+])
+def test_what_cannot_be_cached_equals_the_bare_run(shape, steps, reason, caplog):
+    start = noise(shape)
+    toy = Toy(linear)
+    x, run = sample_flow(toy, start, flow_sigmas(steps), LFCacheConfig(alpha=EAGER))
+    assert torch.equal(x, sample_flow(Toy(linear), start, flow_sigmas(steps))[0])
+    assert run["decisions"] == "C" * steps and len(toy.calls) == steps
+    assert run["trials"] == run["reused"] == run["cache_bytes"]["lfcache"] == 0
+    assert len(run["warnings"]) == 1 and reason in run["warnings"][0]
+    assert [(r.levelno, r.name) for r in caplog.records] == [(logging.WARNING, "precisecache")]
+    assert caplog.messages[0].startswith("PreciseCache: ") and reason in caplog.messages[0]
+
+
+def test_eight_steps_are_enough():
+    assert sample_flow(Toy(linear), noise(), flow_sigmas(8), LFCacheConfig(alpha=EAGER))[1]["reused"] > 0
+
+
+def test_an_image_latent_is_cached_too():
+    toy = Toy(linear)
+    _, run = sample_flow(toy, noise((1, 4, 8, 8)), flow_sigmas(10), LFCacheConfig(alpha=EAGER))
+    assert run["decisions"] == "CCCRRRRRRR"
+    assert {shape for shape, _ in toy.calls} == {(1, 4, 8, 8), (1, 4, 2, 2)}
+
+
+@pytest.mark.parametrize("answer", [lambda x: None, lambda x: x[..., :1]], ids=["none", "another shape"])
+def test_a_failed_trial_ends_caching_for_the_run(answer):
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    toy, x = Toy(linear), noise()
+    for call, sigma in enumerate(flow_sigmas(10)[:-1]):
+        denoised = run.denoised(x, sigma, lambda: toy(x, sigma),
+                                lambda small, s: answer(small) if call == 5 else small * s)
+        assert (call in (3, 4)) is not torch.equal(denoised, x - sigma * linear(x, sigma))
+    assert "".join(run.decisions) == "CCCRRCCCCC"
+    assert run.trials == 5 and run.cache_bytes == 0
+    assert len(run.warnings) == 1
+
+
+def test_a_nan_trial_computes_and_the_run_recovers():
+    sigmas = flow_sigmas(12)
+
+    def velocity(x, sigma):
+        is_broken = x.shape != SHAPE and sigma == sigmas[5]
+        return torch.full_like(x, math.nan) if is_broken else linear(x, sigma)
+
+    x, run = sample_flow(Toy(velocity), noise(), sigmas, plain(alpha=EAGER))
+    assert run["decisions"].startswith("CCCRRC") and run["decisions"].endswith("RRRR")
+    assert torch.isfinite(x).all()
+    assert len(run["warnings"]) == 1 and "not finite" in run["warnings"][0]
+    assert build_report([run])["runs"][0]["lfd"][5] is None
+
+
+def test_a_call_without_noise_is_computed_and_leaves_the_cache_alone():
+    run = LFCacheRun(plain(alpha=EAGER), flow_affine, FLOW)
+    x = noise()
+    sigmas = [torch.tensor(s) for s in (0.9, 0.8, 0.7, 0.6, 0.0, 0.5)]
+    answers = calls_of(run, [x] * 6, sigmas)
+    assert "".join(run.decisions) == "CCCRCR"
+    assert torch.equal(answers[4], x)
+    velocity = linear(x, sigmas[2])
+    torch.testing.assert_close(answers[5], x - 0.5 * velocity, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("start, end, sizes, decisions", [
+    # 11 steps, so that the step at half of the schedule is the sixth
+    (0.5, 1.0, "FFFFF" + "SF" * 3 + "SSS", "CCCCC" + "CCCRRR"),
+    (0.0, 0.5, "SF" * 3 + "SSS" + "FFFFF", "CCCRRR" + "CCCCC"),
+    (0.2, 0.6, "FF" + "SF" * 3 + "SS" + "FFFF", "CC" + "CCCRR" + "CCCC"),
+])
+def test_outside_the_window_every_call_is_computed_without_a_trial(start, end, sizes, decisions):
+    toy = Toy(linear)
+    config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end)
+    _, run = sample_flow(toy, noise(), flow_sigmas(11), config)
+    assert (toy.sizes, run["decisions"]) == (sizes, decisions)
+    assert run["trials"] == sizes.count("S")
+    assert run["sigmas"] == pytest.approx(flow_sigmas(11)[:-1].tolist())
+
+
+# --- the report ---
+
+
+def broken_when_small(x, sigma):
+    return linear(x, sigma) if x.shape == SHAPE else x * math.inf
+
+
+@pytest.mark.parametrize("velocity, steps, is_measured", [
+    (linear, 12, True),
+    (broken_when_small, 12, False),  # no finite LFD in the warm-up
+    (linear, 7, False),  # stands aside
+])
+def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measured):
+    toy, sigmas = Toy(velocity), flow_sigmas(steps)
+    _, run = sample_flow(toy, noise(), sigmas, plain(alpha=1.0), model_name="toy")
+    assert set(run) == FIELDS
+    assert (run["model"], run["latent_shape"], run["alpha"]) == ("toy", list(SHAPE), 1.0)
+    assert run["steps"] == run["calls"] == len(run["decisions"]) == len(run["lfd"]) == steps
+    assert run["computed"] == run["decisions"].count("C") == toy.sizes.count("F")
+    assert run["reused"] == run["decisions"].count("R") == steps - run["computed"]
+    assert run["trials"] == toy.sizes.count("S")
+    assert run["sigmas"] == pytest.approx(sigmas[:-1].tolist())
+    assert all((run[key] is not None) == is_measured for key in ("delta_max", "threshold", "trial_agreement"))
+    assert set(run["cache_bytes"]) == {"lfcache", "blockcache"} and run["blockcache"] is None
+    seconds = run["seconds"]
+    assert set(seconds) == {"sampling", "compute", "trial"}
+    assert seconds["sampling"] > seconds["compute"] + seconds["trial"] > 0
+    report = build_report([run])
+    assert json.loads(dump_report(report)) == report
+
+
+@pytest.mark.parametrize("reuse, count", [
+    ("prediction", 1),
+    ("taylor", 2),
+    ("residual", 2),  # the residual, and the prediction that the true LFD is taken against
+])
+def test_cache_bytes_count_every_tensor_once(reuse, count):
+    _, run = sample_flow(Toy(linear), noise(), flow_sigmas(10), plain(reuse=reuse))
+    assert run["cache_bytes"] == {"lfcache": count * noise().nbytes, "blockcache": 0}
+
+
+@pytest.mark.parametrize("small, expected", [
+    (lambda s: s**2, 1.0),  # the full model's change on a smaller latent
+    (lambda s: (1 - s) ** 2, -1.0),  # changes most where the full model changes least
+])
+def test_trial_agreement_tells_a_good_estimator_from_a_bad_one(small, expected):
+    def velocity(x, sigma):
+        return torch.ones_like(x) * (sigma**2 if x.shape == SHAPE else small(sigma))
+
+    _, run = sample_flow(Toy(velocity), torch.zeros(SHAPE), flow_sigmas(10), plain(alpha=0.0))
+    assert run["trial_agreement"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("warmup, expected", [(4, None), (5, 1.0)])
+def test_trial_agreement_needs_four_pairs(warmup, expected):
+    # all calls after the warm-up are reused: warmup - 1 pairs
+    config = plain(alpha=EAGER, warmup=warmup)
+    _, run = sample_flow(Toy(by_sigma(lambda s: s**2)), torch.zeros(SHAPE), flow_sigmas(10), config)
+    assert run["computed"] == warmup
+    assert run["trial_agreement"] == (expected and pytest.approx(expected))
