@@ -28,7 +28,7 @@ def dump_report(report):
 
 
 def summary_line(run):
-    """One line for the log: `reused 11 of 30 steps (22 of 60 calls)` where the two differ."""
+    """One line for the log: `reused 11 of 30 steps`, or of calls where a step makes several."""
     if run["calls"] == run["steps"]:
         return f"reused {run['reused']} of {run['steps']} steps"
     return f"reused {run['reused']} of {run['calls']} calls ({run['steps']} steps)"

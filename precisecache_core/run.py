@@ -43,8 +43,6 @@ class LFCacheRun:
         self.lfds = []
         self.trials = 0
         self.is_standing_aside = False
-        self._agreement = []  # (trial LFD, true LFD on the device), one pair per computed call
-        self._weights = {}
         self._peak_bytes = 0
         self._begin(None)
 
@@ -53,7 +51,9 @@ class LFCacheRun:
         self.controller = LFCacheController(self.config.alpha, self.config.warmup)
         self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
         self._reference = None
-        self._previous = None  # last computed prediction, as it was, for the true LFD
+        self._previous = None  # last computed prediction where the cache holds something else
+        self._agreement = []  # (trial LFD, true LFD on the device), one pair per computed call
+        self._weights = {}
         self._signature = None if x is None else (x.shape, x.dtype, x.device)
         self.factors = None
         if x is None:
@@ -62,7 +62,9 @@ class LFCacheRun:
             self.stand_aside(f"the latent has {x.ndim} dimensions, LFCache knows 4 and 5")
             return
         self.factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, self.patch)
-        if self.factors == (1, 1, 1):
+        if self.config.factor_t == self.config.factor_hw == 1:
+            self.stand_aside("factors of 1 leave the trial as large as the call")
+        elif self.factors == (1, 1, 1):
             self.stand_aside(f"a latent of {tuple(x.shape)} is too small to shrink for a trial")
 
     def warn(self, text):
@@ -119,7 +121,7 @@ class LFCacheRun:
 
         denoised = self._compute(model)
         if level > 0 and denoised.shape == x.shape:
-            prediction = (denoised - a * x) / b
+            prediction = ((denoised - a * x) / b).to(x.dtype)
             self._compare(lfd, prediction)
             self.cache.store(x, level, prediction)
             self._reference = self._new_reference(trial_prediction, prediction)
@@ -157,9 +159,9 @@ class LFCacheRun:
     def _measure(self, sigma, trial_prediction):
         """(sigma, LFD) as floats, in the call's one read-back; LFD None without a reference."""
         if self._reference is None:
-            return sigma.item(), None
+            return sigma.float().item(), None
         lfd = self._difference(trial_prediction, self._reference)
-        return tuple(torch.stack((sigma.float(), lfd)).tolist())
+        return tuple(torch.stack((sigma.to(lfd.device, torch.float32), lfd)).tolist())
 
     def _new_reference(self, trial_prediction, prediction):
         if self.config.reference == "trial":
@@ -168,9 +170,11 @@ class LFCacheRun:
 
     def _compare(self, lfd, prediction):
         """Keep the pair (trial LFD, true LFD) against the previous computed call."""
-        if self._previous is not None and lfd is not None:
-            self._agreement.append((lfd, self._difference(prediction, self._previous)))
-        self._previous = prediction
+        previous = self._previous if self.config.reuse == "residual" else self.cache.current
+        if previous is not None and lfd is not None:
+            self._agreement.append((lfd, self._difference(prediction, previous.to(prediction.device))))
+        if self.config.reuse == "residual":
+            self._previous = prediction
 
     def _record(self, sigma, lfd, denoised, decision="C"):
         self.decisions.append(decision)
@@ -195,7 +199,7 @@ class LFCacheRun:
         return self.stopwatch.span("sampling")
 
     def report(self, model, latent_shape, steps):
-        """This run's entry of the report (see `report`); reads the device once."""
+        """This run's entry of the report (see `report`); reads the device, so call it after the run."""
         decisions = "".join(self.decisions)
         agreement = self.trial_agreement
         return {

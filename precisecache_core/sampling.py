@@ -74,7 +74,7 @@ def percent_window(config, sigmas):
     high, low = float("inf"), 0.0
     last = len(sigmas) - 2
     if config.start_percent > 0:
-        high = sigmas[round(config.start_percent * last)].item()
+        high = sigmas[int(config.start_percent * last + 0.5)].item()
     if config.end_percent < 1:
-        low = sigmas[round(config.end_percent * last)].item()
+        low = sigmas[int(config.end_percent * last + 0.5)].item()
     return high, low

@@ -29,6 +29,7 @@ def shrink_latent(x, factors):
     x: (B, C, T, H, W), or (B, C, H, W) with r = 1, any float dtype.
     Returns (B, C, T // r, H // s_h, W // s_w) (or 4-D) in x's dtype; x is not written to.
     """
+    # float32 because some devices cannot pool half-precision videos
     if x.ndim == 4:
-        return F.avg_pool2d(x, factors[1:])
-    return F.avg_pool3d(x, factors)
+        return F.avg_pool2d(x.float(), factors[1:]).to(x.dtype)
+    return F.avg_pool3d(x.float(), factors).to(x.dtype)

@@ -215,10 +215,7 @@ def test_one_read_back_per_call(monkeypatch):
 # --- when in doubt, compute ---
 
 
-# BUG in LFCacheRun._measure: the first call keeps a float64 sigma as it is, later ones round it to float32, so
-# one sigma called twice looks like two, 1e-8 apart, and gives a slope of 1e8. Remove the mark with the fix.
-@pytest.mark.parametrize("dtype", [
-    torch.float32, pytest.param(torch.float64, marks=pytest.mark.xfail(strict=True, reason="_measure: float64 sigma"))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_two_calls_at_the_first_sigma_give_no_slope(dtype):
     run = LFCacheRun(LFCacheConfig(alpha=EAGER, warmup=2), flow_affine, FLOW)
     x = torch.zeros(SHAPE)
@@ -241,10 +238,11 @@ def test_another_latent_in_mid_run_starts_the_warm_up_again(shape, dtype, caplog
     assert len(caplog.records) == 1
 
 
-def test_an_answer_in_another_dtype_does_not_stand_for_a_call():
+def test_an_answer_in_another_dtype_is_kept_in_that_of_x():
     run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
-    calls_of(run, [noise()] * 8, flow_sigmas(10), lambda x, sigma: linear(x, sigma).double())
-    assert "".join(run.decisions) == "CCCCCCCC"
+    answers = calls_of(run, [noise()] * 8, flow_sigmas(10), lambda x, sigma: linear(x, sigma).double())
+    assert "".join(run.decisions) == "CCCRRRRR"
+    assert {a.dtype for a in answers[3:]} == {torch.float32}
 
 
 @pytest.mark.parametrize("shape, steps, reason", [

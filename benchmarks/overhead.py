@@ -1,0 +1,60 @@
+"""What LFCache costs beside its trial: `python -m benchmarks.overhead`.
+
+On the tiny model in the real host with nothing reused: timers inside LFCache around every
+call, around the model and around the trial. What is left is ours: pooling, LFD, the
+decision, the conversion and the cache. Also counts read-backs and cached predictions.
+"""
+
+import argparse
+import logging
+import platform
+import sys
+
+import torch
+
+from benchmarks.tiny_host import ROOT, enter_host, find_host
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 8, 64, 64])
+    parser.add_argument("--reuse", default="taylor")
+    args = parser.parse_args()
+    host = find_host()
+    if host is None:
+        sys.exit("benchmarks.overhead needs a ComfyUI: set COMFYUI_PATH")
+    enter_host(host)
+    logging.disable(logging.INFO)
+    torch.set_grad_enabled(False)
+    from benchmarks.tiny_host import TinyHost, pack_module
+
+    bench = TinyHost()
+    watches = []
+    run_class = pack_module("precisecache_core.run").LFCacheRun
+    report = run_class.report
+
+    def keep(self, *given):
+        watches.append(self.stopwatch)
+        return report(self, *given)
+
+    run_class.report = keep
+    model = bench.lfcache(alpha=0.0, reuse=args.reuse)
+    bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
+    run, watch = bench.report(model), watches[-1]
+    call, compute, trial = (watch.seconds(n) for n in ("call", "compute", "trial"))
+    ours = call - compute - trial
+    lines = [f"command: python -m benchmarks.overhead {' '.join(sys.argv[1:])}",
+             f"python {platform.python_version()}, torch {torch.__version__}, {platform.machine()} CPU, "
+             f"{torch.get_num_threads()} threads",
+             f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}", "",
+             f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
+             f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
+             f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
+             f"cached    {run['cache_bytes']['lfcache'] / (4 * bench.noise(tuple(args.shape)).numel()):.0f} predictions"]
+    (ROOT / "benchmarks" / "results" / "overhead.txt").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
