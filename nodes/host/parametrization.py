@@ -5,8 +5,16 @@ import torch
 
 from ...precisecache_core.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 
+
+def _classes(*names):
+    """The host's sampling classes of these names; older hosts lack some."""
+    return tuple(getattr(model_sampling, name) for name in names if hasattr(model_sampling, name))
+
+
 # image-to-image predictors: x is not data plus noise, so there is no noise level to match
-_NOISELESS = (model_sampling.IMG_TO_IMG, model_sampling.IMG_TO_IMG_FLOW)
+_NOISELESS = _classes("IMG_TO_IMG", "IMG_TO_IMG_FLOW")
+_PRESERVING = _classes("V_PREDICTION_DDPM")
+_EXPLODING = _classes("EPS", "COSMOS_RFLOW")
 
 
 def affine_of(sampling):
@@ -28,11 +36,9 @@ def noise_space(sampling):
         return None
     if isinstance(sampling, model_sampling.CONST):
         return FLOW
-    # absent from the oldest supported host
-    preserving = getattr(model_sampling, "V_PREDICTION_DDPM", ())
-    if isinstance(sampling, preserving):
+    if isinstance(sampling, _PRESERVING):
         return VARIANCE_PRESERVING
-    if isinstance(sampling, (model_sampling.EPS, model_sampling.COSMOS_RFLOW)):
+    if isinstance(sampling, _EXPLODING):
         return VARIANCE_EXPLODING
     return None
 

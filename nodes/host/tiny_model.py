@@ -1,12 +1,16 @@
 """The bundled tiny video model as the host's MODEL, VAE and CONDITIONING."""
 
+import inspect
+import json
 import math
 
 import comfy.latent_formats
+import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.sd
+import comfy.utils
 import torch
 
 from ...precisecache_core.tiny import bundle
@@ -17,14 +21,31 @@ from ...precisecache_core.tiny.prompts import encode_prompt
 def load_model():
     """A fresh MODEL of the bundled weights, with the flow shift it was made for."""
     weights, metadata = bundle.read_weights()
-    prefixed = {f"model.diffusion_model.{k}": v for k, v in weights.items()}
-    patcher = comfy.sd.load_state_dict_guess_config(
-        prefixed, output_vae=False, output_clip=False, metadata=metadata)[0]
+    load = comfy.sd.load_diffusion_model_state_dict
+    if "metadata" in inspect.signature(load).parameters:
+        patcher = load(weights, metadata=metadata)
+    else:
+        patcher = _load_with_sizes(weights, json.loads(metadata["config"])["transformer"])
     sampling = patcher.get_model_object("model_sampling")
     shifted = type(sampling)(patcher.model.model_config)
     shifted.set_parameters(shift=bundle.SHIFT)
     patcher.add_object_patch("model_sampling", shifted)
     return patcher
+
+
+def _load_with_sizes(weights, sizes):
+    """The MODEL on hosts that read no sizes from a file's metadata (0.3.64 among them)."""
+    management, detection = comfy.model_management, comfy.model_detection
+    found = detection.detect_unet_config(weights, "") | sizes
+    config = detection.model_config_from_unet_config(found, weights)
+    device = management.get_torch_device()
+    stored = comfy.utils.weight_dtype(weights)
+    dtype = management.unet_dtype(supported_dtypes=config.supported_inference_dtypes, weight_dtype=stored)
+    config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    model = config.get_model(weights, "")
+    model.load_model_weights(weights, "")
+    return comfy.model_patcher.ModelPatcher(
+        model, load_device=device, offload_device=management.unet_offload_device())
 
 
 def load_vae():

@@ -47,8 +47,9 @@ def run_custom(bench, model, guider):
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 12)
     sampler = comfy.samplers.sampler_object("euler")
     noise = custom.Noise_RandomNoise(3)
-    out = custom.SamplerCustomAdvanced.execute(noise, guider, sampler, sigmas, latent(bench))
-    return out[0]["samples"]
+    node = custom.SamplerCustomAdvanced
+    sample = getattr(node, "execute", None) or node().sample  # the oldest host's node is of the older kind
+    return sample(noise, guider, sampler, sigmas, latent(bench))[0]["samples"]
 
 
 def guiders(bench, model):
