@@ -1,21 +1,19 @@
 """The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
 import torch
 
+from demo.locate import find_comfyui
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def find_host():
-    """The ComfyUI to run in: $COMFYUI_PATH, the one around this pack, ~/comfy/ComfyUI; or None."""
-    candidates = [ROOT.parents[1], Path.home() / "comfy" / "ComfyUI"]
-    if os.environ.get("COMFYUI_PATH"):
-        candidates = [Path(os.environ["COMFYUI_PATH"])]
-    return next((c for c in candidates if (c / "comfy" / "samplers.py").is_file()), None)
+    """The ComfyUI to run in, or None (see `demo.locate`)."""
+    return find_comfyui(ROOT)
 
 
 def enter_host(host):

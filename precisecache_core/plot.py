@@ -18,8 +18,9 @@ def plot_runs(runs):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        logger.warning("PreciseCache: no plot, matplotlib is not installed: pip install matplotlib")
-        return np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+        text = "no plot: matplotlib is not installed (pip install matplotlib)"
+        logger.warning("PreciseCache: %s", text)
+        return _written(text)
     count = max(1, len(runs))
     figure = Figure(figsize=(WIDTH / 100, HEIGHT * count / 100), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -31,6 +32,18 @@ def plot_runs(runs):
         _draw(panel, run)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _written(text):
+    """A white picture with a line of text, where Pillow is there to write it."""
+    picture = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError:
+        return picture
+    image = Image.fromarray(picture)
+    ImageDraw.Draw(image).text((40, HEIGHT // 2), text, fill="black")
+    return np.array(image)
 
 
 def _draw(panel, run):

@@ -63,7 +63,7 @@ def path(motion, u, start, reach):
     if motion == "orbit":
         angle = math.pi * u + start * 18
         return 0.4 * angle.cos(), 0.4 * angle.sin(), still + 0.9
-    return still + start * 0.5, still - start * 0.5, 0.5 + 0.8 * u
+    return still + start * 0.5, still - start * 0.5, 0.5 + 0.6 * u
 
 
 def render(count, frames, height, width, generator):
@@ -87,10 +87,10 @@ def render(count, frames, height, width, generator):
         wave = (x * math.cos(slant) + y * math.sin(slant)) * (9 + 12 * draw[2]) + math.tau * draw[3]
         background = tone[:, :1, None] * ramp + tone[:, 1:, None] * (1 - ramp)
         drift = 3 * (draw[4] - 0.5) * u
-        stripes = 0.06 * (wave + drift[:, None, None]).sin()
+        stripes = 0.02 * (wave + drift[:, None, None]).sin()
         scene = background[:, None] + stripes
-        cx, cy, size = path(motion, u, 0.7 * (draw[5] - 0.5), 0.35 + 0.25 * draw[6])
-        radius = (0.34 + 0.14 * draw[7]) * size
+        cx, cy, size = path(motion, u, 0.6 * (draw[5] - 0.5), 0.3 + 0.2 * draw[6])
+        radius = (0.42 + 0.12 * draw[7]) * size
         turn = 0.6 * (draw[8] - 0.5)
         px = (x - cx[:, None, None]) / radius[:, None, None]
         py = (y - cy[:, None, None]) / radius[:, None, None]

@@ -22,15 +22,16 @@ from training.clips import render
 # (latent frames, latent side, batch, share of the steps in the first and in the second phase).
 # Small sizes teach the layout cheaply; the second phase moves to the size that is sampled.
 SIZES = (
-    (4, 32, 8, 0.02, 0.50),
-    (8, 16, 12, 0.12, 0.10),
-    (4, 16, 24, 0.44, 0.14),
-    (2, 16, 32, 0.16, 0.08),
-    (4, 8, 48, 0.13, 0.08),
-    (2, 8, 64, 0.13, 0.10),
+    (4, 32, 6, 0.02, 0.45),
+    (8, 16, 10, 0.12, 0.05),
+    (4, 16, 20, 0.44, 0.20),
+    (2, 16, 24, 0.16, 0.10),
+    (4, 8, 40, 0.13, 0.10),
+    (2, 8, 48, 0.13, 0.10),
 )
-SECOND_PHASE = 0.6
+SECOND_PHASE = 0.4
 GUIDANCE_DROPOUT = 0.12
+RATES = (3.0, 1.0)  # of Muon and AdamW, times --rate; Muon's updates are smaller at one rate
 
 
 def draw_batch(codec, frames, side, batch, generator):
@@ -80,8 +81,8 @@ def export(model_state, codec, config, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="compile the blocks (faster on long runs)")
@@ -132,9 +133,9 @@ def main():
         loss = (velocity.float() - (noise - latent)).square().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
+        for optimizer, factor in zip(optimizers, RATES):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, args.steps, args.rate)
+                group["lr"] = learning_rate(step, args.steps, args.rate * factor)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         decay = min(0.998, (step + 1) / (step + 20))

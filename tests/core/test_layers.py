@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "precisecache_core"
 CORE_MAY = {"torch", "numpy", "einops", "safetensors"} | set(sys.stdlib_module_names)
-CORE_MAY_LAZILY = {"matplotlib"}
+CORE_MAY_LAZILY = {"matplotlib", "PIL"}
 HOST_INSIDE = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_paths", "server"}
 
 

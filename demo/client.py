@@ -1,0 +1,115 @@
+"""Talking to a ComfyUI server: queue a graph, follow it, fetch what it made."""
+
+import asyncio
+import json
+import time
+import uuid
+
+import aiohttp
+
+from .server import ServerFailed
+
+START_SECONDS = 600  # a first start on a slow disk and a busy machine imports for minutes
+
+
+class ComfyClient:
+    """Context around an HTTP session and a websocket to a ComfyServer."""
+
+    def __init__(self, server):
+        self.server = server
+        self.id = uuid.uuid4().hex
+
+    async def __aenter__(self):
+        self.session = aiohttp.ClientSession(f"http://{self.server.address}")
+        try:
+            self.system = await self._wait_until_ready()
+            await self._require_pack()
+            self.socket = await self.session.ws_connect("/ws", params={"clientId": self.id}, max_msg_size=0)
+        except BaseException:
+            await self.session.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_):
+        await self.socket.close()
+        await self.session.close()
+
+    async def _wait_until_ready(self):
+        """The server's description of itself, as soon as it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.server.has_ended:
+                raise ServerFailed(f"ComfyUI ended while it started:\n{self.server.log_tail()}")
+            try:
+                async with self.session.get("/system_stats") as answer:
+                    if answer.status == 200:
+                        return (await answer.json())["system"]
+            except aiohttp.ClientConnectionError:
+                pass
+            await asyncio.sleep(0.2)
+        raise ServerFailed(f"ComfyUI did not start in {START_SECONDS} s:\n{self.server.log_tail()}")
+
+    async def _require_pack(self):
+        """Raise ServerFailed, with the reason ComfyUI logged, if it runs without our nodes."""
+        async with self.session.get("/object_info/PreciseCacheTinyModel") as answer:
+            if answer.status != 200 or not await answer.json():
+                raise ServerFailed(f"this ComfyUI could not load PreciseCache:\n{self.server.import_error()}")
+
+    async def run(self, graph, timed_node):
+        """Queue a graph and wait for it; returns (its outputs by node id, seconds of one node)."""
+        async with self.session.post("/prompt", json={"prompt": graph, "client_id": self.id}) as answer:
+            text = await answer.text()
+            if answer.status != 200:
+                raise ServerFailed(f"ComfyUI refused the graph (status {answer.status}): {readable(text)}")
+        prompt_id = json.loads(text)["prompt_id"]
+        seconds = await self._follow(prompt_id, timed_node)
+        async with self.session.get(f"/history/{prompt_id}") as answer:
+            return (await answer.json())[prompt_id]["outputs"], seconds
+
+    async def _follow(self, prompt_id, timed_node):
+        """Wait for the end of a prompt; returns how long a node was the executing one."""
+        start = seconds = None
+        async for message in self.socket:
+            if message.type != aiohttp.WSMsgType.TEXT:
+                continue  # previews
+            event = json.loads(message.data)
+            kind, data = event["type"], event.get("data") or {}
+            if data.get("prompt_id") != prompt_id:
+                continue
+            if kind in ("execution_error", "execution_interrupted"):
+                raise ServerFailed(describe_error(kind, data))
+            if kind != "executing":
+                continue
+            now = time.perf_counter()
+            if data["node"] == timed_node:
+                start = now
+            elif start is not None and seconds is None:
+                seconds = now - start
+            if data["node"] is None:
+                if seconds is None:
+                    raise ServerFailed(f"ComfyUI never executed node {timed_node}")
+                return seconds
+        raise ServerFailed(f"ComfyUI closed the connection while it sampled:\n{self.server.log_tail()}")
+
+    async def file(self, entry):
+        """The bytes of a file that a node saved; entry as the history names it."""
+        async with self.session.get("/view", params=entry) as answer:
+            answer.raise_for_status()
+            return await answer.read()
+
+
+def readable(text):
+    """ComfyUI's refusal, indented if it is JSON."""
+    try:
+        return json.dumps(json.loads(text), indent=1)
+    except ValueError:
+        return text
+
+
+def describe_error(kind, data):
+    """A node's error as one text: what, where, and the traceback ComfyUI sent."""
+    head = f"{kind} in node {data.get('node_id')} ({data.get('node_type')})"
+    if "exception_message" not in data:
+        return head
+    trace = "".join(data.get("traceback") or [])
+    return f"{head}: {data.get('exception_type')}: {data['exception_message'].strip()}\n{trace}".rstrip()

@@ -1,0 +1,52 @@
+"""The demo in ComfyUI: the shipped API graph, with and without its caching nodes."""
+
+import copy
+import io
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from precisecache_core.tiny.codec import CELL
+
+from .graph import bypass, load_graph, only_node, set_inputs
+from .variants import CACHE_NODES, Take
+
+PIXELS = 2 * CELL  # pixels a latent position is wide
+
+
+class HostedDemo:
+    """Samples the variants through a ComfyClient."""
+
+    def __init__(self, client, options):
+        self.client = client
+        frames, height, width = options.size
+        self.graph = load_graph()
+        set_inputs(self.graph, "PreciseCacheTinyModel", subject=options.subject, color=options.color,
+                   motion=options.motion)
+        set_inputs(self.graph, "PreciseCacheLFCache", preset=options.preset)
+        set_inputs(self.graph, "KSampler", seed=options.seed)
+        set_inputs(self.graph, "EmptyHunyuanLatentVideo", width=PIXELS * width, height=PIXELS * height,
+                   length=CELL * (frames - 1) + 1)
+
+    async def sample(self, variant, steps):
+        graph = copy.deepcopy(self.graph)
+        set_inputs(graph, "KSampler", steps=steps)
+        for class_type in CACHE_NODES:
+            if class_type not in variant.nodes:
+                bypass(graph, class_type)
+        outputs, seconds = await self.client.run(graph, only_node(graph, "KSampler"))
+        saved = outputs[only_node(graph, "SaveAnimatedWEBP")]["images"][0]
+        runs = outputs[only_node(graph, "PreciseCacheStats")]["precisecache"][0]["runs"]
+        fps = graph[only_node(graph, "SaveAnimatedWEBP")]["inputs"]["fps"]
+        return Take(read_frames(await self.client.file(saved), fps), seconds, runs[-1] if runs else None)
+
+
+def read_frames(data, fps):
+    """An animated WebP as (frames, height, width, 3) uint8; equal neighbours, stored once, come back."""
+    frames = []
+    with Image.open(io.BytesIO(data)) as image:
+        for frame in ImageSequence.Iterator(image):
+            pixels = np.asarray(frame.convert("RGB"))
+            repeats = max(1, round(frame.info.get("duration", 0) * fps / 1000))
+            frames += [pixels] * repeats
+    return np.stack(frames)

@@ -1,0 +1,101 @@
+"""A headless ComfyUI that runs while the demo does, and leaves nothing behind."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class ServerFailed(RuntimeError):
+    """ComfyUI did not start, went away, or refused or failed the graph."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ComfyServer:
+    """Context: a ComfyUI process with this pack and no other, stopped on the way out.
+
+    Its folders (outputs, models, settings, database) are a temporary one, so that the
+    user's ComfyUI is not touched; its log goes to `log`.
+    """
+
+    def __init__(self, host, log):
+        self.host = host
+        self.log = log
+        self.process = None
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="precisecache-", ignore_cleanup_errors=True)
+        self.port = free_port()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        # a python path from outside must not put other modules before the host's own
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        try:
+            with self.log.open("w", encoding="utf-8") as log:
+                self.process = subprocess.Popen(self._command(), cwd=self.host, env=environment,
+                                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        except BaseException:
+            self.folder.cleanup()
+            raise
+        return self
+
+    def _command(self):
+        base = Path(self.folder.name)
+        for name in ("user", "models", "input", "output", "temp", "custom_nodes"):
+            (base / name).mkdir()
+        # JSON is YAML; the pack is found by its own folder, wherever the clone is
+        paths = base / "paths.yaml"
+        paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(ROOT.parent)}}), encoding="utf-8")
+        return [
+            sys.executable, "main.py", *([] if torch.cuda.is_available() else ["--cpu"]),
+            "--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch",
+            "--base-directory", str(base), "--user-directory", str(base / "user"),
+            "--database-url", "sqlite:///:memory:",
+            "--extra-model-paths-config", str(paths),
+            "--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name, "--disable-api-nodes",
+            # the same graph is run again to time it: ComfyUI must not answer from its own cache
+            "--cache-none",
+        ]
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def has_ended(self):
+        return self.process.poll() is not None
+
+    def log_text(self):
+        """Its log so far, without colours."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text("utf-8", errors="replace"))
+
+    def log_tail(self, lines=30):
+        return "\n".join(self.log_text().splitlines()[-lines:])
+
+    def import_error(self):
+        """What the log says about a pack that could not be imported, or its last lines."""
+        found = re.search(r"Traceback \(most recent call last\)(?:(?!Traceback).)*?Cannot import [^\n]*",
+                          self.log_text(), re.DOTALL)
+        return found[0] if found else self.log_tail()
+
+    def __exit__(self, *_):
+        if not self.has_ended:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.folder.cleanup()

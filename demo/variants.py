@@ -1,0 +1,67 @@
+"""What the demo compares, and what a comparison is made of."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to sample the same video. nodes: the caching nodes that take part."""
+
+    name: str
+    nodes: tuple = ()
+
+
+# Every node that a variant may leave out; the first variant is the reference of all others.
+CACHE_NODES = ("PreciseCacheLFCache",)
+VARIANTS = (Variant("uncached"), Variant("LFCache", ("PreciseCacheLFCache",)))
+
+
+@dataclass
+class Take:
+    """One sampled video.
+
+    frames: (frames, height, width, 3), float32 in [0, 1] or uint8.
+    seconds: time in the sampler. run: the report entry, None where no cache took part.
+    """
+
+    frames: np.ndarray
+    seconds: float
+    run: dict | None
+
+
+@dataclass
+class Result:
+    """All takes of a variant: the last one's video and report, and every time measured."""
+
+    variant: Variant
+    frames: np.ndarray = None
+    run: dict | None = None
+    times: list = field(default_factory=list)
+
+    def add(self, take):
+        self.frames, self.run = take.frames, take.run
+        self.times.append(take.seconds)
+
+    @property
+    def seconds(self):
+        """The shortest time: what disturbs a measurement only ever makes it longer."""
+        return min(self.times)
+
+
+async def measure(sample, steps, repeats, say):
+    """Sample every variant `repeats` times in turn, so that a slow spell hits all of them.
+
+    sample(variant, steps): coroutine that returns a Take. Returns a list of Result.
+    """
+    warmup = min(steps, 8)
+    say(f"warming up with {warmup} steps of each variant")
+    for variant in VARIANTS:
+        await sample(variant, warmup)
+    results = [Result(variant) for variant in VARIANTS]
+    for repeat in range(repeats):
+        for result in results:
+            result.add(await sample(result.variant, steps))
+            say(f"{result.variant.name}, run {repeat + 1} of {repeats}: {result.times[-1]:.2f} s")
+    return results

@@ -1,0 +1,67 @@
+"""The demo's parts and its whole run without ComfyUI, on a small latent and few steps."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo import __main__ as command
+from demo.graph import bypass, load_graph, only_node, set_inputs
+from demo.options import parse
+from demo.quality import compare
+
+
+def test_bypass_gives_the_sampler_the_bare_model():
+    graph = load_graph()
+    bypass(graph, "PreciseCacheLFCache")
+    tiny = only_node(graph, "PreciseCacheTinyModel")
+    for class_type in ("KSampler", "PreciseCacheStats"):
+        assert graph[only_node(graph, class_type)]["inputs"]["model"] == [tiny, 0]
+    with pytest.raises(RuntimeError, match="PreciseCacheLFCache"):
+        only_node(graph, "PreciseCacheLFCache")
+
+
+def test_a_graph_without_the_input_is_an_error():
+    with pytest.raises(RuntimeError, match="KSampler has no input stepz"):
+        set_inputs(load_graph(), "KSampler", stepz=3)
+
+
+@pytest.mark.parametrize("arguments", [["--size", "4,4"], ["--size", "0,8,8"], ["--steps", "0"],
+                                       ["--comfyui", "no-such-folder"], ["--embedded", "--comfyui", "x"]])
+def test_wrong_options_end_with_a_message(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(arguments)
+    assert stop.value.code == 2 and "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("span, kind", [(1.0, np.float32), (255, np.uint8)])
+def test_psnr_of_a_known_difference(span, kind):
+    black = np.zeros((2, 8, 8, 3), kind)
+    grey = black + kind(span / 5)
+    psnr, ssim = compare(black, grey)
+    assert psnr == pytest.approx(20 * np.log10(5), abs=1e-4) and ssim < 1
+    assert compare(black, black) == (np.inf, pytest.approx(1.0))
+    with pytest.raises(ValueError, match="cannot compare"):
+        compare(black, grey[1:])
+
+
+def test_the_embedded_demo_writes_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["demo", "--embedded", "--size", "2,8,8", "--steps", "10", "--repeats", "1",
+                                     "--out", str(tmp_path)])
+    assert command.main() == 0
+    run, = json.loads((tmp_path / "report.json").read_text())["runs"]
+    assert run["calls"] == run["steps"] == 10 and run["reused"] > 0
+    printed = capsys.readouterr().out
+    assert f"{run['computed']:>8}  {run['reused']:>6}" in printed
+    assert (tmp_path / "summary.txt").read_text().strip() in printed
+    with Image.open(tmp_path / "comparison.webp") as film:
+        assert film.n_frames == 5 and film.width > 2 * 256
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert len(plot.getcolors(1 << 20)) > 10
+
+
+def test_an_unknown_word_is_refused_with_the_known_ones(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["demo", "--embedded", "--subject", "dog"])
+    assert command.main() == 1
+    assert "circle, square" in capsys.readouterr().err

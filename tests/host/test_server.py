@@ -1,0 +1,78 @@
+"""The shipped API graph in a headless ComfyUI server, as a script would use it."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from benchmarks.tiny_host import find_host
+from demo.client import ComfyClient
+from demo.graph import bypass, load_graph, only_node, set_inputs
+from demo.hosted import read_frames
+from demo.server import ComfyServer, ServerFailed
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log") as server:
+        yield server
+
+
+def small_graph(**lfcache):
+    graph = load_graph()
+    set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+    set_inputs(graph, "KSampler", steps=12)
+    set_inputs(graph, "PreciseCacheLFCache", **lfcache)
+    return graph
+
+
+def queue(server, *graphs):
+    """[(frames, report)] of graphs run one after another."""
+    async def run():
+        async with ComfyClient(server) as client:
+            found = []
+            for graph in graphs:
+                outputs, _ = await client.run(graph, only_node(graph, "KSampler"))
+                saved = outputs[only_node(graph, "SaveAnimatedWEBP")]["images"][0]
+                report = outputs[only_node(graph, "PreciseCacheStats")]["precisecache"][0]
+                found.append((read_frames(await client.file(saved), 8), report))
+            return found
+
+    return asyncio.run(run())
+
+
+def test_the_graph_runs_and_reports_in_the_history(server):
+    (frames, report), (again, _) = queue(server, *[small_graph(preset="turbo")] * 2)
+    assert frames.shape == (5, 64, 64, 3) and np.array_equal(frames, again)
+    run, = report["runs"]
+    assert run["calls"] == run["steps"] == 12 and run["reused"] > 0 and run["warnings"] == []
+    assert run["latent_shape"] == [1, 16, 2, 8, 8]
+
+
+def test_alpha_zero_gives_the_frames_of_a_graph_without_the_node(server):
+    bare = small_graph()
+    bypass(bare, "PreciseCacheLFCache")
+    (cached, report), (frames, nothing) = queue(server, small_graph(preset="custom", alpha=0.0), bare)
+    assert np.array_equal(cached, frames)
+    assert report["runs"][0]["reused"] == 0 and nothing["runs"] == []
+
+
+def test_a_bad_setting_is_refused_with_its_name(server):
+    with pytest.raises(ServerFailed, match="alpha"):
+        queue(server, small_graph(preset="custom", alpha=-1.0))
+    with pytest.raises(ServerFailed, match="start_percent must be below end_percent"):
+        queue(server, small_graph(start_percent=0.9, end_percent=0.5))
+    assert queue(server, small_graph())[0][1]["runs"][0]["calls"] == 12
+
+
+def test_every_input_of_the_node_has_a_tooltip_and_bounds(server):
+    import json
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://{server.address}/object_info/PreciseCacheLFCache") as answer:
+        info = json.load(answer)["PreciseCacheLFCache"]
+    assert info["display_name"] == "PreciseCache LFCache" and info["category"] == "PreciseCache"
+    for name, (kind, options) in info["input"]["required"].items():
+        assert options["tooltip"], name
+        if kind in ("INT", "FLOAT"):
+            assert {"default", "min", "max", "step"} <= set(options), name
