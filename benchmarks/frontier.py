@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.tiny_host import ROOT, enter_host, find_host
 
-ALPHAS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
-EASYCACHE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.8, 1.5)
+ALPHAS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15)
 
 
@@ -133,7 +133,8 @@ def table(records, clips):
             others = [psnr_at(points, cost) for points in families.values()]
             leads = "  ".join("     -" if o is None else f"{psnr - o:+6.2f}" for o in others)
         lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {count:5}  {leads}")
-    return lines
+    decided = [r for r in records if r["seed"] == 0 and "decisions" in r]
+    return [*lines, "", "decisions on the first clip", *(f"{r['name']:26} {r['decisions']}" for r in decided)]
 
 
 def main():

@@ -49,12 +49,12 @@ class LFCacheAttachment:
             guider.model_options = original
             run.close(self.id, noise.shape, steps)
 
-    def predict_noise(self, executor, x, timestep, model_options=None, seed=None):
+    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
         """PREDICT_NOISE: one call, computed or reused."""
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:
             return executor(x, timestep, model_options, seed)
-        return run.denoised(x, timestep, model_options or {}, seed, executor)
+        return run.denoised(x, timestep, model_options, seed, executor)
 
 
 def attach(patcher, config):
