@@ -90,11 +90,9 @@ def render(count, frames, height, width, generator):
         stripes = 0.02 * (wave + drift[:, None, None]).sin()
         scene = background[:, None] + stripes
         cx, cy, size = path(motion, u, 0.6 * (draw[5] - 0.5), 0.3 + 0.2 * draw[6])
-        radius = (0.42 + 0.12 * draw[7]) * size
-        turn = 0.6 * (draw[8] - 0.5)
+        radius = (0.44 + 0.06 * draw[7]) * size
         px = (x - cx[:, None, None]) / radius[:, None, None]
         py = (y - cy[:, None, None]) / radius[:, None, None]
-        px, py = px * math.cos(turn) - py * math.sin(turn), px * math.sin(turn) + py * math.cos(turn)
         edge = distance(subject, px, py) * radius[:, None, None] / pixel
         cover = (0.5 - edge).clamp(0, 1)
         rim = 1 - 0.35 * (1 - (edge * pixel / 0.035).abs()).clamp(0, 1)
