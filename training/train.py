@@ -23,17 +23,19 @@ from training.clips import render
 MODEL_NAME, CODEC_NAME = MODEL_FILE.name, CODEC_FILE.name
 
 # (latent frames, latent side, batch, share of the steps in the first and in the second phase).
-# Small sizes teach the layout cheaply. The second phase learns shapes at the size that is
-# sampled, mostly from single frames: they cost an eighth of a clip and teach the same.
+# The first phase learns layout and shapes mostly from single frames, which cost an eighth of
+# a clip and teach the same; the second moves to clips of the size that is sampled.
 SIZES = (
-    (1, 32, 24, 0.00, 0.32),
-    (2, 32, 10, 0.00, 0.18),
-    (4, 32, 6, 0.02, 0.16),
-    (8, 16, 10, 0.12, 0.04),
-    (4, 16, 20, 0.44, 0.12),
-    (2, 16, 24, 0.16, 0.06),
-    (4, 8, 40, 0.13, 0.06),
-    (2, 8, 48, 0.13, 0.06),
+    (1, 16, 48, 0.25, 0.00),
+    (1, 32, 24, 0.35, 0.20),
+    (2, 32, 10, 0.05, 0.20),
+    (4, 32, 6, 0.00, 0.25),
+    (8, 16, 8, 0.00, 0.03),
+    (4, 16, 16, 0.10, 0.12),
+    (2, 16, 24, 0.10, 0.08),
+    (1, 8, 64, 0.05, 0.00),
+    (4, 8, 40, 0.05, 0.06),
+    (2, 8, 48, 0.05, 0.06),
 )
 SECOND_PHASE = 0.4
 GUIDANCE_DROPOUT = 0.12
@@ -86,7 +88,7 @@ def export(model_state, codec, config, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

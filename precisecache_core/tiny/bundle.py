@@ -1,14 +1,13 @@
 """The files of the tiny video model that ship with the pack."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import safetensors
 from safetensors.torch import load_file
 
 from .codec import TinyVideoCodec
-from .model import TinyVideoConfig, TinyVideoModel
+from .model import TinyVideoModel, config_of
 
 FOLDER = Path(__file__).parent / "weights"
 MODEL_FILE = FOLDER / "tiny_video_model.safetensors"
@@ -30,7 +29,7 @@ def load_model():
     """The tiny video model in plain PyTorch, float32, ready to sample."""
     weights, metadata = read_weights()
     sizes = json.loads(metadata["config"])["transformer"]
-    model = TinyVideoModel(replace(TinyVideoConfig(), **sizes))
+    model = TinyVideoModel(config_of(weights, sizes["num_heads"]))
     model.load_state_dict({k: v.float() for k, v in weights.items()})
     return model.eval().requires_grad_(False)
 

@@ -17,9 +17,9 @@ from torch import nn
 class TinyVideoConfig:
     """Sizes of the network; what Wan2.1 fixes (patches of 1, 2, 2) is not a setting."""
 
-    dim: int = 96
+    dim: int = 128
     ffn_dim: int = 256
-    num_heads: int = 3
+    num_heads: int = 2
     num_layers: int = 16
     in_dim: int = 16
     text_dim: int = 64
@@ -32,6 +32,18 @@ class TinyVideoConfig:
                 f"PreciseCache: dim must be an even multiple of num_heads, got dim {self.dim} "
                 f"and num_heads {self.num_heads}. Choose a dim that divides evenly."
             )
+
+
+def config_of(weights, num_heads):
+    """The sizes of a state dict; the number of heads is the one that its tensors do not tell."""
+    return TinyVideoConfig(
+        dim=weights["head.modulation"].shape[-1],
+        ffn_dim=weights["blocks.0.ffn.0.weight"].shape[0],
+        num_heads=num_heads,
+        num_layers=sum(name.endswith("ffn.0.weight") for name in weights),
+        in_dim=weights["patch_embedding.weight"].shape[1],
+        text_dim=weights["text_embedding.0.weight"].shape[1],
+    )
 
 
 def rotary_table(frames, rows, columns, head_dim, device):
