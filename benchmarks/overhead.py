@@ -51,7 +51,7 @@ def main():
              f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
              f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
              f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
-             f"cached    {run['cache_bytes']['lfcache'] / (4 * bench.noise(tuple(args.shape)).numel()):.0f} predictions"]
+             f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions"]
     (ROOT / "benchmarks" / "results" / "overhead.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 

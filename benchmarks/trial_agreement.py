@@ -54,7 +54,8 @@ def main():
             cells.append(f"{sum(found) / len(found):{len(trial) + len(reference) + 3}.2f}")
         lines.append(f"{factor_t}, {factor_hw}, {factor_hw}   " + "  ".join(cells))
         print(lines[-1], flush=True)
-    (ROOT / "benchmarks" / "results" / f"trial_agreement_{args.shape[2]}x{args.shape[3]}.txt").write_text("\n".join(lines) + "\n")
+    name = f"trial_agreement_{args.shape[2]}x{args.shape[3]}.txt"
+    (ROOT / "benchmarks" / "results" / name).write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

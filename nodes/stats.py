@@ -24,7 +24,8 @@ class PreciseCacheStats(io.ComfyNode):
             outputs=[
                 io.Latent.Output(display_name="samples", tooltip="The sampler's result, unchanged."),
                 io.String.Output(display_name="report", tooltip="The report as JSON."),
-                io.Image.Output(display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),
+                io.Image.Output(
+                    display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),
             ],
         )
 

@@ -14,7 +14,7 @@ class PreciseCacheTinyModel(io.ComfyNode):
             display_name="PreciseCache Tiny Video Model",
             category="PreciseCache",
             description=(
-                "A five-megabyte video model in Wan2.1's format, bundled with PreciseCache: try any "
+                "A video model of a few megabytes in Wan2.1's format, bundled with PreciseCache: try any "
                 "graph on a laptop without a download. Made for latents of 256 x 256 pixels, 13 frames."
             ),
             inputs=[

@@ -65,6 +65,15 @@ def test_a_bad_setting_is_refused_with_its_name(server):
     assert queue(server, small_graph())[0][1]["runs"][0]["calls"] == 12
 
 
+def test_a_graph_may_leave_advanced_inputs_out(server):
+    graph = small_graph(preset="turbo")
+    inputs = graph[only_node(graph, "PreciseCacheLFCache")]["inputs"]
+    for name in set(inputs) - {"model", "preset", "alpha"}:
+        del inputs[name]
+    (frames, _), (same, _) = queue(server, graph, small_graph(preset="turbo"))
+    assert np.array_equal(frames, same)
+
+
 def test_every_input_of_the_node_has_a_tooltip_and_bounds(server):
     import json
     import urllib.request
@@ -72,7 +81,9 @@ def test_every_input_of_the_node_has_a_tooltip_and_bounds(server):
     with urllib.request.urlopen(f"http://{server.address}/object_info/PreciseCacheLFCache") as answer:
         info = json.load(answer)["PreciseCacheLFCache"]
     assert info["display_name"] == "PreciseCache LFCache" and info["category"] == "PreciseCache"
-    for name, (kind, options) in info["input"]["required"].items():
+    inputs = info["input"]["required"] | info["input"]["optional"]
+    assert list(inputs)[:3] == ["model", "preset", "alpha"] and len(inputs) == 13
+    for name, (kind, options) in inputs.items():
         assert options["tooltip"], name
         if kind in ("INT", "FLOAT"):
             assert {"default", "min", "max", "step"} <= set(options), name
