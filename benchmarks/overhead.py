@@ -6,13 +6,12 @@ decision, the conversion and the cache. Also counts read-backs and cached predic
 """
 
 import argparse
-import logging
 import platform
 import sys
 
 import torch
 
-from benchmarks.tiny_host import ROOT, enter_host, find_host
+from benchmarks.tiny_host import ROOT, open_bench, pack_module
 
 
 def main():
@@ -21,15 +20,7 @@ def main():
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 8, 64, 64])
     parser.add_argument("--reuse", default="taylor")
     args = parser.parse_args()
-    host = find_host()
-    if host is None:
-        sys.exit("benchmarks.overhead needs a ComfyUI: set COMFYUI_PATH")
-    enter_host(host)
-    logging.disable(logging.INFO)
-    torch.set_grad_enabled(False)
-    from benchmarks.tiny_host import TinyHost, pack_module
-
-    bench = TinyHost()
+    bench = open_bench()
     watches = []
     run_class = pack_module("precisecache_core.run").LFCacheRun
     report = run_class.report

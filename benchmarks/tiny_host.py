@@ -1,6 +1,7 @@
 """The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
 
 import importlib.util
+import logging
 import sys
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def pack_module(name):
     """A module of the loaded pack, such as `nodes.host.lfcache`."""
     load_pack()
     return importlib.import_module(f"PreciseCache.{name}")
+
+
+def open_bench():
+    """The tiny model in the host for a command that only measures; ends the program without a host."""
+    host = find_host()
+    if host is None:
+        sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
+    enter_host(host)
+    logging.disable(logging.INFO)
+    torch.set_grad_enabled(False)
+    return TinyHost()
 
 
 class TinyHost:

@@ -6,13 +6,12 @@ both against the call before, mean over clips; for each shrinking, trial and ref
 """
 
 import argparse
-import logging
 import platform
 import sys
 
 import torch
 
-from benchmarks.tiny_host import ROOT, enter_host, find_host
+from benchmarks.tiny_host import ROOT, open_bench, pack_module
 
 FACTORS = ((2, 4), (1, 4), (2, 2), (1, 2))
 TRIALS = (("snr_matched", "trial"), ("plain", "trial"), ("plain", "cached"))
@@ -25,15 +24,7 @@ def main():
     parser.add_argument("--shift", type=float, default=2.0)
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     args = parser.parse_args()
-    host = find_host()
-    if host is None:
-        sys.exit("benchmarks.trial_agreement needs a ComfyUI: set COMFYUI_PATH")
-    enter_host(host)
-    logging.disable(logging.INFO)
-    torch.set_grad_enabled(False)
-    from benchmarks.tiny_host import TinyHost, pack_module
-
-    bench = TinyHost()
+    bench = open_bench()
     base = bench.shifted(args.shift)
     prompts = pack_module("precisecache_core.tiny.prompts")
     lines = [f"command: python -m benchmarks.trial_agreement {' '.join(sys.argv[1:])}",
