@@ -43,7 +43,7 @@ def run_clip(bench, meter_class, price, args, seed, rows, done):
     from benchmarks.tiny_host import pack_module
 
     prompts = pack_module("precisecache_core.tiny.prompts")
-    bench.ask(*(words[seed // n % 6] for words, n in
+    bench.ask(*(words[seed // n % len(words)] for words, n in
                 ((prompts.SUBJECTS, 1), (prompts.COLORS, 2), (prompts.MOTIONS, 1))))
     base = bench.shifted(args.shift)
     noise = bench.noise(tuple(args.shape), seed)

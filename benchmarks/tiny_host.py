@@ -56,7 +56,7 @@ def open_bench():
 class TinyHost:
     """The tiny model and its conditioning, sampled as the stock nodes do it."""
 
-    def __init__(self, subject="star", color="orange", motion="right"):
+    def __init__(self, subject="triangle", color="orange", motion="right"):
         self.tiny = pack_module("nodes.host.tiny_model")
         self.lfcache_host = pack_module("nodes.host.lfcache")
         self.reports = pack_module("nodes.host.reports")

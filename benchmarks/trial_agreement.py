@@ -39,7 +39,7 @@ def main():
                                   factor_hw=factor_hw)
             found = []
             for seed in range(args.clips):
-                bench.ask(*(words[seed % 6] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))
+                bench.ask(*(words[seed % len(words)] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))
                 bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape), seed), seed=seed)
                 found.append(bench.report(model)["trial_agreement"])
             cells.append(f"{sum(found) / len(found):{len(trial) + len(reference) + 3}.2f}")

@@ -18,7 +18,7 @@ class PreciseCacheTinyModel(io.ComfyNode):
                 "graph on a laptop without a download. Made for latents of 256 x 256 pixels, 13 frames."
             ),
             inputs=[
-                io.Combo.Input("subject", options=list(SUBJECTS), default="star", tooltip="What moves."),
+                io.Combo.Input("subject", options=list(SUBJECTS), default="triangle", tooltip="What moves."),
                 io.Combo.Input("color", options=list(COLORS), default="orange", tooltip="Its colour."),
                 io.Combo.Input("motion", options=list(MOTIONS), default="right", tooltip="How it moves."),
             ],

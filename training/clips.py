@@ -37,18 +37,7 @@ def distance(subject, x, y):
         return torch.hypot(x, y) - 1
     if subject == "square":
         return torch.maximum(x.abs(), y.abs()) - 0.85
-    if subject == "triangle":
-        return torch.maximum(x.abs() * 0.866 - y * 0.5, y) - 0.55
-    if subject == "ring":
-        return (torch.hypot(x, y) - 0.75).abs() - 0.27
-    if subject == "cross":
-        wide = torch.maximum(x.abs() - 1, y.abs() - 0.33)
-        return torch.minimum(wide, torch.maximum(x.abs() - 0.33, y.abs() - 1))
-    angle = torch.atan2(x, -y)
-    sector = math.tau / 5
-    folded = (angle + sector / 2) % sector - sector / 2
-    radius = torch.hypot(x, y)
-    return radius * (folded.abs() * 1.1).cos() + 0.72 * radius * (folded.abs()).sin() * 1.6 - 0.95
+    return torch.maximum(x.abs() * 0.866 - y * 0.5, y) - 0.55
 
 
 def path(motion, u, start, reach):
@@ -60,9 +49,6 @@ def path(motion, u, start, reach):
     if motion in ("up", "down"):
         travel = reach * (2 * u - 1) * (1 if motion == "down" else -1)
         return start + still, travel, still + 1
-    if motion == "orbit":
-        angle = math.pi * u + start * 18
-        return 0.4 * angle.cos(), 0.4 * angle.sin(), still + 0.9
     return still + start * 0.5, still - start * 0.5, 0.5 + 0.6 * u
 
 

@@ -2,9 +2,9 @@
 
 import torch
 
-SUBJECTS = ("circle", "square", "triangle", "ring", "cross", "star")
+SUBJECTS = ("circle", "square", "triangle")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple")
-MOTIONS = ("left", "right", "up", "down", "orbit", "grow")
+MOTIONS = ("left", "right", "up", "down", "grow")
 TEXT_DIM = 64
 _VOCABULARY = {word: i for i, word in enumerate(("",) + SUBJECTS + COLORS + MOTIONS)}
 

@@ -12,7 +12,7 @@ from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS, encode_pro
 
 
 def test_a_prompt_is_one_one_hot_token_per_word():
-    tokens = encode_prompt("star", "orange", "right")
+    tokens = encode_prompt("triangle", "orange", "right")
     assert tokens.shape == (1, 3, 64) and tokens.dtype == torch.float32
     assert torch.equal(tokens.sum(-1), torch.ones(1, 3)) and set(tokens.unique().tolist()) == {0, 1}
 
@@ -24,10 +24,10 @@ def test_every_word_has_a_token_of_its_own():
 
 
 def test_an_unasked_word_is_the_unconditional_token():
-    assert torch.equal(encode_prompt("star")[0, 1:], encode_prompt()[0, 1:])
+    assert torch.equal(encode_prompt("triangle")[0, 1:], encode_prompt()[0, 1:])
 
 
-@pytest.mark.parametrize("name, word", [("subject", "dog"), ("color", "star"), ("motion", "Left")])
+@pytest.mark.parametrize("name, word", [("subject", "dog"), ("color", "triangle"), ("motion", "Left")])
 def test_an_unknown_word_raises(name, word):
     with pytest.raises(ValueError, match=f"^PreciseCache: {name} must be one of .*got '{word}'"):
         encode_prompt(**{name: word})
@@ -91,7 +91,7 @@ def small_model():
 
 
 def request(x, t=500.0):
-    prompts = [encode_prompt("star", "red", "left"), encode_prompt()]
+    prompts = [encode_prompt("triangle", "red", "left"), encode_prompt()]
     context = torch.cat([prompts[i % 2] for i in range(len(x))])
     return x, torch.full((len(x),), t), context
 

@@ -68,7 +68,7 @@ def with_entries(conditioning, **entries):
 ))
 def test_a_run_with_regional_or_timed_prompts_is_cached(bench, name, entries):
     """Two prompts, one restricted: alpha 0 is exact, and with reuse the run finishes close to it."""
-    whole, other = bench.positive, bench.tiny.conditioning("ring", "blue", "left")
+    whole, other = bench.positive, bench.tiny.conditioning("square", "blue", "left")
     noise = bench.noise((1, 16, 2, 16, 16))
     try:
         bench.positive = whole + with_entries(other, **entries)

@@ -61,7 +61,7 @@ def guiders(bench, model):
     cfg.set_cfg(4.0)
     yield "cfg", cfg
     dual = custom.Guider_DualCFG(model)
-    dual.set_conds(bench.positive, bench.tiny.conditioning("ring", "blue", "left"), bench.negative)
+    dual.set_conds(bench.positive, bench.tiny.conditioning("square", "blue", "left"), bench.negative)
     dual.set_cfg(3.0, 2.0)
     yield "dual", dual
 

@@ -61,7 +61,7 @@ def test_decode_tiled_decode_and_encode(bench, stock):
 
 def test_the_node_gives_all_four(bench):
     node = pack_module("nodes.tiny_model").PreciseCacheTinyModel
-    model, positive, negative, vae = node.execute("ring", "blue", "up")
+    model, positive, negative, vae = node.execute("square", "blue", "up")
     assert positive[0][0].shape == negative[0][0].shape == (1, 3, 64)
     assert model.get_model_object("model_sampling").shift == pack_module("precisecache_core.tiny.bundle").SHIFT
     assert vae.latent_channels == 16
