@@ -18,20 +18,21 @@ import torch
 
 from benchmarks.tiny_host import ROOT, enter_host, find_host
 
-ALPHAS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2)
-SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15)
+ALPHAS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.5)
+SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 
 
 def settings(kinds):
     """(name, kind, parameters) of every row of the table."""
     rows = []
-    for reuse in ("taylor", "prediction", "residual"):
-        shares = SHARES if reuse == "taylor" else SHARES[::2]
+    for reuse in ("fitted", "taylor", "prediction", "residual"):
+        shares = SHARES if reuse == "fitted" else SHARES[::2]
         rows += [(f"uniform {reuse} {s:.2f}", "uniform", {"share": s, "reuse": reuse}) for s in shares]
     rows += [(f"easycache {t:g}", "easycache", {"threshold": t}) for t in EASYCACHE]
-    rows += [(f"lfcache taylor {a:g}", "lfcache", {"alpha": a}) for a in ALPHAS]
-    rows += [(f"lfcache prediction {a:g}", "lfcache", {"alpha": a, "reuse": "prediction"}) for a in ALPHAS[2:7:2]]
+    for reuse in ("fitted", "taylor", "prediction"):
+        alphas = ALPHAS if reuse == "fitted" else ALPHAS[1::2]
+        rows += [(f"lfcache {reuse} {a:g}", "lfcache", {"alpha": a, "reuse": reuse}) for a in alphas]
     rows += [("paper 0.5", "lfcache", {"alpha": 0.5, "trial": "plain", "reference": "cached", "reuse": "prediction"})]
     return [row for row in rows if any(row[0].startswith(k) for k in kinds)]
 
@@ -98,8 +99,9 @@ def work(args, seeds, rows, path):
 
 
 def read(path):
-    """Records of a results file; none if it is not there yet."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """Records of a results file, one per clip and setting; none if it is not there yet."""
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list({(r["seed"], r["name"]): r for r in records}.values())
 
 
 def means(records, clips):
@@ -124,13 +126,14 @@ def psnr_at(points, cost):
 def table(records, clips):
     """The table as lines of text, with LFCache's lead at equal cost over the other families."""
     rows = means(records, clips)
-    families = {f: [v[:2] for n, v in rows.items() if n.startswith(f)]
-                for f in ("easycache", "uniform taylor", "uniform prediction")}
-    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  over easycache / uniform taylor / prediction"]
+    families = ("easycache", "uniform fitted", "uniform prediction")
+    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  over {', '.join(families)} at this cost"]
     for name, (cost, psnr, count) in rows.items():
         leads = ""
         if name.startswith("lfcache"):
-            others = [psnr_at(points, cost) for points in families.values()]
+            # a family is only comparable where it was sampled on as many clips
+            others = [psnr_at([v[:2] for n, v in rows.items() if n.startswith(f) and v[2] == count], cost)
+                      for f in families]
             leads = "  ".join("     -" if o is None else f"{psnr - o:+6.2f}" for o in others)
         lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {count:5}  {leads}")
     decided = [r for r in records if r["seed"] == 0 and "decisions" in r]

@@ -18,7 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 8, 64, 64])
-    parser.add_argument("--reuse", default="taylor")
+    parser.add_argument("--reuse", default="fitted")
     args = parser.parse_args()
     bench = open_bench()
     watches = []

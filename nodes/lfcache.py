@@ -57,9 +57,10 @@ class PreciseCacheLFCache(io.ComfyNode):
                             "step's downsampled prediction as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "reuse", options=list(REUSES), default="taylor",
-                    tooltip="What stands in for a skipped step. taylor: the trend of the last two computed "
-                            "predictions. prediction: the last one as it was. residual: its difference to the input.",
+                    io.Combo.Input, "reuse", options=list(REUSES), default="fitted",
+                    tooltip="What stands in for a skipped step. fitted: the trend of the last two computed "
+                            "predictions, as far as it held the last time. taylor: the whole trend. prediction: "
+                            "the last one as it was. residual: its difference to the input.",
                 ),
                 advanced(
                     io.Int.Input, "factor_t", default=2, min=1, max=16, step=1,
@@ -85,7 +86,7 @@ class PreciseCacheLFCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, alpha, warmup=3, start_percent=0.0, end_percent=1.0, trial="snr_matched",
-                reference="trial", reuse="taylor", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model"):
+                reference="trial", reuse="fitted", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model"):
         config = LFCacheConfig.from_preset(
             preset, alpha, warmup=warmup, start_percent=start_percent, end_percent=end_percent, trial=trial,
             reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,

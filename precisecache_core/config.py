@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 TRIALS = ("snr_matched", "plain")
 REFERENCES = ("trial", "cached")
-REUSES = ("taylor", "prediction", "residual")
+REUSES = ("fitted", "taylor", "prediction", "residual")
 CACHE_DEVICES = ("model", "cpu")
 PRESETS = ("base", "turbo", "paper", "custom")
 
@@ -41,8 +41,9 @@ class LFCacheConfig:
         `plain` calls the model on the pooled latent at the same sigma (paper, Eq. 4).
     reference: what the trial is compared with: the `trial` of the call that was cached
         (ours), or the downsampled `cached` prediction (paper, Algorithm 1 line 10).
-    reuse: `taylor` extrapolates over sigma from the last two computed predictions,
-        `prediction` repeats the last one (paper), `residual` repeats prediction - x.
+    reuse: `fitted` extrapolates over sigma from the last two computed predictions as far
+        as that was right the last time (ours), `taylor` always, `prediction` repeats the
+        last one (paper), `residual` repeats prediction - x.
     factor_t, factor_hw: how much smaller the trial's latent is (paper, Table 3: 2 and 4).
     cutoff: radius of the low band over min(H, W) (paper: 1/5).
     cache_device: where predictions are kept: the `model`'s device, or `cpu`.
@@ -55,7 +56,7 @@ class LFCacheConfig:
     end_percent: float = 1.0
     trial: str = "snr_matched"
     reference: str = "trial"
-    reuse: str = "taylor"
+    reuse: str = "fitted"
     factor_t: int = 2
     factor_hw: int = 4
     cutoff: float = 0.2

@@ -6,8 +6,8 @@ import torch
 class PredictionCache:
     """Predictions of the last computed calls of one run, and their reuse.
 
-    `prediction` and `residual` hold one tensor, `taylor` two. Stored tensors are ours:
-    nobody else holds them, nothing is written to them.
+    `prediction` and `residual` hold one tensor, `fitted` and `taylor` two. Stored tensors
+    are ours: nobody else holds them, nothing is written to them.
     """
 
     def __init__(self, reuse, cache_device="model"):
@@ -17,6 +17,7 @@ class PredictionCache:
         self.current = None
         self.previous_sigma = None
         self.previous = None
+        self.gain = None  # of `fitted`: how much of the last forecast came true
 
     @property
     def cache_bytes(self):
@@ -36,7 +37,9 @@ class PredictionCache:
         if self.cache_device == "cpu":
             prediction = prediction.cpu()
         # a second call at the same sigma (heun, sa_solver) refines it and gives no slope
-        if self.reuse == "taylor" and sigma != self.sigma:
+        if self.reuse in ("fitted", "taylor") and sigma != self.sigma:
+            if self.reuse == "fitted" and self.previous is not None:
+                self.gain = self._fit(prediction, sigma)
             self.previous_sigma, self.previous = self.sigma, self.current
         self.sigma, self.current = sigma, prediction
 
@@ -45,6 +48,8 @@ class PredictionCache:
 
         Source: PreciseCache, Section 4.3. `taylor`: first order over sigma, through the
         last two computed predictions; the paper's TaylorSeer row extrapolates features.
+        `fitted` (ours): the same times the gain that would have been right for the last
+        computed call, because a trend that did not hold does more harm than none.
         """
         current = self.current.to(x.device)
         if self.reuse == "residual":
@@ -52,4 +57,20 @@ class PredictionCache:
         if self.reuse == "prediction" or self.previous is None:
             return current
         weight = (sigma - self.previous_sigma) / (self.sigma - self.previous_sigma)
+        if self.reuse == "fitted":
+            if self.gain is None:
+                return current
+            weight = (1 + (weight - 1) * self.gain).to(x.device, current.dtype)
         return torch.lerp(self.previous.to(x.device), current, weight)
+
+    def _fit(self, prediction, sigma):
+        """Share of the forecast change that really came, in [0, 1]: one number per sample, (B, 1, …).
+
+        Least squares: the gain g with the smallest |change - g forecast|. Stays on the device.
+        """
+        reach = (sigma - self.sigma) / (self.sigma - self.previous_sigma)
+        forecast = (self.current - self.previous).float() * reach
+        change = (prediction - self.current).float()
+        axes = tuple(range(1, change.ndim))
+        gain = (forecast * change).sum(axes, True) / forecast.square().sum(axes, True).clamp_min(1e-12)
+        return gain.nan_to_num(0.0).clamp(0, 1)

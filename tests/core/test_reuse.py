@@ -24,6 +24,7 @@ def stored(reuse, *calls):
     ("prediction", 44.0),  # as it was
     ("residual", 45.0),  # 44 - 10 + 11
     ("taylor", 52.0),  # from 40 at 1.0 and 44 at 0.9, two steps of sigma on
+    ("fitted", 44.0),  # no forecast has been checked yet
 ])
 def test_each_strategy_by_hand(reuse, expected):
     cache = stored(reuse, (8, 1.0, 40), (10, 0.9, 44))
@@ -36,6 +37,32 @@ def test_taylor_is_exact_for_a_linear_prediction():
     for sigma in (1.0, 0.75, 0.7):
         cache.store(start, sigma, start + sigma * slope)
     torch.testing.assert_close(cache.predict(start, 0.65), start + 0.65 * slope, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("third, expected", [
+    (48, 56),  # 44 + 4 was forecast and came: gain 1, so 48 + 2 x 4
+    (46, 48),  # half of it came: gain 1/2 of the new slope 2, two steps on
+    (40, 40),  # the opposite came: gain 0, as it was
+    (60, 92),  # more than forecast: gain 1 of the new slope 16
+])
+def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
+    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, third))
+    torch.testing.assert_close(cache.predict(field(0), 0.6), field(expected), rtol=1e-5, atol=0)
+
+
+def test_fitted_is_exact_for_a_linear_prediction_over_uneven_steps():
+    start, slope = torch.randn(2, 1, 2, 4, 4)
+    cache = PredictionCache("fitted")
+    for sigma in (1.0, 0.75, 0.7):
+        cache.store(start, sigma, start + sigma * slope)
+    torch.testing.assert_close(cache.predict(start, 0.5), start + 0.5 * slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf"), 4.0))
+def test_fitted_survives_a_forecast_that_says_nothing(value):
+    # equal predictions forecast no change; one that is not finite cannot be compared
+    cache = stored("fitted", (0, 1.0, 4), (0, 0.9, 4), (0, 0.8, value), (0, 0.7, 4), (0, 0.6, 4), (0, 0.5, 4))
+    assert torch.equal(cache.predict(field(0), 0.4), field(4))
 
 
 def test_taylor_repeats_the_only_prediction_it_has():
@@ -51,19 +78,19 @@ def test_two_calls_at_the_first_sigma_give_no_slope():
     assert torch.equal(stored("taylor", (0, 1.0, 40), (0, 1.0, 44)).predict(field(0), 0.9), field(44))
 
 
-@pytest.mark.parametrize("reuse, count", [("prediction", 1), ("residual", 1), ("taylor", 2)])
+@pytest.mark.parametrize("reuse, count", [("prediction", 1), ("residual", 1), ("taylor", 2), ("fitted", 2)])
 def test_no_more_predictions_are_held_than_needed(reuse, count):
     cache = PredictionCache(reuse)
     assert cache.cache_bytes == 0
     seen = []
     for call in range(4):
         cache.store(field(0), 1 - call / 10, field(call))
-        seen += [weakref.ref(t) for t in vars(cache).values() if isinstance(t, torch.Tensor)]
+        seen += [weakref.ref(t) for t in vars(cache).values() if isinstance(t, torch.Tensor) and t.numel() > 1]
     assert len({id(r()) for r in seen if r() is not None}) == count
     assert cache.cache_bytes == count * field(0).nbytes
 
 
-@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor"])
+@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor", "fitted"])
 def test_tensors_handed_over_stay_unchanged(reuse):
     x, prediction = field(1), field(4)
     cache = PredictionCache(reuse)
@@ -81,7 +108,7 @@ def test_a_cache_matches_its_own_shape_and_dtype_only():
     assert not cache.matches(field(7).bfloat16())
 
 
-@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor"])
+@pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor", "fitted"])
 def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
     cache = PredictionCache(reuse, "cpu")
     for sigma in (1.0, 0.9):

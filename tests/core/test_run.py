@@ -84,6 +84,7 @@ def calls_of(run, xs, sigmas, velocity=linear):
     ("residual", 0.57),
     # the trend of a linear velocity is exact: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
     ("taylor", 0.55),
+    ("fitted", 0.55),
 ])
 def test_ten_steps_by_hand(reuse, moved):
     # velocity = sigma: one step apart the LFD is d, two steps d + d. Threshold 2.5 d:
@@ -142,7 +143,7 @@ def test_alpha_zero_equals_no_cache():
 
 @pytest.mark.parametrize("trial", ["snr_matched", "plain"])
 @pytest.mark.parametrize("reference", ["trial", "cached"])
-@pytest.mark.parametrize("reuse", ["taylor", "prediction", "residual"])
+@pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
 def test_every_combination_reuses_and_two_runs_agree(trial, reference, reuse):
     start, before = noise(), torch.random.get_rng_state()
     config = LFCacheConfig(alpha=EAGER, trial=trial, reference=reference, reuse=reuse)
@@ -169,7 +170,7 @@ def test_inputs_stay_unchanged():
     assert torch.equal(start, before[0]) and torch.equal(sigmas, before[1])
 
 
-@pytest.mark.parametrize("reuse", ["taylor", "prediction", "residual"])
+@pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
 def test_no_answer_is_written_to_later(reuse):
     run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), flow_affine, FLOW)
     xs = [noise() for _ in range(8)]
@@ -361,6 +362,7 @@ def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measu
 @pytest.mark.parametrize("reuse, count", [
     ("prediction", 1),
     ("taylor", 2),
+    ("fitted", 2),
     ("residual", 2),  # the residual, and the prediction that the true LFD is taken against
 ])
 def test_cache_bytes_count_every_tensor_once(reuse, count):
