@@ -114,13 +114,19 @@ def means(records, clips):
             for name, g in groups.items()}
 
 
-def psnr_at(points, cost):
-    """PSNR of a swept family at a cost, linear between its neighbours; None outside its range."""
+def lead(points, cost, psnr):
+    """How much better `psnr` is than a swept family at the same cost, as text.
+
+    Linear between the family's neighbours; "> x" over its cheapest setting where even
+    that costs more; "-" above its range.
+    """
     points = sorted(points)
+    if points and cost < points[0][0]:
+        return f"> {psnr - points[0][1]:+.2f}"
     for (c0, p0), (c1, p1) in zip(points, points[1:]):
         if c0 <= cost <= c1:
-            return p0 + (p1 - p0) * (cost - c0) / max(c1 - c0, 1e-9)
-    return None
+            return f"{psnr - p0 - (p1 - p0) * (cost - c0) / max(c1 - c0, 1e-9):+.2f}"
+    return "-"
 
 
 def table(records, clips):
@@ -132,9 +138,9 @@ def table(records, clips):
         leads = ""
         if name.startswith("lfcache"):
             # a family is only comparable where it was sampled on as many clips
-            others = [psnr_at([v[:2] for n, v in rows.items() if n.startswith(f) and v[2] == count], cost)
-                      for f in families]
-            leads = "  ".join("     -" if o is None else f"{psnr - o:+6.2f}" for o in others)
+            leads = "  ".join(
+                f"{lead([v[:2] for n, v in rows.items() if n.startswith(f) and v[2] == count], cost, psnr):>8}"
+                for f in families)
         lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {count:5}  {leads}")
     decided = [r for r in records if r["seed"] == 0 and "decisions" in r]
     return [*lines, "", "decisions on the first clip", *(f"{r['name']:26} {r['decisions']}" for r in decided)]
