@@ -6,7 +6,7 @@ Resumes from the last checkpoint in --out. `--export` writes the bundled files.
 
 The bundled weights were not made in one go: 2,250 steps on more subjects and motions with
 other shares of the sizes, then `--init` and 6,500 steps on four subjects, then 1,800 more on
-the three of today, about two and a half hours on two cores in all.
+the three of today, about two hours on two cores in all.
 """
 
 import argparse

@@ -31,9 +31,10 @@ def test_each_strategy_by_hand(reuse, expected):
     torch.testing.assert_close(cache.predict(field(11), 0.7), field(expected), rtol=1e-6, atol=0)
 
 
-def test_taylor_is_exact_for_a_linear_prediction():
+@pytest.mark.parametrize("reuse", ("taylor", "fitted"))
+def test_a_linear_prediction_is_followed_exactly_over_uneven_steps(reuse):
     start, slope = torch.randn(2, 1, 2, 4, 4)
-    cache = PredictionCache("taylor")
+    cache = PredictionCache(reuse)
     for sigma in (1.0, 0.75, 0.7):
         cache.store(start, sigma, start + sigma * slope)
     torch.testing.assert_close(cache.predict(start, 0.65), start + 0.65 * slope, rtol=1e-6, atol=1e-6)
@@ -48,14 +49,6 @@ def test_taylor_is_exact_for_a_linear_prediction():
 def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
     cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, third))
     torch.testing.assert_close(cache.predict(field(0), 0.6), field(expected), rtol=1e-5, atol=0)
-
-
-def test_fitted_is_exact_for_a_linear_prediction_over_uneven_steps():
-    start, slope = torch.randn(2, 1, 2, 4, 4)
-    cache = PredictionCache("fitted")
-    for sigma in (1.0, 0.75, 0.7):
-        cache.store(start, sigma, start + sigma * slope)
-    torch.testing.assert_close(cache.predict(start, 0.5), start + 0.5 * slope, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), 4.0))

@@ -10,6 +10,7 @@ from demo import __main__ as command
 from demo.graph import bypass, load_graph, only_node, set_inputs
 from demo.options import parse
 from demo.quality import compare
+from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS
 
 
 def test_bypass_gives_the_sampler_the_bare_model():
@@ -59,6 +60,14 @@ def test_the_embedded_demo_writes_what_it_says(tmp_path, monkeypatch, capsys):
         assert film.n_frames == 5 and film.width > 2 * 256
     with Image.open(tmp_path / "plot.png") as plot:
         assert len(plot.getcolors(1 << 20)) > 10
+
+
+def test_the_help_lists_the_words_that_the_model_knows(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (SUBJECTS, COLORS, MOTIONS):
+        assert f": {', '.join(words)} (" in text
 
 
 def test_an_unknown_word_is_refused_with_the_known_ones(monkeypatch, capsys):
