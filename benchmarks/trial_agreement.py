@@ -2,7 +2,8 @@
 
 On the tiny model in the real host, every call computed: Spearman's rank correlation over
 the run of the trial's LFD with the full-resolution LFD of the predictions themselves,
-both against the call before, mean over clips; for each shrinking, trial and reference.
+both against the call before; mean and, in brackets, lowest over the clips, for each
+shrinking, trial and reference.
 """
 
 import argparse
@@ -42,7 +43,8 @@ def main():
                 bench.ask(*(words[seed % len(words)] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))
                 bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape), seed), seed=seed)
                 found.append(bench.report(model)["trial_agreement"])
-            cells.append(f"{sum(found) / len(found):{len(trial) + len(reference) + 3}.2f}")
+            cell = f"{sum(found) / len(found):.2f} ({min(found):.2f})"
+            cells.append(f"{cell:>{len(trial) + len(reference) + 3}}")
         lines.append(f"{factor_t}, {factor_hw}, {factor_hw}   " + "  ".join(cells))
         print(lines[-1], flush=True)
     name = f"trial_agreement_{args.shape[2]}x{args.shape[3]}.txt"
