@@ -38,7 +38,8 @@ def parse(arguments=None):
     parser.add_argument("--steps", type=count, default=50, help="sampling steps (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     parser.add_argument("--subject", default="triangle", help="what moves: circle, square, triangle (triangle)")
-    parser.add_argument("--color", default="orange", help="its colour: red, orange, yellow, green, blue, purple (orange)")
+    parser.add_argument("--color", default="orange",
+                        help="its colour: red, orange, yellow, green, blue, purple (orange)")
     parser.add_argument("--motion", default="right", help="how it moves: left, right, up, down, grow (right)")
     parser.add_argument("--preset", default="base", help="LFCache's preset: base, turbo or paper (base)")
     parser.add_argument("--size", type=latent_size, default=(4, 32, 32), metavar="T,H,W",
