@@ -1,7 +1,8 @@
 """Settings of LFCache and the presets that users choose by name."""
 
-import math
 from dataclasses import dataclass, replace
+
+from .checks import is_count, is_number, require
 
 TRIALS = ("snr_matched", "plain")
 REFERENCES = ("trial", "cached")
@@ -14,19 +15,6 @@ PRESET_ALPHA = {"base": 0.5, "turbo": 0.7}
 
 # Fewer steps than this leave nothing to skip after the warm-up (few-step and distilled models).
 MINIMUM_STEPS = 8
-
-
-def _require(is_valid, setting, bound, value, remedy):
-    if not is_valid:
-        raise ValueError(f"PreciseCache: {setting} must be {bound}, got {value!r}. {remedy}")
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value, minimum):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
 
 
 @dataclass(frozen=True)
@@ -63,27 +51,27 @@ class LFCacheConfig:
     cache_device: str = "model"
 
     def __post_init__(self):
-        _require(_is_number(self.alpha) and self.alpha >= 0, "alpha", "a number >= 0", self.alpha,
+        require(is_number(self.alpha) and self.alpha >= 0, "alpha", "a number >= 0", self.alpha,
                  "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.")
-        _require(_is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
+        require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
                  "Two computed calls are the fewest that give a difference; the paper uses 3.")
         for name in ("start_percent", "end_percent"):
             value = getattr(self, name)
-            _require(_is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value,
+            require(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value,
                      "0 is the first sampling step and 1 the last.")
-        _require(self.start_percent < self.end_percent, "start_percent",
+        require(self.start_percent < self.end_percent, "start_percent",
                  f"below end_percent ({self.end_percent})", self.start_percent,
                  "Use 0 and 1 to allow reuse over the whole schedule.")
         for name in ("factor_t", "factor_hw"):
             value = getattr(self, name)
-            _require(_is_count(value, 1), name, "a whole number >= 1", value,
+            require(is_count(value, 1), name, "a whole number >= 1", value,
                      "The paper's factors are 2 for time and 4 for height and width.")
-        _require(_is_number(self.cutoff) and 0 < self.cutoff <= 0.5, "cutoff", "in (0, 0.5]",
+        require(is_number(self.cutoff) and 0 < self.cutoff <= 0.5, "cutoff", "in (0, 0.5]",
                  self.cutoff, "The paper uses 0.2.")
         for name, choices in (("trial", TRIALS), ("reference", REFERENCES), ("reuse", REUSES),
                               ("cache_device", CACHE_DEVICES)):
             value = getattr(self, name)
-            _require(value in choices, name, f"one of {', '.join(choices)}", value,
+            require(value in choices, name, f"one of {', '.join(choices)}", value,
                      f"The default is {choices[0]}.")
 
     @classmethod
@@ -95,7 +83,7 @@ class LFCacheConfig:
         reference, repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5).
         Other settings pass through. Raises ValueError on an unknown preset.
         """
-        _require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
+        require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
                  "Use base for quality, turbo for speed.")
         config = cls(alpha=PRESET_ALPHA.get(preset, alpha), **settings)
         if preset != "paper":

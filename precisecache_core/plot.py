@@ -50,7 +50,10 @@ def _draw(panel, run):
     calls = np.arange(1, run["calls"] + 1)
     lfd = np.array([np.nan if v is None else v for v in run["lfd"]], dtype=float)
     reused = np.array([d == "R" for d in run["decisions"]], dtype=bool)
-    panel.set_title(f"{run['model']}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused")
+    blocks = run["blockcache"]
+    skipped = f", {blocks['block_calls_skipped']} of {blocks['block_calls']} blocks skipped" if blocks else ""
+    panel.set_title(f"{run['model']}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused"
+                    + skipped)
     panel.set_xlabel("model call")
     panel.set_ylabel("low-frequency difference")
     panel.set_xlim(0, max(1, run["calls"]) + 1)

@@ -29,6 +29,10 @@ def dump_report(report):
 
 def summary_line(run):
     """One line for the log: `reused 11 of 30 steps`, or of calls where a step makes several."""
-    if run["calls"] == run["steps"]:
-        return f"reused {run['reused']} of {run['steps']} steps"
-    return f"reused {run['reused']} of {run['calls']} calls ({run['steps']} steps)"
+    line = f"reused {run['reused']} of {run['steps']} steps"
+    if run["calls"] != run["steps"]:
+        line = f"reused {run['reused']} of {run['calls']} calls ({run['steps']} steps)"
+    blocks = run["blockcache"]
+    if blocks:
+        line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} blocks in the computed ones"
+    return line

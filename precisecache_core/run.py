@@ -5,6 +5,7 @@ import math
 
 import torch
 
+from .config import LFCacheConfig
 from .controller import LFCacheController
 from .frequency import low_band_weights, low_frequency_difference
 from .rank import rank_correlation
@@ -22,6 +23,7 @@ class LFCacheRun:
     `denoised(x, sigma, model, trial_model)` stands where the model would be called. The
     caller brings the model's own arithmetic:
 
+    config: an LFCacheConfig, or None to compute every call and keep only the record.
     affine(sigma): 0-dim tensors (a, b) with denoised = a x + b prediction.
     space, sigma_min: how noise enters x (see `trial`), and the model's smallest sigma.
     sigma_window: (high, low), the noise levels between which reuse is allowed.
@@ -30,7 +32,7 @@ class LFCacheRun:
 
     def __init__(self, config, affine, space, sigma_min=0.0, sigma_window=(math.inf, 0.0),
                  patch=(1, 2, 2), device="cpu"):
-        self.config = config
+        self.config = config or LFCacheConfig(alpha=0.0)
         self.affine = affine
         self.space = space
         self.sigma_min = sigma_min
@@ -45,6 +47,8 @@ class LFCacheRun:
         self.is_standing_aside = False
         self._peak_bytes = 0
         self._begin(None)
+        if config is None:
+            self.is_standing_aside = True
 
     def _begin(self, x):
         """Start from a blank state, for the first call or after a change of shape."""

@@ -1,7 +1,11 @@
 """A plain Euler sampler for rectified flow with guidance, for use without ComfyUI."""
 
+from contextlib import nullcontext
+
 import torch
 
+from .blocks.run import BlockCacheRun
+from .blocks.swap import block_cached
 from .config import MINIMUM_STEPS
 from .run import LFCacheRun
 from .trial import FLOW
@@ -14,6 +18,9 @@ def flow_sigmas(steps, shift=1.0):
     """
     t = torch.linspace(1, 0, steps + 1)
     return shift * t / (1 + (shift - 1) * t)
+
+
+NO_WINDOW = (float("inf"), 0.0)  # every noise level
 
 
 def flow_affine(sigma):
@@ -38,30 +45,42 @@ def guided(velocity, cond, uncond, cfg):
 
 
 @torch.inference_mode()
-def sample_flow(denoise, noise, sigmas, lfcache=None, model_name="model"):
+def sample_flow(denoise, noise, sigmas, lfcache=None, blockcache=None, blocks=(), model_name="model"):
     """Sample with Euler steps; returns (latent, report entry or None).
 
     denoise(x, sigma): guided denoiser for a latent of any size, sigma 0-dim.
     noise: (B, C, T, H, W); sigmas: (steps + 1,), descending.
     lfcache: an LFCacheConfig, or None to compute every step.
+    blockcache: a BlockCacheConfig or None; blocks: the modules it works on, which a call
+        of denoise passes through once, each called as block(x, …) and returning a tensor.
     """
     steps = len(sigmas) - 1
     x = noise * sigmas[0]
-    run = None
-    if lfcache is not None:
-        run = LFCacheRun(lfcache, flow_affine, FLOW, sigma_min=1e-3, device=noise.device,
-                         sigma_window=percent_window(lfcache, sigmas))
-        if steps < MINIMUM_STEPS:
-            run.stand_aside(f"{steps} steps are too few to skip any")
-    if run is None:
+    if lfcache is None and blockcache is None:
         for sigma, following in zip(sigmas[:-1], sigmas[1:]):
             x = euler_step(x, denoise(x, sigma), sigma, following)
         return x, None
+    run = LFCacheRun(lfcache, flow_affine, FLOW, sigma_min=1e-3, device=noise.device,
+                     sigma_window=percent_window(lfcache, sigmas) if lfcache else NO_WINDOW)
+    block_run = BlockCacheRun(blockcache) if blockcache else None
+    if steps < MINIMUM_STEPS:
+        run.stand_aside(f"{steps} steps are too few to skip any")
+        if block_run:
+            block_run.stand_aside(f"{steps} steps are too few to skip blocks in any")
+    start = round(blockcache.start_percent * (steps - 1)) if blockcache else 0
+
     with run.sampling():
-        for sigma, following in zip(sigmas[:-1], sigmas[1:]):
-            denoised = run.denoised(x, sigma, lambda: denoise(x, sigma), denoise)
-            x = euler_step(x, denoised, sigma, following)
-    return x, run.report(model_name, noise.shape, steps)
+        for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+            def model():
+                cached = block_cached(block_run, blocks, step >= start) if block_run else nullcontext()
+                with cached:
+                    return denoise(x, sigma)
+
+            x = euler_step(x, run.denoised(x, sigma, model, denoise), sigma, following)
+    entry = run.report(model_name, noise.shape, steps)
+    if block_run:
+        block_run.add_to(entry)
+    return x, entry
 
 
 def euler_step(x, denoised, sigma, following):

@@ -27,4 +27,10 @@ def test_what_was_not_cleaned_cannot_be_dumped():
     (60, "reused 11 of 60 calls (30 steps)"),
 ])
 def test_the_summary_names_calls_where_they_differ_from_steps(calls, expected):
-    assert summary_line({"steps": 30, "calls": calls, "reused": 11}) == expected
+    assert summary_line({"steps": 30, "calls": calls, "reused": 11, "blockcache": None}) == expected
+
+
+def test_the_summary_counts_skipped_blocks():
+    blocks = {"block_calls": 160, "block_calls_skipped": 36}
+    line = summary_line({"steps": 30, "calls": 30, "reused": 20, "blockcache": blocks})
+    assert line == "reused 20 of 30 steps, skipped 36 of 160 blocks in the computed ones"

@@ -1,0 +1,66 @@
+"""Where the residuals of skipped blocks are kept between calls (Eq. 6)."""
+
+import torch
+
+
+class Residual:
+    """What a range of neighbouring blocks adds to its streams, {name: tensor}.
+
+    On `cpu` beside a GPU the tensors lie in pinned memory and are copied asynchronously:
+    work queued later on the same stream waits for the copy, the program does not.
+    """
+
+    def __init__(self, cache_device):
+        self.cache_device = cache_device
+        self.streams = {}
+
+    def add(self, added):
+        """Add one block's residual, {name: tensor}; the first one is handed over."""
+        for name, tensor in added.items():
+            if name in self.streams:
+                self.streams[name].add_(tensor)
+            else:
+                self.streams[name] = tensor
+
+    def settle(self):
+        """All blocks of the range were added: move it to where it is kept."""
+        if self.cache_device == "cpu":
+            self.streams = {name: _to_host(t) for name, t in self.streams.items()}
+
+    @property
+    def nbytes(self):
+        return sum(t.nbytes for t in self.streams.values())
+
+    def stream(self, name):
+        """What is added to one stream."""
+        return self.streams[name]
+
+    @torch.compiler.disable
+    def fits(self, streams, rows):
+        """True if it can be added to these rows of the streams."""
+        return all(name in streams and (t.shape, t.dtype) == (streams[name][rows].shape, streams[name].dtype)
+                   for name, t in self.streams.items())
+
+
+def _to_host(tensor):
+    if tensor.device.type == "cpu":
+        return tensor
+    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+    return held.copy_(tensor, non_blocking=True)
+
+
+@torch.compiler.disable
+def add_residuals(streams, residuals, rows):
+    """{name: stream + residual}, new tensors, for the streams that the blocks return.
+
+    residuals: one Residual per branch; rows: the slice of the batch that is its.
+    """
+    result = {}
+    for name in residuals[0].streams:
+        stream = streams[name]
+        out = torch.empty_like(stream)
+        for residual, part in zip(residuals, rows):
+            held = residual.stream(name).to(stream.device, non_blocking=True)
+            torch.add(stream[part], held, out=out[part])
+        result[name] = out
+    return result
