@@ -58,9 +58,10 @@ class TinyHost:
 
     def __init__(self, subject="triangle", color="orange", motion="right"):
         self.tiny = pack_module("nodes.host.tiny_model")
-        self.lfcache_host = pack_module("nodes.host.lfcache")
+        self.attachment = pack_module("nodes.host.attachment")
         self.reports = pack_module("nodes.host.reports")
         self.config = pack_module("precisecache_core.config").LFCacheConfig
+        self.block_config = pack_module("precisecache_core.blocks.config").BlockCacheConfig
         self.model = self.tiny.load_model()
         self.vae = self.tiny.load_vae()
         self.ask(subject, color, motion)
@@ -71,11 +72,15 @@ class TinyHost:
 
     def lfcache(self, model=None, **settings):
         """The tiny model with LFCache."""
-        return self.lfcache_host.attach(model or self.model, self.config(**settings))
+        return self.attachment.attach(model or self.model, lfcache=self.config(**settings))
+
+    def blockcache(self, model=None, **settings):
+        """A model, the tiny one by default, with BlockCache."""
+        return self.attachment.attach(model or self.model, blockcache=self.block_config(**settings))
 
     def report(self, model):
         """The last run's report entry of a model from `lfcache`."""
-        return self.reports.runs_of(self.lfcache_host.attachment_of(model).id)[-1]
+        return self.reports.runs_of(self.attachment.attachment_of(model).id)[-1]
 
     @staticmethod
     def noise(shape=(1, 16, 2, 8, 8), seed=0):

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension
 
+from .blockcache import PreciseCacheBlockCache
 from .lfcache import PreciseCacheLFCache
 from .stats import PreciseCacheStats
 from .tiny_model import PreciseCacheTinyModel
@@ -9,7 +10,7 @@ from .tiny_model import PreciseCacheTinyModel
 
 class PreciseCacheExtension(ComfyExtension):
     async def get_node_list(self):
-        return [PreciseCacheLFCache, PreciseCacheStats, PreciseCacheTinyModel]
+        return [PreciseCacheLFCache, PreciseCacheBlockCache, PreciseCacheStats, PreciseCacheTinyModel]
 
 
 async def comfy_entrypoint():

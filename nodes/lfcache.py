@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..precisecache_core.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
-from .host.lfcache import attach
+from .host.attachment import attach
 from .host.schema import advanced
 
 # PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
@@ -26,7 +26,8 @@ class PreciseCacheLFCache(io.ComfyNode):
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="base",
                     tooltip="base: quality first (alpha 0.5). turbo: faster (alpha 0.7). custom: your own "
-                            "alpha. paper: the published method to the letter, for comparison.",
+                            "alpha. paper: the published method to the letter, for comparison. For flash, "
+                            "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),
                 io.Float.Input(
                     "alpha", default=0.5, min=0.0, max=10.0, step=0.01,
@@ -92,4 +93,4 @@ class PreciseCacheLFCache(io.ComfyNode):
             reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,
             cache_device=cache_device,
         )
-        return io.NodeOutput(attach(model, config))
+        return io.NodeOutput(attach(model, lfcache=config))

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..precisecache_core.plot import plot_runs
 from ..precisecache_core.report import build_report, dump_report
-from .host.lfcache import attachment_of
+from .host.attachment import attachment_of
 from .host.reports import runs_of
 
 

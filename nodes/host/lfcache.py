@@ -1,113 +1,50 @@
-"""LFCache in the host's sampling loop: where it attaches and what it asks of the host."""
+"""LFCache in the host's sampling loop: the guider its trials call, and when to stand aside."""
 
 import logging
-import uuid
 from contextlib import contextmanager
 
 import comfy.model_base
 import comfy.model_management
-import comfy.model_patcher
 import torch
-from comfy.patcher_extension import WrappersMP
 
 from ...precisecache_core.config import MINIMUM_STEPS
-from ...precisecache_core.report import summary_line
 from ...precisecache_core.run import LFCacheRun
-from . import reports
 from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
 from .parametrization import affine_of, noise_space, sigma_window
 
-KEY = "precisecache_lfcache"
 # in transformer_options while a trial runs, so that BlockCache and others can tell
 TRIAL_FLAG = "precisecache_trial"
 
 logger = logging.getLogger("precisecache")
 
 
-class LFCacheAttachment:
-    """LFCache's settings on a patcher; the wrappers below make the state of each run.
-
-    Immutable, shared by clones of the patcher. `id` names it in the report store.
-    """
-
-    def __init__(self, config):
-        self.config = config
-        self.id = uuid.uuid4().hex
-
-    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
-        """OUTER_SAMPLE: one run. State goes into the guider's options and leaves with them."""
-        guider = executor.class_obj
-        original = guider.model_options
-        steps = len(sigmas) - 1
-        run = GuidedRun(self.config, guider, noise, steps, args, kwargs)
-        guider.model_options = comfy.model_patcher.create_model_options_clone(original)
-        guider.model_options.setdefault("transformer_options", {})[KEY] = run
-        try:
-            with run.cache.sampling():
-                return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        finally:
-            guider.model_options = original
-            run.close(self.id, noise.shape, steps)
-
-    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
-        """PREDICT_NOISE: one call, computed or reused."""
-        run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
-        if run is None:
-            return executor(x, timestep, model_options, seed)
-        return run.denoised(x, timestep, model_options, seed, executor)
-
-
-def attach(patcher, config):
-    """A clone of the patcher with LFCache; attaching again replaces the settings.
-
-    Raises ValueError if `patcher` is not a diffusion model's.
-    """
-    if not hasattr(getattr(patcher, "model", None), "model_sampling"):
-        raise ValueError(f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
-                         "Connect the MODEL output of a loader.")
-    patcher = patcher.clone()
-    attachment = LFCacheAttachment(config)
-    for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, attachment.outer_sample),
-                          (WrappersMP.PREDICT_NOISE, attachment.predict_noise)):
-        patcher.remove_wrappers_with_key(kind, KEY)
-        patcher.add_wrapper_with_key(kind, KEY, wrapper)
-    return patcher
-
-
-def attachment_of(patcher):
-    """The LFCacheAttachment on a patcher, or None."""
-    for wrapper in patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
-        return wrapper.__self__
-    return None
-
-
 class GuidedRun:
-    """One sampler run: LFCacheRun plus the guider that its trials call."""
+    """LFCacheRun plus the guider that its trials call; only records where config is None."""
 
-    def __init__(self, config, guider, noise, steps, args, kwargs):
+    def __init__(self, config, guider, steps, args, kwargs):
         self.guider = guider
         model = guider.model_patcher.model
         sampling = guider.model_patcher.get_model_object("model_sampling")
         space = noise_space(sampling)
+        window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
         self.cache = LFCacheRun(
             config, affine_of(sampling), space, sigma_min=float(sampling.sigma_min),
-            sigma_window=sigma_window(sampling, config.start_percent, config.end_percent),
+            sigma_window=sigma_window(sampling, *window),
             patch=patch_of(model), device=guider.model_patcher.load_device)
-        self.model_name = type(model).__name__
         self.small_conds = None
-        reason = reason_to_stand_aside(guider, model, steps, space, config, args, kwargs)
+        reason = config and reason_to_stand_aside(guider, model, steps, space, config, args, kwargs)
         if reason:
             self.cache.stand_aside(reason)
 
-    def denoised(self, x, timestep, model_options, seed, executor):
+    def denoised(self, x, timestep, model_options, seed, compute):
+        """The denoised latent of one call; `compute()` asks the model."""
         if self._sampler_reads_uncond(model_options) and not self.cache.is_standing_aside:
             self.cache.stand_aside("this sampler reads the unconditional prediction of every call")
 
         def trial_model(x_small, sigma_small):
             return self._trial(x, x_small, timestep, sigma_small, model_options, seed)
 
-        return self.cache.denoised(
-            x, timestep, lambda: executor(x, timestep, model_options, seed), trial_model)
+        return self.cache.denoised(x, timestep, compute, trial_model)
 
     def _sampler_reads_uncond(self, model_options):
         """The *_cfg_pp samplers add a post-cfg function of their own to the options they pass."""
@@ -145,11 +82,8 @@ class GuidedRun:
         return {name: open_gates(group, sigma) if self.gated[name] else self.ungated[name]
                 for name, group in self.small_conds.items()}
 
-    def close(self, attachment_id, shape, steps):
-        """Write the report and let go of every tensor; called however the run ended."""
-        run = self.cache.report(self.model_name, shape, steps)
-        reports.record(attachment_id, run)
-        logger.info("PreciseCache: %s", summary_line(run))
+    def release(self):
+        """Let go of every tensor."""
         self.cache.release()
         self.guider = self.small_conds = self.ungated = None
 

@@ -60,14 +60,14 @@ def test_the_node_returns_a_clone_and_leaves_its_input_alone(bench):
     model = bench.lfcache(alpha=1.0)
     assert model is not bench.model and model.model is bench.model.model
     assert str(bench.model.model_options) == before
-    assert bench.lfcache_host.attachment_of(bench.model) is None
+    assert bench.attachment.attachment_of(bench.model) is None
 
 
 def test_attaching_twice_equals_attaching_once(bench):
     once = bench.lfcache(alpha=1.0)
     twice = bench.lfcache(bench.lfcache(alpha=0.2), alpha=1.0)
     assert torch.equal(bench.sample(once), bench.sample(twice))
-    assert len(bench.reports.runs_of(bench.lfcache_host.attachment_of(twice).id)) == 1
+    assert len(bench.reports.runs_of(bench.attachment.attachment_of(twice).id)) == 1
     assert bench.report(twice)["alpha"] == 1.0
 
 
@@ -117,7 +117,7 @@ def test_the_guider_gets_its_conditioning_and_options_back(bench):
     noise = bench.noise()
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 10)
     guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), sigmas, seed=0)
-    assert guider.model_options is options and "precisecache_lfcache" not in options["transformer_options"]
+    assert guider.model_options is options and "precisecache" not in options["transformer_options"]
     assert guider.original_conds["positive"][0]["cross_attn"] is bench.positive[0][0]
 
 

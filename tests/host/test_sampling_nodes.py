@@ -39,7 +39,7 @@ def test_ksampler_advanced_in_two_stages(bench, stock):
                                                bench.negative, first, 12, 24, "disable")[0]["samples"]
 
     assert torch.equal(stages(model), stages(bench.model))
-    attachment = bench.lfcache_host.attachment_of(model)
+    attachment = bench.attachment.attachment_of(model)
     assert [run["steps"] for run in bench.reports.runs_of(attachment.id)] == [12, 12]
 
 

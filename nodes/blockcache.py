@@ -1,0 +1,53 @@
+"""Node PreciseCache BlockCache: skip the transformer blocks that change little."""
+
+from comfy_api.latest import io
+
+from ..precisecache_core.blocks.config import CACHE_DEVICES, STORAGES, BlockCacheConfig
+from .host.attachment import attach
+from .host.schema import advanced
+
+
+class PreciseCacheBlockCache(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PreciseCacheBlockCache",
+            display_name="PreciseCache BlockCache",
+            category="PreciseCache",
+            description=(
+                "Makes the steps that are computed faster: the transformer blocks that add least are "
+                "replaced by what they added a few steps ago. Works alone and together with "
+                "PreciseCache LFCache, in either order."
+            ),
+            inputs=[
+                io.Model.Input("model", tooltip="The model to sample faster."),
+                io.Float.Input(
+                    "cache_rate", default=0.4, min=0.0, max=0.95, step=0.05,
+                    tooltip="Share of the blocks that is skipped. Higher is faster, 0 skips nothing.",
+                ),
+                io.Int.Input(
+                    "reuse_steps", default=3, min=1, max=100, step=1,
+                    tooltip="Computed steps in a row that skip these blocks, before all are computed again.",
+                ),
+                advanced(
+                    io.Float.Input, "start_percent", default=0.0, min=0.0, max=0.99, step=0.01,
+                    tooltip="Where in the schedule skipping may begin; 0 is the first step. Later is more exact.",
+                ),
+                advanced(
+                    io.Combo.Input, "storage", options=list(STORAGES), default="merged",
+                    tooltip="merged: neighbouring skipped blocks share one tensor, which saves memory. "
+                            "per_block: one tensor for each block, as in the paper.",
+                ),
+                advanced(
+                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default="model",
+                    tooltip="Where the kept tensors are. cpu saves memory on the GPU and costs a little time.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model with BlockCache.")],
+        )
+
+    @classmethod
+    def execute(cls, model, cache_rate, reuse_steps, start_percent=0.0, storage="merged", cache_device="model"):
+        config = BlockCacheConfig(cache_rate=cache_rate, reuse_steps=reuse_steps, start_percent=start_percent,
+                                  storage=storage, cache_device=cache_device)
+        return io.NodeOutput(attach(model, blockcache=config))

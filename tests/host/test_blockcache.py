@@ -1,0 +1,262 @@
+"""BlockCache in the host: exactness, guidance, context windows, other packs, and what stays behind."""
+
+import gc
+
+import comfy.context_windows
+import comfy.model_base
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from benchmarks.tiny_host import pack_module
+
+SAMPLERS = ("euler", "uni_pc", "dpmpp_2m", "heun", "er_sde")
+EVERY = {"alpha": 0.0}  # LFCache that reuses no step
+
+
+def watch(patcher, seen):
+    """A clone that notes what each call of the network returns."""
+    patcher = patcher.clone()
+
+    def predict(executor, x, *args, **kwargs):
+        seen.append(executor(x, *args, **kwargs))
+        return seen[-1]
+
+    patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "watch", predict)
+    return patcher
+
+
+def sample_frozen(bench, model, calls=12, noise=None):
+    """What the model answers to the same x, sigma and conditioning, `calls` times in a row."""
+    answers = []
+
+    def loop(model, x, sigmas, extra_args=None, **_):
+        level = sigmas[5].expand(len(x))
+        answers.extend(model(x, level, **extra_args).clone() for _ in range(calls))
+        return x
+
+    noise = bench.noise() if noise is None else noise
+    comfy.sample.sample_custom(model, noise, 4.0, comfy.samplers.KSAMPLER(loop), torch.linspace(1, 0, calls + 1),
+                               bench.positive, bench.negative, torch.zeros_like(noise), disable_pbar=True)
+    return answers
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_rate_zero_equals_the_bare_model(bench, sampler):
+    model = bench.blockcache(cache_rate=0.0)
+    assert torch.equal(bench.sample(model, sampler), bench.sample(bench.model, sampler))
+    assert bench.report(model)["blockcache"]["block_calls_skipped"] == 0
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("storage", ("merged", "per_block"))
+def test_two_runs_agree_and_blocks_are_skipped(bench, sampler, storage):
+    model = bench.blockcache(storage=storage)
+    first = bench.sample(model, sampler, steps=12)
+    assert torch.equal(first, bench.sample(model, sampler, steps=12))
+    assert torch.isfinite(first).all()
+    run = bench.report(model)
+    assert run["decisions"] == "C" * run["calls"] and run["blockcache"]["blocks"] == 16
+    assert run["blockcache"]["block_calls_skipped"] > 0 and run["cache_bytes"]["blockcache"] > 0
+    assert {len(p) for p in run["blockcache"]["pivotal"]} == {10}  # 6 of 16 are skipped
+
+
+@pytest.mark.parametrize("storage", ("merged", "per_block"))
+def test_frozen_inputs_give_the_computed_answer(bench, storage):
+    model = bench.blockcache(storage=storage)
+    answers = sample_frozen(bench, model)
+    assert bench.report(model)["blockcache"]["block_calls_skipped"] > 0
+    for answer in answers[1:]:
+        assert (answer - answers[0]).abs().max() < 1e-5
+
+
+def test_storages_agree_for_the_same_blocks(bench, monkeypatch):
+    # per_block ranks in the refresh itself; give both the same ranking
+    run_module = pack_module("precisecache_core.blocks.run")
+    monkeypatch.setattr(run_module, "skipped_blocks", lambda scores, rate: {2, 3, 4, 8, 9, 13})
+    answers = []
+    for model in (bench.model, *(bench.blockcache(storage=s) for s in ("merged", "per_block"))):
+        bench.sample(watch(model, seen := []), steps=12)
+        answers.append(seen[3])  # the first call that skips, all have seen the same until here
+    bare, merged, per_block = answers
+    assert (merged - per_block).abs().max() < 1e-5 * bare.abs().max()
+    assert (merged - bare).abs().max() > 1e-3 * bare.abs().max()
+
+
+def test_batched_guidance_equals_split_guidance(bench, monkeypatch):
+    model = bench.blockcache()
+    together = bench.sample(model, steps=12)
+    sets = bench.report(model)["blockcache"]["pivotal"]
+    # the host batches the branches if memory allows
+    monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: 1e18)
+    apart = bench.sample(model, steps=12)
+    run = bench.report(model)
+    assert run["blockcache"]["pivotal"] == sets
+    assert run["blockcache"]["block_calls"] == 2 * 12 * 16
+    # float32 rounding of another batch size, through twelve steps at cfg 4
+    assert (together - apart).abs().max() < 2e-4 * together.abs().max()
+
+
+@pytest.mark.parametrize("block_first", (True, False))
+def test_both_nodes_in_either_order(bench, block_first):
+    if block_first:
+        model = bench.lfcache(bench.blockcache(), alpha=0.5)
+    else:
+        model = bench.blockcache(bench.lfcache(alpha=0.5))
+    out = bench.sample(model, steps=20)
+    run = bench.report(model)
+    assert run["reused"] > 0 and run["blockcache"]["block_calls_skipped"] > 0
+    assert run["blockcache"]["block_calls"] == 16 * run["computed"]
+    assert torch.equal(out, bench.sample(bench.blockcache(bench.lfcache(alpha=0.5)), steps=20))
+
+
+def test_a_trial_neither_uses_nor_disturbs_the_residuals(bench):
+    alone, both = bench.blockcache(), bench.lfcache(bench.blockcache(), **EVERY)
+    assert torch.equal(bench.sample(alone, steps=12), bench.sample(both, steps=12))
+    assert bench.report(alone)["blockcache"] == bench.report(both)["blockcache"]
+    assert bench.report(both)["trials"] == 12
+    plain = bench.lfcache(**EVERY)
+    bench.sample(plain, steps=12)
+    # the first three calls are computed in full: same trials, whatever BlockCache does
+    assert bench.report(plain)["lfd"][:3] == bench.report(both)["lfd"][:3]
+
+
+def test_context_windows_keep_their_own_residuals(bench):
+    def windowed(model):
+        model = model.clone()
+        model.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(
+            comfy.context_windows.get_matching_context_schedule("standard_static"),
+            comfy.context_windows.get_matching_fuse_method("pyramid"), context_length=2, context_overlap=0, dim=2)
+        return model
+
+    model = windowed(bench.blockcache())
+    answers = sample_frozen(bench, model, noise=bench.noise((1, 16, 4, 8, 8)))
+    run = bench.report(model)["blockcache"]
+    assert run["block_calls"] == 2 * 12 * 16 and run["block_calls_skipped"] > 0
+    # a residual of the other window would show: the two halves are different noise
+    first, second = answers[0].chunk(2, dim=2)
+    assert (first - second).abs().max() > 1
+    for answer in answers[1:]:
+        assert (answer - answers[0]).abs().max() < 1e-5
+
+
+def test_another_packs_patch_is_called_as_the_original(bench):
+    calls = []
+
+    def patch(args, extra):
+        calls.append(1)
+        return extra["original_block"](args)
+
+    model = bench.blockcache()
+    patched = model.clone()
+    for i in range(16):
+        patched.set_model_patch_replace(patch, "dit", "double_block", i)
+    assert torch.equal(bench.sample(patched, steps=12), bench.sample(model, steps=12))
+    run = bench.report(model)["blockcache"]
+    assert len(calls) == run["block_calls"] - run["block_calls_skipped"]
+
+
+def fail_in_block(patcher, at, kind):
+    """A clone in which a block raises at its n-th evaluation."""
+    patcher, seen = patcher.clone(), [0]
+
+    def patch(args, extra):
+        seen[0] += 1
+        if seen[0] == at:
+            raise kind("broken block")  # made here: an error keeps its traceback's frames alive
+        return extra["original_block"](args)
+
+    patcher.set_model_patch_replace(patch, "dit", "double_block", 7)
+    return patcher
+
+
+@pytest.mark.parametrize("at", (1, 3, 5))
+@pytest.mark.parametrize("kind", (RuntimeError, comfy.model_management.InterruptProcessingException))
+def test_an_error_in_a_block_leaves_nothing(bench, at, kind):
+    model = fail_in_block(bench.blockcache(cache_rate=0.5), at, kind)
+    with pytest.raises(kind) as caught:
+        bench.sample(model, steps=12)
+    runs = held()
+    assert runs and all(run.cache_bytes == 0 and not run.held for run in runs)
+    del caught, runs
+    assert held() == []
+    assert torch.equal(bench.sample(bench.blockcache(cache_rate=0.0)), bench.sample(bench.model))
+
+
+def held():
+    gc.collect()
+    kind = pack_module("precisecache_core.blocks.run").BlockCacheRun
+    return [o for o in gc.get_objects() if isinstance(o, kind)]
+
+
+def test_nothing_is_held_after_a_run_and_after_an_interrupt(bench):
+    bench.sample(bench.blockcache(), steps=12)
+    assert held() == []
+
+    def interrupt(step, *_):
+        if step == 6:
+            comfy.model_management.interrupt_current_processing()
+        # as the host's progress hook does after every step
+        comfy.model_management.throw_exception_if_processing_interrupted()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        bench.sample(bench.blockcache(), steps=12, callback=interrupt)
+    assert held() == []
+
+
+def test_few_steps_are_computed_and_say_so(bench):
+    model = bench.blockcache()
+    assert torch.equal(bench.sample(model, steps=6), bench.sample(bench.model, steps=6))
+    assert "too few" in bench.report(model)["warnings"][0]
+
+
+def test_start_percent_computes_what_comes_before(bench):
+    seen, bare = [], []
+    bench.sample(watch(bench.blockcache(start_percent=0.5), seen), steps=20)
+    bench.sample(watch(bench.model, bare), steps=20)
+    same = [torch.equal(a, b) for a, b in zip(seen, bare)]
+    assert all(same[:10]) and not all(same)
+
+
+@pytest.mark.parametrize("setting, value", [("cache_rate", 1.0), ("cache_rate", -1.0), ("reuse_steps", 0)])
+def test_bad_settings_are_refused_at_the_node(bench, setting, value):
+    node = pack_module("nodes.blockcache").PreciseCacheBlockCache
+    with pytest.raises(ValueError, match=setting):
+        node.execute(bench.model, **{"cache_rate": 0.4, "reuse_steps": 3, setting: value})
+
+
+def test_no_diffusion_model_is_refused(bench):
+    with pytest.raises(ValueError, match="model"):
+        pack_module("nodes.blockcache").PreciseCacheBlockCache.execute(object(), 0.4, 3)
+
+
+def test_blocks_that_cannot_be_found_are_computed_and_lfcache_still_works(bench):
+    model = bench.model.clone()
+    # an architecture that keeps its blocks elsewhere
+    model.add_object_patch("diffusion_model.blocks", torch.nn.Sequential(*bench.model.model.diffusion_model.blocks))
+    both = bench.lfcache(bench.blockcache(model), alpha=1.0)
+    out = bench.sample(both, steps=16)
+    run = bench.report(both)
+    assert torch.equal(out, bench.sample(bench.lfcache(alpha=1.0), steps=16)) and run["reused"] > 0
+    assert run["blockcache"]["blocks"] == 0
+    warning, = run["warnings"]
+    assert "the blocks of WanModel cannot be found" in warning
+
+
+def test_a_block_that_returns_something_unknown_is_computed(bench):
+    model = bench.model.clone()
+
+    def patch(args, extra):
+        out = extra["original_block"](args)
+        return {**out, "history": [out["img"]]}  # harmless to the model, unknown to BlockCache
+
+    model.set_model_patch_replace(patch, "dit", "double_block", 9)
+    cached = bench.blockcache(model)
+    assert torch.equal(bench.sample(cached, steps=12), bench.sample(bench.model, steps=12))
+    run = bench.report(cached)
+    assert run["blockcache"]["block_calls_skipped"] == 0
+    warning, = run["warnings"]
+    assert "returned something else than its streams" in warning
