@@ -57,6 +57,7 @@ def print_summary(options, results, rows, place):
         table(rows, options.steps),
         "",
         f"computed, reused: model calls of {options.steps} Euler steps, LFCache preset {options.preset}",
+        "flash: LFCache preset turbo and BlockCache; blocks skipped: of those in its computed calls",
         f"seconds: in the sampler, best of {options.repeats}, trials included; time ratio: over uncached",
         f"PSNR, SSIM: against the uncached video, {frames} frames of {width} x {height}, "
         + ("8-bit frames" if is_bytes else "float frames"),

@@ -1,12 +1,14 @@
-"""Graphs in ComfyUI's API format: what the demo changes in the shipped one."""
+"""Graphs in ComfyUI's API format: what the demo changes in the shipped ones."""
 
 import json
 from pathlib import Path
 
-GRAPH = Path(__file__).resolve().parents[1] / "workflows" / "api" / "precisecache_tiny_demo.json"
+GRAPHS = Path(__file__).resolve().parents[1] / "workflows" / "api"
+DEMO = GRAPHS / "precisecache_tiny_demo.json"
+FLASH = GRAPHS / "precisecache_tiny_flash.json"
 
 
-def load_graph(path=GRAPH):
+def load_graph(path=DEMO):
     return json.loads(path.read_text("utf-8"))
 
 

@@ -1,6 +1,5 @@
-"""The demo in ComfyUI: the shipped API graph, with and without its caching nodes."""
+"""The demo in ComfyUI: the shipped API graphs, with and without their caching nodes."""
 
-import copy
 import io
 
 import numpy as np
@@ -8,8 +7,8 @@ from PIL import Image, ImageSequence
 
 from precisecache_core.tiny.codec import CELL
 
-from .graph import bypass, load_graph, only_node, set_inputs
-from .variants import CACHE_NODES, Take
+from .graph import DEMO, FLASH, bypass, load_graph, only_node, set_inputs
+from .variants import Take
 
 PIXELS = 2 * CELL  # pixels a latent position is wide
 
@@ -20,20 +19,23 @@ class HostedDemo:
     def __init__(self, client, options):
         self.client = client
         frames, height, width = options.size
-        self.graph = load_graph()
-        set_inputs(self.graph, "PreciseCacheTinyModel", subject=options.subject, color=options.color,
-                   motion=options.motion)
-        set_inputs(self.graph, "PreciseCacheLFCache", preset=options.preset)
-        set_inputs(self.graph, "KSampler", seed=options.seed)
-        set_inputs(self.graph, "EmptyHunyuanLatentVideo", width=PIXELS * width, height=PIXELS * height,
-                   length=CELL * (frames - 1) + 1)
+        self.preset = options.preset
+        self.inputs = {
+            "PreciseCacheTinyModel": dict(subject=options.subject, color=options.color, motion=options.motion),
+            "KSampler": dict(seed=options.seed),
+            "EmptyHunyuanLatentVideo": dict(width=PIXELS * width, height=PIXELS * height,
+                                            length=CELL * (frames - 1) + 1),
+        }
 
     async def sample(self, variant, steps):
-        graph = copy.deepcopy(self.graph)
+        graph = load_graph(FLASH if variant.blockcache else DEMO)
+        for class_type, inputs in self.inputs.items():
+            set_inputs(graph, class_type, **inputs)
         set_inputs(graph, "KSampler", steps=steps)
-        for class_type in CACHE_NODES:
-            if class_type not in variant.nodes:
-                bypass(graph, class_type)
+        if variant.lfcache:
+            set_inputs(graph, "PreciseCacheLFCache", preset=variant.preset or self.preset)
+        else:
+            bypass(graph, "PreciseCacheLFCache")
         outputs, seconds = await self.client.run(graph, only_node(graph, "KSampler"))
         saved = outputs[only_node(graph, "SaveAnimatedWEBP")]["images"][0]
         runs = outputs[only_node(graph, "PreciseCacheStats")]["precisecache"][0]["runs"]

@@ -33,15 +33,16 @@ def parse(arguments=None):
     """
     parser = argparse.ArgumentParser(
         prog="run.py demo", allow_abbrev=False,
-        description="Sample the bundled tiny video model without and with LFCache and compare. Uses a "
-                    "headless ComfyUI where one is found, else plain PyTorch.")
+        description="Sample the bundled tiny video model without a cache, with LFCache and with LFCache and "
+                    "BlockCache (flash), and compare. Uses a headless ComfyUI where one is found, else plain PyTorch.")
     parser.add_argument("--steps", type=count, default=50, help="sampling steps (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     parser.add_argument("--subject", default="triangle", help="what moves: circle, square, triangle (triangle)")
     parser.add_argument("--color", default="orange",
                         help="its colour: red, orange, yellow, green, blue, purple (orange)")
     parser.add_argument("--motion", default="right", help="how it moves: left, right, up, down, grow (right)")
-    parser.add_argument("--preset", default="base", help="LFCache's preset: base, turbo or paper (base)")
+    parser.add_argument("--preset", default="base",
+                        help="LFCache's preset in the second video: base, turbo or paper (base)")
     parser.add_argument("--size", type=latent_size, default=(4, 32, 32), metavar="T,H,W",
                         help="latent size; 4,32,32 is 13 frames of 256 x 256 pixels, the default")
     parser.add_argument("--repeats", type=count, default=2, help="how often each variant is timed (2)")

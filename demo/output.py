@@ -23,9 +23,15 @@ def rows_of(results):
         run = result.run
         psnr, ssim = (None, None) if result is reference else compare(reference.frames, result.frames)
         rows.append({"name": result.variant.name, "computed": run["computed"] if run else None,
-                     "reused": run["reused"] if run else 0, "seconds": result.seconds,
+                     "reused": run["reused"] if run else 0, "blocks": skipped_share(run), "seconds": result.seconds,
                      "ratio": result.seconds / reference.seconds, "psnr": psnr, "ssim": ssim})
     return rows
+
+
+def skipped_share(run):
+    """The share of blocks in the computed calls that BlockCache skipped, or None without BlockCache."""
+    blocks = run["blockcache"] if run else None
+    return blocks["block_calls_skipped"] / max(1, blocks["block_calls"]) if blocks else None
 
 
 def decibels(psnr):
@@ -34,10 +40,11 @@ def decibels(psnr):
 
 def table(rows, steps):
     """The rows as aligned text."""
-    lines = [("", "computed", "reused", "seconds", "time ratio", "PSNR dB", "SSIM")]
+    lines = [("", "computed", "reused", "blocks skipped", "seconds", "time ratio", "PSNR dB", "SSIM")]
     for row in rows:
         lines.append((
             row["name"], str(steps if row["computed"] is None else row["computed"]), str(row["reused"]),
+            "-" if row["blocks"] is None else f"{row['blocks']:.0%}",
             f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
             "-" if row["psnr"] is None else decibels(row["psnr"]),
             "-" if row["ssim"] is None else f"{row['ssim']:.4f}"))

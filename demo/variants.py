@@ -7,15 +7,20 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to sample the same video. nodes: the caching nodes that take part."""
+    """One way to sample the same video.
+
+    lfcache, blockcache: which caches take part. preset: LFCache's, None for the demo's option.
+    """
 
     name: str
-    nodes: tuple = ()
+    lfcache: bool = False
+    blockcache: bool = False
+    preset: str | None = None
 
 
-# Every node that a variant may leave out; the first variant is the reference of all others.
-CACHE_NODES = ("PreciseCacheLFCache",)
-VARIANTS = (Variant("uncached"), Variant("LFCache", ("PreciseCacheLFCache",)))
+# the first variant is the reference of all others
+VARIANTS = (Variant("uncached"), Variant("LFCache", lfcache=True),
+            Variant("flash", lfcache=True, blockcache=True, preset="turbo"))
 
 
 @dataclass

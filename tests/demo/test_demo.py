@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from demo import __main__ as command
-from demo.graph import bypass, load_graph, only_node, set_inputs
+from demo.graph import DEMO, FLASH, bypass, load_graph, only_node, set_inputs
 from demo.options import parse
 from demo.quality import compare
 from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS
@@ -21,6 +21,13 @@ def test_bypass_gives_the_sampler_the_bare_model():
         assert graph[only_node(graph, class_type)]["inputs"]["model"] == [tiny, 0]
     with pytest.raises(RuntimeError, match="PreciseCacheLFCache"):
         only_node(graph, "PreciseCacheLFCache")
+
+
+def test_flash_is_the_demo_graph_with_turbo_and_blockcache():
+    demo, flash = load_graph(DEMO), load_graph(FLASH)
+    bypass(flash, "PreciseCacheBlockCache")
+    set_inputs(demo, "PreciseCacheLFCache", preset="turbo")
+    assert flash == demo
 
 
 def test_a_graph_without_the_input_is_an_error():
@@ -51,13 +58,16 @@ def test_the_embedded_demo_writes_what_it_says(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["demo", "--embedded", "--size", "2,8,8", "--steps", "10", "--repeats", "1",
                                      "--out", str(tmp_path)])
     assert command.main() == 0
-    run, = json.loads((tmp_path / "report.json").read_text())["runs"]
+    run, flash = json.loads((tmp_path / "report.json").read_text())["runs"]
     assert run["calls"] == run["steps"] == 10 and run["reused"] > 0
     printed = capsys.readouterr().out
-    assert f"{run['computed']:>8}  {run['reused']:>6}" in printed
+    assert f"{run['computed']:>8}  {run['reused']:>6}" in printed and run["blockcache"] is None
+    assert f"{flash['computed']:>8}  {flash['reused']:>6}" in printed and flash["alpha"] == 0.7
+    blocks = flash["blockcache"]
+    assert f"{blocks['block_calls_skipped'] / blocks['block_calls']:.0%}" in printed and blocks["blocks"] == 16
     assert (tmp_path / "summary.txt").read_text().strip() in printed
     with Image.open(tmp_path / "comparison.webp") as film:
-        assert film.n_frames == 5 and film.width > 2 * 256
+        assert film.n_frames == 5 and film.width > 3 * 256
     with Image.open(tmp_path / "plot.png") as plot:
         assert len(plot.getcolors(1 << 20)) > 10
 
