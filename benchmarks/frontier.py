@@ -1,7 +1,8 @@
 """Cost against quality: `python -m benchmarks.frontier --steps 50 --clips 16`.
 
 On the tiny model in the real host: no cache, uniform skipping with each reuse, EasyCache
-with its threshold swept, and LFCache with alpha swept, from the same noise. Cost is
+with its threshold swept, LFCache with alpha swept, and with BlockCache in the paper's
+setting and in others, from the same noise. Cost is
 FLOPs counted by torch, trials included, over the uncached run's; quality is PSNR of the
 decoded frames against the uncached clip. Resumes from what --out already holds.
 """
@@ -16,10 +17,23 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.baselines.block_variants import Variant, using
 from benchmarks.tiny_host import ROOT, enter_host, find_host
 
-ALPHAS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.5)
+FLASH_ALPHAS = (0.1, 0.35, 0.7)
+# (name, BlockCache's settings, Variant or None)
+BLOCKS = (
+    ("paper", {}, None),
+    ("late", {"start_percent": 0.5}, None),
+    ("short", {"reuse_steps": 1}, None),
+    ("short late few", {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3}, None),
+    ("drift", {"reuse_steps": 1}, Variant(drift=True)),
+    ("forecast", {"reuse_steps": 1}, Variant(forecast=True)),
+    ("drift forecast", {"reuse_steps": 1}, Variant(drift=True, forecast=True)),
+    ("bounded", {"reuse_steps": 1}, Variant(forecast=True, drift_bound=0.3)),
+)
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 
 
@@ -31,13 +45,17 @@ def settings(kinds):
         rows += [(f"uniform {reuse} {s:.2f}", "uniform", {"share": s, "reuse": reuse}) for s in shares]
     rows += [(f"easycache {t:g}", "easycache", {"threshold": t}) for t in EASYCACHE]
     for reuse in ("fitted", "taylor", "prediction"):
-        alphas = ALPHAS if reuse == "fitted" else ALPHAS[1::2]
+        alphas = ALPHAS if reuse == "fitted" else ALPHAS[2::2]
         rows += [(f"lfcache {reuse} {a:g}", "lfcache", {"alpha": a, "reuse": reuse}) for a in alphas]
     rows += [("paper 0.5", "lfcache", {"alpha": 0.5, "trial": "plain", "reference": "cached", "reuse": "prediction"})]
+    rows += [(f"flash {name} {a:g}", "flash", {"alpha": a, "blocks": blocks, "variant": variant})
+             for name, blocks, variant in BLOCKS for a in FLASH_ALPHAS]
+    rows += [(f"blockcache {name}", "flash", {"alpha": None, "blocks": blocks, "variant": variant})
+             for name, blocks, variant in BLOCKS[:3]]
     return [row for row in rows if any(row[0].startswith(k) for k in kinds)]
 
 
-def run_clip(bench, meter_class, price, args, seed, rows, done):
+def run_clip(bench, meter_class, args, seed, rows, done):
     """Yield one record per setting for the clip of this seed."""
     from benchmarks.baselines.host_caches import attach_easycache
     from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
@@ -52,27 +70,32 @@ def run_clip(bench, meter_class, price, args, seed, rows, done):
     def sample(model):
         meter = meter_class()
         latent = bench.sample(meter.attach(model), args.sampler, args.scheduler, args.steps, noise=noise, seed=seed)
-        return bench.vae.decode(latent), meter.flops(price)
+        return bench.vae.decode(latent), meter
 
     reference, full = sample(base)
-    calls = math.ceil(full / price(tuple(args.shape[1:])) / 2)
     for name, kind, parameters in rows:
         if (seed, name) in done:
             continue
         record = {"seed": seed, "name": name}
         if kind == "uniform":
-            model = attach_uniform(base, uniform_pattern(calls, parameters["share"]), parameters["reuse"],
+            model = attach_uniform(base, uniform_pattern(full.rows // 2, parameters["share"]), parameters["reuse"],
                                    pack_module("precisecache_core.reuse"), pack_module("nodes.host.parametrization"))
         elif kind == "easycache":
             model = attach_easycache(base, parameters["threshold"])
+        elif kind == "flash":
+            model = base if parameters["alpha"] is None else bench.lfcache(base, alpha=parameters["alpha"])
+            model = bench.blockcache(model, **parameters["blocks"])
         else:
             model = bench.lfcache(base, **parameters)
-        video, cost = sample(model)
-        if kind == "lfcache":
+        with using(parameters.get("variant")):
+            video, meter = sample(model)
+        if kind in ("lfcache", "flash"):
             run = bench.report(model)
             record |= {k: run[k] for k in ("decisions", "trial_agreement", "computed", "calls")}
+            if run["blockcache"]:
+                record |= {k: run["blockcache"][k] for k in ("pivotal", "block_calls", "block_calls_skipped")}
         error = (video - reference).square().mean().item()
-        yield record | {"cost": cost / full, "psnr": -10 * math.log10(max(error, 1e-10))}
+        yield record | {"cost": meter.flops / full.flops, "psnr": -10 * math.log10(max(error, 1e-10))}
 
 
 def work(args, seeds, rows, path):
@@ -83,17 +106,16 @@ def work(args, seeds, rows, path):
     import logging
 
     logging.disable(logging.INFO)
-    from benchmarks.meter import Meter, PriceList
+    from benchmarks.meter import Meter
     from benchmarks.tiny_host import TinyHost
 
     bench = TinyHost()
-    price = PriceList(bench.model.model.diffusion_model, bench.positive[0][0])
     done = {(r["seed"], r["name"]) for r in read(path)}
     for seed in seeds:
         if all((seed, name) in done for name, *_ in rows):
             continue
         with path.open("a") as file:
-            for record in run_clip(bench, Meter, price, args, seed, rows, done):
+            for record in run_clip(bench, Meter, args, seed, rows, done):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
 
@@ -104,14 +126,18 @@ def read(path):
     return list({(r["seed"], r["name"]): r for r in records}.values())
 
 
-def means(records, clips):
-    """{name: (mean cost, mean PSNR, number of clips)} of settings that every clip has."""
+def by_name(records, clips):
+    """{name: {seed: record}} of the first `clips` clips."""
     groups = {}
     for record in records:
         if record["seed"] < clips:
-            groups.setdefault(record["name"], []).append(record)
-    return {name: (sum(r["cost"] for r in g) / len(g), sum(r["psnr"] for r in g) / len(g), len(g))
-            for name, g in groups.items()}
+            groups.setdefault(record["name"], {})[record["seed"]] = record
+    return groups
+
+
+def mean(group, seeds):
+    """(mean cost, mean PSNR) of a setting over these clips."""
+    return tuple(sum(group[s][key] for s in seeds) / len(seeds) for key in ("cost", "psnr"))
 
 
 def lead(points, cost, psnr):
@@ -130,18 +156,20 @@ def lead(points, cost, psnr):
 
 
 def table(records, clips):
-    """The table as lines of text, with LFCache's lead at equal cost over the other families."""
-    rows = means(records, clips)
-    families = ("easycache", "uniform fitted", "uniform prediction")
-    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  over {', '.join(families)} at this cost"]
-    for name, (cost, psnr, count) in rows.items():
-        leads = ""
-        if name.startswith("lfcache"):
-            # a family is only comparable where it was sampled on as many clips
-            leads = "  ".join(
-                f"{lead([v[:2] for n, v in rows.items() if n.startswith(f) and v[2] == count], cost, psnr):>8}"
-                for f in families)
-        lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {count:5}  {leads}")
+    """The table as lines of text, with a cache's lead at equal cost over the other families."""
+    groups = by_name(records, clips)
+    families = ("easycache", "uniform fitted", "uniform prediction", "lfcache fitted")
+    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  lead at this cost over {', '.join(families)}"]
+    for name, group in groups.items():
+        cost, psnr = mean(group, group)
+        leads = []
+        if name.startswith(("lfcache", "flash", "blockcache")):
+            for family in families:
+                # a family is only comparable on the same clips
+                points = [mean(g, group) for n, g in groups.items()
+                          if n.startswith(family) and not n == name and group.keys() <= g.keys()]
+                leads.append(f"{lead(points, cost, psnr):>8}")
+        lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {len(group):5}  {'  '.join(leads)}".rstrip())
     decided = [r for r in records if r["seed"] == 0 and "decisions" in r]
     return [*lines, "", "decisions on the first clip", *(f"{r['name']:26} {r['decisions']}" for r in decided)]
 

@@ -1,18 +1,16 @@
 """What a sampling run costs in FLOPs: every evaluation of the network, trials included."""
 
-from collections import Counter
-
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 KEY = "flop_meter"
 
 
 class Meter:
-    """Counts network evaluations by input shape, behind any cache on the same patcher."""
+    """FLOPs of the network, counted by torch in every evaluation; behind any cache on the patcher."""
 
     def __init__(self):
-        self.rows = Counter()  # shape of one row -> rows evaluated
+        self.flops = 0
+        self.rows = 0  # evaluated: two a call with guidance
 
     def attach(self, patcher):
         """A clone of the patcher with the meter as the innermost DIFFUSION_MODEL wrapper."""
@@ -24,26 +22,9 @@ class Meter:
         return patcher
 
     def _count(self, executor, x, *args, **kwargs):
-        self.rows[tuple(x.shape[1:])] += x.shape[0]
-        return executor(x, *args, **kwargs)
-
-    def flops(self, price):
-        """Total FLOPs; `price(shape)` gives those of one row."""
-        return sum(count * price(shape) for shape, count in self.rows.items())
-
-
-class PriceList:
-    """FLOPs of one row of the network by latent shape, counted by torch on a real evaluation."""
-
-    def __init__(self, network, context):
-        self.network = network
-        self.context = context
-        self.known = {}
-
-    def __call__(self, shape):
-        if shape not in self.known:
-            counter = FlopCounterMode(display=False)
-            with torch.no_grad(), counter:
-                self.network(torch.zeros(1, *shape), torch.tensor([500.0]), self.context)
-            self.known[shape] = counter.get_total_flops()
-        return self.known[shape]
+        counter = FlopCounterMode(display=False)
+        with counter:
+            result = executor(x, *args, **kwargs)
+        self.flops += counter.get_total_flops()
+        self.rows += len(x)
+        return result
