@@ -191,7 +191,7 @@ def main():
         sys.exit("benchmarks.frontier needs a ComfyUI: set COMFYUI_PATH")
     name = f"frontier_{args.sampler}{args.steps}_shift{args.shift:g}_{args.shape[2]}x{args.shape[3]}"
     base = args.out or ROOT / "benchmarks" / "results" / name
-    paths = [base.with_suffix(f".{w}.jsonl") for w in range(args.workers)]
+    paths = [base.with_name(f"{base.name}.{w}.jsonl") for w in range(args.workers)]
     rows = settings(args.only)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=work, args=(args, range(w, args.clips, args.workers), rows, paths[w]))
@@ -209,7 +209,7 @@ def main():
              f"latents {tuple(args.shape)}, {args.sampler} {args.scheduler} {args.steps} steps, "
              f"shift {args.shift:g}, cfg 4", "",
              *table([r for p in paths for r in read(p)], args.clips)]
-    base.with_suffix(".txt").write_text("\n".join(lines) + "\n")
+    base.with_name(f"{base.name}.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -69,17 +69,22 @@ def sample_flow(denoise, noise, sigmas, lfcache=None, blockcache=None, blocks=()
             block_run.stand_aside(f"{steps} steps are too few to skip blocks in any")
     start = round(blockcache.start_percent * (steps - 1)) if blockcache else 0
 
-    with run.sampling():
-        for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
-            def model():
-                cached = block_cached(block_run, blocks, step >= start) if block_run else nullcontext()
-                with cached:
-                    return denoise(x, sigma)
+    try:
+        with run.sampling():
+            for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+                def model():
+                    cached = block_cached(block_run, blocks, step >= start) if block_run else nullcontext()
+                    with cached:
+                        return denoise(x, sigma)
 
-            x = euler_step(x, run.denoised(x, sigma, model, denoise), sigma, following)
-    entry = run.report(model_name, noise.shape, steps)
-    if block_run:
-        block_run.add_to(entry)
+                x = euler_step(x, run.denoised(x, sigma, model, denoise), sigma, following)
+        entry = run.report(model_name, noise.shape, steps)
+        if block_run:
+            block_run.add_to(entry)
+    finally:
+        run.release()
+        if block_run:
+            block_run.release()
     return x, entry
 
 

@@ -82,7 +82,7 @@ def _blocks_of(variant):
 
         def _new_residual(self, name, leader):
             previous = self.run.last.get(name, {}).get(leader)
-            return TrackedResidual(self.run, previous, self.run.plan.leaders[leader])
+            return TrackedResidual(self.run, previous, self.plan.leaders[leader])
 
     class VariantRun(core.BlockCacheRun):
         pass_type = VariantPass

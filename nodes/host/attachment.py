@@ -104,10 +104,13 @@ class SamplerRun:
 
     def close(self, attachment_id, shape):
         """Write the report and let go of every tensor; called however the run ended."""
-        entry = self.steps.cache.report(self.model_name, shape, self.count)
-        if self.blocks is not None:
-            self.blocks.cache.add_to(entry)
-            self.blocks.release()
-        reports.record(attachment_id, entry)
-        logger.info("PreciseCache: %s", summary_line(entry))
-        self.steps.release()
+        try:
+            entry = self.steps.cache.report(self.model_name, shape, self.count)
+            if self.blocks is not None:
+                self.blocks.cache.add_to(entry)
+            reports.record(attachment_id, entry)
+            logger.info("PreciseCache: %s", summary_line(entry))
+        finally:
+            if self.blocks is not None:
+                self.blocks.release()
+            self.steps.release()

@@ -47,7 +47,9 @@ class GuidedBlocks:
             return executor(*args, **kwargs)
         model = executor.class_obj.diffusion_model
         kind = type(getattr(model, "_orig_mod", model)).__name__  # torch.compile wraps the model
-        current = self.cache.open_pass(branches_of(options, len(args[0])))
+        # patches on double_block compute something from the streams after every block
+        current = self.cache.open_pass(branches_of(options, len(args[0])),
+                                       is_joined=not options.get("patches", {}).get("double_block"))
         if kind in _WITHOUT_HOOKS:
             name, streams = _WITHOUT_HOOKS[kind]
             with swapped_forwards(getattr(model, name), current, streams):
@@ -57,9 +59,9 @@ class GuidedBlocks:
             args = [replaced if a is options else a for a in args]
             kwargs = {k: replaced if a is options else a for k, a in kwargs.items()}
             result = executor(*args, **kwargs)
-        if current.blocks:
-            current.close()
-        else:
+        current.close()
+        # another cache may have answered in place of the blocks: then they are known from before
+        if not self.cache.keys:
             self.cache.stand_aside(f"the blocks of {kind} cannot be found")
         return result
 
@@ -69,12 +71,20 @@ class GuidedBlocks:
 
 
 def branches_of(options, batch):
-    """[(name, slice)] of the guidance branches in a batch, by the host's uuid and context window."""
-    uuids = options.get("uuids") or [None]
+    """[(name, slice)] of the guidance branches in a batch.
+
+    Named by the host's uuid, the context window, and the patches that others hold on blocks:
+    skip-layer guidance sends a branch through the model with and without them.
+    """
+    uuids = tuple(str(uuid) for uuid in options.get("uuids") or [None])
     window = options.get("context_window")
     window = None if window is None else tuple(window.index_list)
-    size = batch // len(uuids)
-    return [((str(uuid), window), slice(i * size, (i + 1) * size)) for i, uuid in enumerate(uuids)]
+    patches = frozenset((key, id(patch)) for key, patch in options.get("patches_replace", {}).get("dit", {}).items())
+    size, rest = divmod(batch, len(uuids))
+    if rest or not size:
+        # a wrapper of another pack has taken the batch apart: what is in it, only the order tells
+        return [((uuids, window, patches), slice(0, batch))]
+    return [((uuid, window, patches), slice(i * size, (i + 1) * size)) for i, uuid in enumerate(uuids)]
 
 
 def block_keys(model):
@@ -104,7 +114,13 @@ def _patch(block_pass, key, other):
     @torch.compiler.disable(recursive=False)
     def patch(args, extra):
         def compute():
-            return other(args, extra) if other else extra["original_block"](args)
+            if not other:
+                return extra["original_block"](args)
+            result = other(args, extra)
+            # skip-layer guidance answers with its arguments: those are not streams
+            if isinstance(result, dict):
+                result = {n: v for n, v in result.items() if n in _STREAMS or v is not args.get(n)}
+            return result
 
         return block_pass.run_block(key, {n: args[n] for n in _STREAMS if n in args}, compute)
 

@@ -15,15 +15,15 @@ def skipped_blocks(scores, cache_rate):
     return {-i for _, i in order[:count]}
 
 
-def runs_of(skipped, kinds):
+def runs_of(skipped, segments):
     """Neighbouring skipped blocks as ranges (first, last), both included.
 
-    kinds: one label per block; a run does not cross from one kind to another, because
-        the streams are joined or split there.
+    segments: one label per block; a run does not cross from one segment to another, because
+        the streams are joined, split or worked on there.
     """
     runs = []
     for i in sorted(skipped):
-        if runs and runs[-1][1] == i - 1 and kinds[i] == kinds[i - 1]:
+        if runs and runs[-1][1] == i - 1 and segments[i] == segments[i - 1]:
             runs[-1] = (runs[-1][0], i)
         else:
             runs.append((i, i))

@@ -35,7 +35,6 @@ class Residual:
         """What is added to one stream."""
         return self.streams[name]
 
-    @torch.compiler.disable
     def fits(self, streams, rows):
         """True if it can be added to these rows of the streams."""
         return all(name in streams and (t.shape, t.dtype) == (streams[name][rows].shape, streams[name].dtype)
@@ -45,11 +44,22 @@ class Residual:
 def _to_host(tensor):
     if tensor.device.type == "cpu":
         return tensor
-    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
-    return held.copy_(tensor, non_blocking=True)
+    is_cuda = tensor.device.type == "cuda"
+    try:
+        held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=is_cuda)
+    except RuntimeError:  # the system pins no more memory: slower, but kept
+        held, is_cuda = torch.empty(tensor.shape, dtype=tensor.dtype), False
+    # not every device may copy while the program goes on (MPS must not)
+    return held.copy_(tensor, non_blocking=is_cuda)
 
 
-@torch.compiler.disable
+def empty_pinned_pool():
+    """Give pinned memory that is free back to the system; torch would keep it for later."""
+    empty = getattr(torch._C, "_host_emptyCache", None)
+    if empty is not None and torch.cuda.is_available():
+        empty()
+
+
 def add_residuals(streams, residuals, rows):
     """{name: stream + residual}, new tensors, for the streams that the blocks return.
 
@@ -60,7 +70,8 @@ def add_residuals(streams, residuals, rows):
         stream = streams[name]
         out = torch.empty_like(stream)
         for residual, part in zip(residuals, rows):
-            held = residual.stream(name).to(stream.device, non_blocking=True)
+            held = residual.stream(name).to(
+                stream.device, non_blocking=stream.device.type == "cuda")
             torch.add(stream[part], held, out=out[part])
         result[name] = out
     return result

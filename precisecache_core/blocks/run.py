@@ -1,5 +1,6 @@
 """BlockCache over one sampling run: when to rank, to keep, and to skip blocks."""
 
+import itertools
 import logging
 import threading
 
@@ -7,6 +8,7 @@ import torch
 
 from .block_pass import BlockPass
 from .pivotal import runs_of, skipped_blocks
+from .residuals import empty_pinned_pool
 
 logger = logging.getLogger("precisecache")
 
@@ -48,6 +50,7 @@ class BlockCacheRun:
         self.peak_bytes = 0
         self.is_standing_aside = False
         self.keys = []  # the blocks in the model's order, known after the first pass
+        self.segments = []  # for each of them a number, the same where neighbours may be merged
         self.mode = COMPUTE
         self._calls = 0
         self._is_new_call, self._is_allowed = True, True
@@ -59,6 +62,8 @@ class BlockCacheRun:
         """Let go of every tensor."""
         self.plan = self._next_plan = None
         self.held = {}  # branch -> leader of a range -> Residual
+        if self.config.cache_device == "cpu":
+            empty_pinned_pool()
         self._scores = []  # of this call: one list a pass of one 0-dim tensor a block
 
     def warn(self, text):
@@ -68,7 +73,9 @@ class BlockCacheRun:
             logger.warning("PreciseCache: %s", text)
 
     def stand_aside(self, reason):
-        """Compute every further block of this run, and say why."""
+        """Compute every further block of this run, and say why; the first reason counts."""
+        if self.is_standing_aside:
+            return
         self.is_standing_aside = True
         self.mode = COMPUTE
         self.release()
@@ -119,14 +126,18 @@ class BlockCacheRun:
         """The plan that skips these blocks, a set of positions among `keys`."""
         if self.config.storage == "per_block":
             return Plan(self.keys, [(i, i) for i in sorted(skipped)])
-        return Plan(self.keys, runs_of(skipped, [kind for kind, _ in self.keys]))
+        return Plan(self.keys, runs_of(skipped, self.segments))
 
     def _take(self, plan):
         self.plan = plan or Plan([], [])
         self.pivotal_sets.append([i for i, key in enumerate(self.keys) if key not in self.plan.leader_of])
 
-    def open_pass(self, branches):
-        """The BlockPass of one pass for these branches, [(name, slice of the batch)]."""
+    def open_pass(self, branches, is_joined=True):
+        """The BlockPass of one pass for these branches, [(name, slice of the batch)].
+
+        is_joined: False if something is computed from the streams between all the blocks, so
+            that no two of them can be skipped as one.
+        """
         with self._lock:
             if self._is_new_call:
                 self._start_call()
@@ -135,17 +146,23 @@ class BlockCacheRun:
                 # skip-layer guidance sends the same branch through the model again
                 count = self._branch_passes[name] = self._branch_passes.get(name, 0) + 1
                 names.append((name, count))
-            return self.pass_type(self, self.mode, names, [rows for _, rows in branches])
+            return self.pass_type(self, self.mode, names, [rows for _, rows in branches], is_joined)
 
     def close_pass(self, finished):
         """Take over what a pass measured."""
         with self._lock:
+            if not finished.blocks or self.is_standing_aside:
+                return
             if not self.keys:
                 self.keys = finished.blocks
             if finished.blocks != self.keys:
                 self.stand_aside("the model's blocks changed in mid-run")
             elif finished.scores and len(finished.scores) == len(self.keys):
                 self._scores.append(finished.scores)
+                # a boundary in one pass is one in all
+                pairs = zip(self.segments or finished.segments, finished.segments)
+                self.segments = list(itertools.accumulate(
+                    (before != pair for before, pair in itertools.pairwise(pairs)), initial=0))
             self.peak_bytes = max(self.peak_bytes, self.cache_bytes)
 
     @property

@@ -14,8 +14,9 @@ def swapped_forwards(blocks, block_pass, streams=("x",), kind="double_block"):
     originals = []
     try:
         for index, block in enumerate(blocks):
-            originals.append((block, block.__dict__.get("forward")))
+            own = block.__dict__.get("forward")
             block.forward = _through(block.forward, block_pass, (kind, index), streams)
+            originals.append((block, own))
         yield
     finally:
         for block, own in originals:
@@ -29,7 +30,7 @@ def block_cached(run, blocks, is_allowed=True):
     """One computed call of a model outside ComfyUI, its `blocks` (modules) through a BlockCacheRun.
 
     The blocks are called as block(x, …) and return a tensor like x. The whole batch counts
-    as one branch, and inside the model is called once.
+    as one branch, and inside the model is called once: guidance branches go in one batch.
     """
     run.begin_call(is_allowed)
     current = run.open_pass([("model", slice(None))])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from precisecache_core.blocks.block_pass import BlockPass
 from precisecache_core.blocks.config import BlockCacheConfig
 from precisecache_core.blocks.pivotal import runs_of, skipped_blocks
 from precisecache_core.blocks.run import BlockCacheRun
@@ -225,6 +226,82 @@ def test_an_unknown_result_is_passed_on_and_blocks_are_computed(result):
     assert current.run_block(("double_block", 1), {"img": X}, lambda: {"img": X})["img"] is X
     current.close()
     assert run.is_standing_aside and len(run.warnings) == 1 and run.cache_bytes == 0
+
+
+@pytest.mark.parametrize("streams, branches", [
+    ({"img": (X, X)}, BRANCHES), ({"img": X, "txt": None}, BRANCHES), ({}, BRANCHES),
+    ({"img": X[0]}, [("cond", slice(0, 1)), ("uncond", slice(1, 2)), ("third", slice(2, 3))]),
+    ({"img": X}, [("cond", slice(0, 0)), ("uncond", slice(0, 0))]),
+])
+def test_streams_that_are_no_batches_are_computed(streams, branches):
+    run = BlockCacheRun(BlockCacheConfig(0.5))
+    for _ in range(5):
+        run.begin_call()
+        current = run.open_pass(branches)
+        for i in range(6):
+            assert current.run_block(("double_block", i), streams, lambda: "answer") == "answer"
+        current.close()
+    assert run.block_calls_skipped == 0 and len(run.warnings) == 1
+
+
+def test_a_block_that_runs_twice_in_a_pass_is_computed():
+    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
+    for _ in range(5):
+        run.begin_call()
+        current = run.open_pass(BRANCHES)
+        state = {"img": X}
+        for i in (*range(6), *range(6)):
+            given = dict(state)
+            state = current.run_block(("double_block", i), given, lambda: toy.block(i, given))
+        current.close()
+        assert torch.allclose(state["img"], X + 2 * sum(GAINS))
+    assert "twice" in run.warnings[0]
+
+
+def test_blocks_are_not_merged_across_what_the_model_computes_between_them():
+    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
+    answers = []
+    for _ in range(5):
+        run.begin_call()
+        current = run.open_pass(BRANCHES)
+        x = X + 1
+        for i in range(6):
+            given = {"img": x}
+            x = current.run_block(("double_block", i), given, lambda: toy.block(i, given))["img"]
+            x = x * 1.5 if i == 1 else x  # an adapter between two skipped blocks
+        current.close()
+        answers.append(x)
+    assert run.block_calls_skipped > 0 and set(run.plan.leaders) == {("double_block", i) for i in (1, 2, 4)}
+    assert all(torch.allclose(answer, answers[0]) for answer in answers)
+    # patches on double_block may compute anything after any block
+    run = BlockCacheRun(BlockCacheConfig(0.5))
+    for _ in range(4):
+        run.begin_call()
+        current = run.open_pass(BRANCHES, is_joined=False)
+        state = {"img": X}
+        for i in range(6):
+            given = state
+            state = current.run_block(("double_block", i), given, lambda: toy.block(i, given))
+        current.close()
+    assert len(run.plan.leaders) == 3
+
+
+@pytest.mark.parametrize("method", ("_learn", "clone", "add_residuals"))
+def test_out_of_memory_ends_the_cache_and_not_the_run(method, monkeypatch):
+    def fail(*args):
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
+    answers = [call(toy, run, X) for _ in range(3)]
+    if method == "add_residuals":
+        monkeypatch.setattr("precisecache_core.blocks.block_pass.add_residuals", fail)
+    elif method == "_learn":
+        monkeypatch.setattr(BlockPass, "_learn", fail)
+    else:
+        monkeypatch.setattr("precisecache_core.blocks.block_pass.copies", fail)
+    answers += [call(toy, run, X) for _ in range(6)]
+    assert all(torch.equal(answer, answers[0]) for answer in answers[3:])
+    assert run.cache_bytes == 0 and "cache_device" in run.warnings[0] and len(run.warnings) == 1
 
 
 def test_release_lets_go_of_every_tensor():

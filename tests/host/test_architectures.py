@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.architectures import ARCHITECTURES, Unsupported, conditioning, load
+from benchmarks.frozen import frozen_answers
 
 
 def sample(model, name, steps=12):
@@ -29,6 +30,16 @@ def test_rate_zero_equals_the_bare_model_and_blocks_are_found(bench, name):
     model = bench.blockcache(bare, cache_rate=0.0)
     assert torch.equal(sample(model, name), sample(bare, name))
     assert bench.report(model)["blockcache"]["blocks"] == ARCHITECTURES[name].blocks
+
+
+@pytest.mark.parametrize("storage", ("merged", "per_block"))
+def test_frozen_inputs_give_the_computed_answer(bench, name, storage):
+    model = bench.blockcache(load(name), storage=storage)
+    noise = torch.randn(ARCHITECTURES[name].latent, generator=torch.Generator().manual_seed(3))
+    answers = frozen_answers(model, noise, conditioning(name, 1), conditioning(name, 2), calls=8)
+    assert bench.report(model)["blockcache"]["block_calls_skipped"] > 0
+    for answer in answers[1:]:
+        assert (answer - answers[0]).abs().max() < 1e-5 * answers[0].abs().max()
 
 
 def test_blocks_are_skipped_and_nothing_stays_patched(bench, name):

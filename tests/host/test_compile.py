@@ -15,13 +15,16 @@ def compiled(model):
     return TorchCompileModel.execute(model, "inductor").args[0]
 
 
+def forget():
+    torch._dynamo.reset()
+    counters.clear()
+
+
 @pytest.fixture(autouse=True)
 def fresh_dynamo():
-    torch._dynamo.reset()
-    counters.clear()
+    forget()
     yield
-    torch._dynamo.reset()
-    counters.clear()
+    forget()
 
 
 def graphs():
@@ -34,8 +37,10 @@ def test_both_caches_under_torch_compile(bench, order):
     eager = bench.sample(caches, steps=16)
     bench.sample(compiled(bench.model), steps=16)
     bare = graphs()
-    torch._dynamo.reset()
-    counters.clear()
+    forget()
+    bench.sample(compiled(bench.blockcache()), steps=16)
+    assert graphs() == bare, "BlockCache made torch.compile compile more than the model"
+    forget()
 
     if order == "compile last":
         model = compiled(caches)
