@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.tiny_host import find_host
 from demo.client import ComfyClient
-from demo.graph import bypass, load_graph, only_node, set_inputs
+from demo.graph import FLASH, bypass, load_graph, only_node, set_inputs
 from demo.hosted import read_frames
 from demo.server import ComfyServer, ServerFailed
 
@@ -74,15 +74,29 @@ def test_a_graph_may_leave_advanced_inputs_out(server):
     assert np.array_equal(frames, same)
 
 
-def test_every_input_of_the_node_has_a_tooltip_and_bounds(server):
+def test_flash_runs_and_reports_both_caches(server):
+    graph = load_graph(FLASH)
+    set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+    set_inputs(graph, "KSampler", steps=20)
+    run, = queue(server, graph)[0][1]["runs"]
+    assert run["alpha"] == 0.7 and run["reused"] > 0 and run["warnings"] == []
+    assert run["blockcache"]["blocks"] == 16 and run["blockcache"]["block_calls_skipped"] > 0
+    assert run["cache_bytes"]["blockcache"] > run["cache_bytes"]["lfcache"] > 0
+
+
+@pytest.mark.parametrize("node, name, first, count", [
+    ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 13),
+    ("PreciseCacheBlockCache", "PreciseCache BlockCache", ["model", "cache_rate", "reuse_steps"], 6),
+])
+def test_every_input_of_a_node_has_a_tooltip_and_bounds(server, node, name, first, count):
     import json
     import urllib.request
 
-    with urllib.request.urlopen(f"http://{server.address}/object_info/PreciseCacheLFCache") as answer:
-        info = json.load(answer)["PreciseCacheLFCache"]
-    assert info["display_name"] == "PreciseCache LFCache" and info["category"] == "PreciseCache"
+    with urllib.request.urlopen(f"http://{server.address}/object_info/{node}") as answer:
+        info = json.load(answer)[node]
+    assert info["display_name"] == name and info["category"] == "PreciseCache"
     inputs = info["input"]["required"] | info["input"]["optional"]
-    assert list(inputs)[:3] == ["model", "preset", "alpha"] and len(inputs) == 13
+    assert list(inputs)[:3] == first and len(inputs) == count
     for name, (kind, options) in inputs.items():
         assert options["tooltip"], name
         if kind in ("INT", "FLOAT"):
