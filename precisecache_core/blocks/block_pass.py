@@ -52,14 +52,16 @@ class BlockPass:
         """
         run = self.run
         run.block_calls += 1
+        leader = self.plan.leader_of.get(key) if self.plan else None
+        if leader in self._skipped_leaders:
+            # the leader added this block too: even if the run stands aside by now
+            self.blocks.append(key)
+            run.block_calls_skipped += 1
+            return streams
         if run.is_standing_aside or not self._enter(key, streams):
             return compute()
-        leader = self.plan.leader_of.get(key) if self.plan else None
-        if self.skips and leader is not None:
-            if key != leader:
-                skipped = streams if leader in self._skipped_leaders else None
-            else:
-                skipped = self._skip(leader, streams)
+        if self.skips and key == leader:
+            skipped = self._skip(leader, streams)
             if skipped is not None:
                 run.block_calls_skipped += 1
                 return skipped

@@ -304,6 +304,22 @@ def test_out_of_memory_ends_the_cache_and_not_the_run(method, monkeypatch):
     assert run.cache_bytes == 0 and "cache_device" in run.warnings[0] and len(run.warnings) == 1
 
 
+def test_a_range_once_skipped_is_skipped_to_its_end():
+    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
+    for _ in range(3):
+        expected = call(toy, run, X)
+    run.begin_call()
+    current = run.open_pass(BRANCHES)
+    state = {"img": X}
+    for i in range(6):
+        given = state
+        state = current.run_block(("double_block", i), given, lambda: toy.block(i, given))
+        if i == 1:  # leader of 1 and 2; another thread's pass gives up here
+            run.stand_aside("a test")
+    current.close()
+    assert run.block_calls_skipped == 2 and torch.allclose(state["img"], expected)
+
+
 def test_release_lets_go_of_every_tensor():
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(4):
