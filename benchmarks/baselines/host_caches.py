@@ -1,4 +1,11 @@
-"""ComfyUI's own EasyCache, under conditions that are fair to it."""
+"""ComfyUI's own EasyCache and LazyCache, under conditions that are fair to them.
+
+Source: `comfy_extras/nodes_easycache.py` of the host itself; EasyCache is arXiv 2507.02860
+(github.com/H-EmbodVis/EasyCache), LazyCache the host's own simplification of it. The nodes run
+as they are, with their default window.
+"""
+
+WINDOW = (0.15, 0.95)  # start_percent and end_percent, the nodes' defaults
 
 
 def attach_easycache(patcher, threshold):
@@ -13,7 +20,19 @@ def attach_easycache(patcher, threshold):
 
     patcher = patcher.clone()
     patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "copy_input", copy_input)
-    return EasyCacheNode.execute(patcher, threshold, 0.15, 0.95, False)[0]
+    return EasyCacheNode.execute(patcher, threshold, *WINDOW, False)[0]
+
+
+def attach_lazycache(patcher, threshold):
+    """The host's LazyCache node with its default window.
+
+    It needs no copy of its input: it sits around PREDICT_NOISE, where its `apply_cache_diff`
+    returns `x + cache_diff`, a new tensor (EasyCache's writes `x += …`), and what it keeps of x
+    between calls is cloned.
+    """
+    from comfy_extras.nodes_easycache import LazyCacheNode
+
+    return LazyCacheNode.execute(patcher, threshold, *WINDOW, False)[0]
 
 
 def copy_input(executor, x, *args, **kwargs):
