@@ -144,7 +144,7 @@ def vae_line():
         vae.decode(torch.empty(1, *MODELS["wan14b"].latent("720p"), device="meta"))
     macs = counter.get_total_flops() / 2 / P
     both = STEPS * call_of("wan14b", "720p").macs / P + macs
-    return (f"  its VAE's decoding would add {macs:.3f}: {both:.2f}, {both / PUBLISHED['wan14b'].macs['none']:.2%} "
+    return (f"Wan's VAE, decoding, would add {macs:.3f}: {both:.2f}, {both / PUBLISHED['wan14b'].macs['none']:.2%} "
             "of the paper's wan14b")
 
 
