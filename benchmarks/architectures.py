@@ -16,6 +16,8 @@ import comfy.ops
 import comfy.sd
 import torch
 
+from benchmarks.full_size import MODELS, Unsupported
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -37,11 +39,8 @@ class Architecture:
 
 
 _WAN = dict(dim=128, ffn_dim=128, num_heads=1, num_layers=8)
-_HUNYUAN = dict(
-    in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=64, hidden_size=128, mlp_ratio=4.0, num_heads=1,
-    depth=4, depth_single_blocks=6, axes_dim=[16, 56, 56], theta=256, patch_size=[1, 2, 2], qkv_bias=True,
-    guidance_embed=True, byt5=False, meanflow=False, use_cond_type_embedding=False, vision_in_dim=None,
-    meanflow_sum=False)
+_HUNYUAN = dict(MODELS["hunyuan"].sizes, context_in_dim=64, hidden_size=128, num_heads=1, depth=4,
+                depth_single_blocks=6)
 
 ARCHITECTURES = {
     "wan2.1 t2v": Architecture(
@@ -90,10 +89,6 @@ ARCHITECTURES = {
         dict(num_layers=8, num_attention_heads=1, joint_attention_dim=64), (1, 16, 1, 16, 16), 64, 8, (),
         ("num_attention_heads", "joint_attention_dim")),
 }
-
-
-class Unsupported(Exception):
-    """This host does not know the architecture."""
 
 
 @cache

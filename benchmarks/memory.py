@@ -19,13 +19,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.full_size import MODELS
 from benchmarks.tiny_host import ROOT
 from precisecache_core.blocks.config import BlockCacheConfig
 from precisecache_core.blocks.pivotal import runs_of
 from precisecache_core.blocks.run import REUSE, BlockCacheRun
 
-BLOCKS, DIM = 40, 5120
-SIZES = {"720p": (1280, 720), "1080p": (1920, 1088)}
+WAN = MODELS["wan14b"]
+BLOCKS, DIM = WAN.blocks, WAN.dim
+SIZES = {"720p": WAN.resolutions["720p"], "1080p": (1920, 1088)}
 GB = 1e9
 WEIGHTS = 28.0  # GB, of the model in bf16
 
@@ -128,7 +130,8 @@ def main():
              f"{'host steady':>12}  {'GPU peak and weights':>20}  steady / per_block peak"]
     for title, skipped in sets.items():
         for size, (width, height) in SIZES.items():
-            tokens = 21 * (height // 16) * (width // 16)
+            _, frames, rows, columns = WAN.latent((width, height))
+            tokens = frames * (rows // 2) * (columns // 2)
             literal = None
             for storage in ("per_block", "merged"):
                 for device in ("model", "cpu"):

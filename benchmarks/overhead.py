@@ -8,10 +8,27 @@ decision, the conversion and the cache. Also counts read-backs and cached predic
 import argparse
 import platform
 import sys
+from contextlib import contextmanager
+from unittest import mock
 
 import torch
 
 from benchmarks.tiny_host import ROOT, open_bench, pack_module
+
+
+@contextmanager
+def watched():
+    """A list that gets the Stopwatch of every LFCacheRun that ends while inside."""
+    watches = []
+    run_class = pack_module("precisecache_core.run").LFCacheRun
+    report = run_class.report
+
+    def keep(self, *given):
+        watches.append(self.stopwatch)
+        return report(self, *given)
+
+    with mock.patch.object(run_class, "report", keep):
+        yield watches
 
 
 def main():
@@ -21,17 +38,9 @@ def main():
     parser.add_argument("--reuse", default="fitted")
     args = parser.parse_args()
     bench = open_bench()
-    watches = []
-    run_class = pack_module("precisecache_core.run").LFCacheRun
-    report = run_class.report
-
-    def keep(self, *given):
-        watches.append(self.stopwatch)
-        return report(self, *given)
-
-    run_class.report = keep
     model = bench.lfcache(alpha=0.0, reuse=args.reuse)
-    bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
+    with watched() as watches:
+        bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
     run, watch = bench.report(model), watches[-1]
     call, compute, trial = (watch.seconds(n) for n in ("call", "compute", "trial"))
     ours = call - compute - trial

@@ -17,9 +17,10 @@ def find_host():
     return find_comfyui(ROOT)
 
 
-def enter_host(host, is_fused=False):
+def enter_host(host, is_fused=False, is_cpu=True):
     """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU.
 
+    is_cpu: False lets it have the GPU.
     is_fused: PyTorch's fused attention, the host's own choice on most GPUs; on a CPU it would
         take another, half as fast.
     """
@@ -27,7 +28,7 @@ def enter_host(host, is_fused=False):
         sys.path.insert(0, str(host))
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = is_cpu
     args.use_pytorch_cross_attention |= is_fused
 
 

@@ -1,0 +1,90 @@
+"""The paper's schedules, forced on the pack's own code, whatever its trials say."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+
+import precisecache_core.run as core
+from precisecache_core.blocks.config import BlockCacheConfig
+from precisecache_core.blocks.run import BlockCacheRun
+from precisecache_core.config import LFCacheConfig
+from precisecache_core.trial import FLOW
+
+STEPS = 50
+
+
+@dataclass(frozen=True)
+class Published:
+    """PMACs and seconds of Table 1, by setting; `none` is the model without a cache."""
+
+    macs: dict
+    seconds: dict
+
+    def computed(self, setting):
+        """Computed calls of 50 that the MACs stand for, to the nearest; flash makes turbo's."""
+        setting = "turbo" if setting == "flash" else setting
+        return round(STEPS * self.macs[setting] / self.macs["none"])
+
+
+PUBLISHED = {
+    "wan14b": Published(dict(none=329.2, base=204.5, turbo=151.0, flash=122.4),
+                        dict(none=907.3, base=570.6, turbo=422.1, flash=344.9)),
+    "hunyuan": Published(dict(none=14.92, base=9.15, turbo=7.49, flash=6.04),
+                         dict(none=73.64, base=45.74, turbo=37.76, flash=30.18)),
+    "cogvideox-2b": Published(dict(none=6.03, base=3.59, turbo=2.96, flash=2.31),
+                              dict(none=21.13, base=12.81, turbo=10.46, flash=8.19)),
+}
+
+
+def spread(steps, computed, warmup=3):
+    """A decision string: the warm-up is computed, the other computed calls are evenly spread."""
+    rest, wanted = steps - warmup, computed - warmup
+    return "C" * warmup + "".join(
+        "C" if (i + 1) * wanted // rest > i * wanted // rest else "R" for i in range(rest))
+
+
+@contextmanager
+def forced(decisions, run_module=core):
+    """While inside, LFCache decides as the string says; trials and LFDs are made all the same.
+
+    run_module: `precisecache_core.run`, as the code under test imported it.
+    """
+    class ForcedController(run_module.LFCacheController):
+        def decide(self, lfd):
+            call = self.calls
+            super().decide(lfd)
+            return decisions[call] == "R"
+
+    with mock.patch.object(run_module, "LFCacheController", ForcedController):
+        yield
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a run made: decisions, trials, and block calls that were skipped."""
+
+    decisions: str
+    trials: int
+    skipped: int
+
+
+def tally(decisions, blocks, blockcache=None):
+    """The Tally of the pack's own run on toy tensors; blockcache: a BlockCacheConfig, or None."""
+    cache = BlockCacheRun(blockcache or BlockCacheConfig(cache_rate=0.0))
+
+    def model():
+        cache.begin_call()
+        current = cache.open_pass([("cond", slice(0, 1))])
+        state = {"img": torch.zeros(1, 1, 1)}
+        for i in range(blocks):
+            state = current.run_block(("double_block", i), state, lambda given=state: {"img": given["img"] + i})
+        current.close()
+        return torch.zeros(1, 1, 2, 8, 8)
+
+    with forced(decisions):
+        run = core.LFCacheRun(LFCacheConfig(), lambda sigma: (torch.ones(()), -sigma), FLOW)
+        for sigma in torch.linspace(1, 0.02, len(decisions)):
+            run.denoised(torch.ones(1, 1, 2, 8, 8), sigma, model, lambda x, _: torch.zeros_like(x))
+    return Tally("".join(run.decisions), run.trials, cache.block_calls_skipped)
