@@ -141,7 +141,7 @@ class LFCacheRun:
     def _trial(self, x, sigma, trial_model):
         """The trial's prediction at the full sigma, or None after standing aside."""
         trial = make_trial(x, sigma, self.factors, self.space, self.sigma_min,
-                           self.config.trial == "snr_matched")
+                           self.config.trial == "snr_matched", self.patch)
         with self.stopwatch.span("trial"):
             small = trial_model(trial.x, trial.sigma)
         if small is None or small.shape != trial.x.shape:
@@ -170,7 +170,7 @@ class LFCacheRun:
     def _new_reference(self, trial_prediction, prediction):
         if self.config.reference == "trial":
             return trial_prediction
-        return shrink_latent(prediction, self.factors)
+        return shrink_latent(prediction, self.factors, self.patch)
 
     def _compare(self, lfd, prediction):
         """Keep the pair (trial LFD, true LFD) against the previous computed call."""

@@ -21,14 +21,21 @@ def fit_factors(shape, factor_t, factor_hw, patch=(1, 2, 2)):
     return tuple(max(1, min(f, side // p)) for f, side, p in zip(wanted, sides, patch))
 
 
-def shrink_latent(x, factors):
+def shrink_latent(x, factors, patch=(1, 1, 1)):
     """Average-pool a latent over whole cells of `factors` = (r, s_h, s_w).
 
     Source: PreciseCache, Eq. 4; pooling and cropping are ours: a ragged edge cell would
-    average fewer positions and keep more noise than the others.
+    average fewer positions and keep more noise than the others, and some models take
+    whole patches only.
     x: (B, C, T, H, W), or (B, C, H, W) with r = 1, any float dtype.
-    Returns (B, C, T // r, H // s_h, W // s_w) (or 4-D) in x's dtype; x is not written to.
+    patch: the model's patch over (T, H, W); rows and columns beyond its last whole one
+        are left out of the small latent.
+    Returns (B, C, T // r, H // s_h, W // s_w) (or 4-D), cropped to whole patches, in x's
+    dtype; x is not written to.
     """
+    crop = tuple(slice(side - side % (f * p) or side) for side, f, p in
+                 zip(reversed(x.shape[2:]), reversed(factors), reversed(patch)))
+    x = x[(..., *reversed(crop))]
     # float32 because some devices cannot pool half-precision videos
     if x.ndim == 4:
         return F.avg_pool2d(x.float(), factors[1:]).to(x.dtype)

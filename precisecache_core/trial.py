@@ -58,13 +58,14 @@ class Trial:
         return (denoised - a * self.pooled) / b
 
 
-def make_trial(x, sigma, factors, space, sigma_min, is_snr_matched):
+def make_trial(x, sigma, factors, space, sigma_min, is_snr_matched, patch=(1, 1, 1)):
     """Shrink x, and put it back on the noise schedule if `is_snr_matched`.
 
     x: (B, C, T, H, W) or (B, C, H, W); sigma: 0-dim tensor; factors from `fit_factors`;
-    sigma_min: smallest noise level the model knows, where sigma_small is clamped.
+    sigma_min: smallest noise level the model knows, where sigma_small is clamped;
+    patch: the model's patch over (T, H, W), of which the small latent holds whole ones.
     """
-    pooled = shrink_latent(x, factors)
+    pooled = shrink_latent(x, factors, patch)
     if not is_snr_matched:
         return Trial(pooled, pooled, sigma)
     scale, sigma_small = match_snr(space, sigma, prod(factors))

@@ -15,19 +15,20 @@ class UnshrinkableConditioning(Exception):
     """Conditioning that cannot follow the latent to a smaller size; says which."""
 
 
-def shrink_conds(conds, shape, small_shape, factors):
+def shrink_conds(conds, shape, small_shape, factors, patch):
     """Copies of a guider's processed conds for a latent of `small_shape`.
 
     conds: {"positive": [cond, …], …} after the host's `process_conds`; not written to.
-    shape, small_shape: of the full and the small latent; factors: (r, s_h, s_w).
+    shape, small_shape: of the full and the small latent; factors: (r, s_h, s_w);
+    patch: the model's over (T, H, W).
     Gates by noise level are left in place (see `open_gates`); ControlNets are left out.
     Raises UnshrinkableConditioning naming what is in the way.
     """
-    return {kind: [shrink_cond(c, shape, small_shape, factors) for c in group or ()]
+    return {kind: [shrink_cond(c, shape, small_shape, factors, patch) for c in group or ()]
             for kind, group in conds.items()}
 
 
-def shrink_cond(cond, shape, small_shape, factors):
+def shrink_cond(cond, shape, small_shape, factors, patch):
     """One cond dictionary for the small latent; shares what does not change."""
     if cond.get("hooks") is not None:
         raise UnshrinkableConditioning("conditioning with LoRA hooks")
@@ -37,7 +38,7 @@ def shrink_cond(cond, shape, small_shape, factors):
     if cond.get("mask") is not None:
         small["mask"] = shrink_mask(cond["mask"], small_shape)
     small["model_conds"] = {
-        name: shrink_model_cond(name, value, shape, small_shape, factors)
+        name: shrink_model_cond(name, value, shape, small_shape, factors, patch)
         for name, value in cond["model_conds"].items()
     }
     return small
@@ -72,29 +73,29 @@ def shrink_area(area, small_shape, factors):
     return type(area)(sizes + offsets)
 
 
-def shrink_model_cond(name, value, shape, small_shape, factors):
+def shrink_model_cond(name, value, shape, small_shape, factors, patch):
     """One of the model's inputs for the small latent; the value itself if it has no size."""
     cond = getattr(value, "cond", None)
     if isinstance(cond, torch.Tensor):
         if cond.ndim == len(shape) and cond.shape[2:] == shape[2:]:
-            return value._copy_with(shrink_latent(cond, factors))
+            return value._copy_with(shrink_latent(cond, factors, patch))
         if name == "vace_context" and cond.shape[3:] == shape[2:]:
-            flat = shrink_latent(cond.flatten(0, 1), factors)
+            flat = shrink_latent(cond.flatten(0, 1), factors, patch)
             return value._copy_with(flat.unflatten(0, cond.shape[:2]))
         if name in _LATENT_KEYS and cond.ndim in (4, 5):
-            return value._copy_with(shrink_loose(cond, factors))
+            return value._copy_with(shrink_loose(cond, factors, patch))
         if type(value).__name__ == "CONDNoiseShape":
             raise UnshrinkableConditioning(f"conditioning {name!r} of shape {tuple(cond.shape)}")
     if name in _LATENT_KEYS and isinstance(cond, (list, tuple)):
-        return value._copy_with([shrink_loose(c, factors) for c in cond])
+        return value._copy_with([shrink_loose(c, factors, patch) for c in cond])
     return value
 
 
-def shrink_loose(latent, factors):
+def shrink_loose(latent, factors, patch):
     """Shrink height and width of a latent of a size of its own; its frames stay."""
     height, width = latent.shape[-2:]
-    spatial = tuple(max(1, min(f, side // 2)) for f, side in zip(factors[1:], (height, width)))
-    return shrink_latent(latent, (1, *spatial))
+    spatial = tuple(max(1, min(f, side // p)) for f, side, p in zip(factors[1:], (height, width), patch[1:]))
+    return shrink_latent(latent, (1, *spatial), patch)
 
 
 def shrink_mask(mask, small_shape):

@@ -71,9 +71,9 @@ class GuidedRun:
 
     def _trial_conds(self, x, x_small, timestep):
         if self.small_conds is None:
-            factors = self.cache.factors
+            factors, patch = self.cache.factors, self.cache.patch
             conds = conds_of(self.guider)
-            self.small_conds = {name: shrink_conds(group, x.shape, x_small.shape, factors)
+            self.small_conds = {name: shrink_conds(group, x.shape, x_small.shape, factors, patch)
                                 for name, group in conds.items()}
             self.gated = {n: has_gates(g) for n, g in self.small_conds.items()}
             self.ungated = {n: open_gates(g, 0.0) for n, g in self.small_conds.items()

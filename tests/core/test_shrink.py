@@ -45,6 +45,18 @@ def test_an_image_is_averaged_over_whole_cells():
     assert torch.equal(shrink_latent(x, (1, 3, 2)), torch.tensor([4.5, 6.5]).view(1, 1, 1, 2))
 
 
+def test_a_small_latent_holds_whole_patches():
+    x = torch.arange(5 * 6.0).view(1, 1, 1, 5, 6)
+    # cells of 1 x 2: 5 rows are 2 patches and one row, 3 columns one patch and one column
+    small = shrink_latent(x, (1, 1, 2), patch=(1, 2, 2))
+    assert small.shape == (1, 1, 1, 4, 2)
+    assert torch.equal(small[0, 0, 0, 3], torch.tensor([18.5, 20.5]))
+    # 480 rows of video: 60 in the latent, 15 in cells of 4
+    assert shrink_latent(torch.zeros(1, 16, 17, 60, 80), (2, 4, 4), (1, 2, 2)).shape == (1, 16, 8, 14, 20)
+    # less than a patch is left as it is
+    assert shrink_latent(torch.zeros(1, 1, 1, 1, 3), (1, 1, 1), (1, 2, 2)).shape == (1, 1, 1, 1, 2)
+
+
 def test_the_input_stays_unchanged():
     x = torch.randn(1, 2, 4, 8, 8)
     before = x.clone()

@@ -9,8 +9,8 @@ from benchmarks.architectures import ARCHITECTURES, Unsupported, conditioning, l
 from benchmarks.frozen import frozen_answers
 
 
-def sample(model, name, steps=12):
-    shape = ARCHITECTURES[name].latent
+def sample(model, name, steps=12, shape=None):
+    shape = shape or ARCHITECTURES[name].latent
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     if name == "cogvideox":  # it takes latents whose noise is not scaled up
         from comfy_extras.nodes_void import VOIDSampler
@@ -68,6 +68,16 @@ def test_both_caches_together(bench, name):
     run = bench.report(model)
     assert torch.isfinite(out).all() and run["warnings"] == []
     assert run["reused"] > 0 and run["blockcache"]["blocks"] == ARCHITECTURES[name].blocks
+
+
+def test_trials_hold_whole_patches(bench, name):
+    # like 480 rows of video: the sides divide by the factor, but not by factor and patch
+    shape = (*ARCHITECTURES[name].latent[:-2], 12, 20)
+    model = bench.lfcache(load(name), alpha=1.0)
+    out = sample(model, name, steps=16, shape=shape)
+    run = bench.report(model)
+    assert torch.isfinite(out).all() and run["warnings"] == []
+    assert run["reused"] > 0 and run["trials"] == run["calls"]
 
 
 def test_an_error_in_a_swapped_block_puts_every_forward_back(bench):

@@ -12,7 +12,8 @@ SHAPE, SMALL, FACTORS = torch.Size((1, 16, 4, 16, 16)), torch.Size((1, 16, 2, 4,
 
 def shrink(cond):
     host = pack_module("nodes.host.conditioning")
-    return host.shrink_conds({"positive": [{"model_conds": {}} | cond]}, SHAPE, SMALL, FACTORS)["positive"][0]
+    conds = host.shrink_conds({"positive": [{"model_conds": {}} | cond]}, SHAPE, SMALL, FACTORS, (1, 2, 2))
+    return conds["positive"][0]
 
 
 def test_latent_shaped_inputs_shrink_and_text_does_not():
