@@ -17,7 +17,8 @@ class PredictionCache:
         self.current = None
         self.previous_sigma = None
         self.previous = None
-        self.gain = None  # of `fitted`: how much of the last forecast came true
+        self.gain = None  # of `fitted`: how much of the last forecast came true,
+        self.reach = None  # and how far it reached, in steps of the trend it came from
 
     @property
     def cache_bytes(self):
@@ -48,8 +49,10 @@ class PredictionCache:
 
         Source: PreciseCache, Section 4.3. `taylor`: first order over sigma, through the
         last two computed predictions; the paper's TaylorSeer row extrapolates features.
-        `fitted` (ours): the same times the gain that would have been right for the last
-        computed call, because a trend that did not hold does more harm than none.
+        `fitted` (ours): the same times a gain, because a trend that did not hold does more
+        harm than none. The gain is what would have been right for the last computed call,
+        and what it lacks to 1 grows with distance: a share g that came true over a reach r
+        leaves g^(d/r) over a distance d.
         """
         current = self.current.to(x.device)
         if self.reuse == "residual":
@@ -60,7 +63,8 @@ class PredictionCache:
         if self.reuse == "fitted":
             if self.gain is None:
                 return current
-            weight = (1 + (weight - 1) * self.gain).to(x.device, current.dtype)
+            distance = weight - 1  # in the steps that `reach` counts
+            weight = (1 + distance * self.gain ** abs(distance / self.reach)).to(x.device, current.dtype)
         return torch.lerp(self.previous.to(x.device), current, weight)
 
     def _fit(self, prediction, sigma):
@@ -68,8 +72,8 @@ class PredictionCache:
 
         Least squares: the gain g with the smallest |change - g forecast|. Stays on the device.
         """
-        reach = (sigma - self.sigma) / (self.sigma - self.previous_sigma)
-        forecast = (self.current - self.previous).float() * reach
+        self.reach = (sigma - self.sigma) / (self.sigma - self.previous_sigma)
+        forecast = (self.current - self.previous).float() * self.reach
         change = (prediction - self.current).float()
         axes = tuple(range(1, change.ndim))
         gain = (forecast * change).sum(axes, True) / forecast.square().sum(axes, True).clamp_min(1e-12)

@@ -42,13 +42,24 @@ def test_a_linear_prediction_is_followed_exactly_over_uneven_steps(reuse):
 
 @pytest.mark.parametrize("third, expected", [
     (48, 56),  # 44 + 4 was forecast and came: gain 1, so 48 + 2 x 4
-    (46, 48),  # half of it came: gain 1/2 of the new slope 2, two steps on
+    (46, 47),  # half of it came one step on: 1/4 of the new slope 2 is left two steps on
     (40, 40),  # the opposite came: gain 0, as it was
     (60, 92),  # more than forecast: gain 1 of the new slope 16
 ])
 def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
     cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, third))
     torch.testing.assert_close(cache.predict(field(0), 0.6), field(expected), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("sigma, expected", [(0.75, 46 + 1 * 0.5**0.5), (0.7, 46 + 2 * 0.5), (0.5, 46 + 6 * 0.5**3)])
+def test_fitted_trusts_a_trend_less_the_farther_it_reaches(sigma, expected):
+    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, 46))  # half of 4 came
+    torch.testing.assert_close(cache.predict(field(0), sigma), field(expected), rtol=1e-5, atol=0)
+
+
+def test_fitted_takes_trust_from_the_reach_it_was_measured_over():
+    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.6, 50))  # half of 3 x 4 came
+    torch.testing.assert_close(cache.predict(field(0), 0.3), field(50 + 6 * 0.5 ** (1 / 3)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), 4.0))
