@@ -2,11 +2,12 @@
 
 The paper's Figure 5. One run a clip with every call computed; beside each call the trials of
 all factors and kinds, so that all are measured on the same calls. Shown over the calls, each
-over its largest value in the warm-up (what the threshold is relative to), and as Spearman's
+over its largest value in the warm-up (what the threshold is relative to); as Spearman's
 rank correlation with the LFD of the predictions themselves (what a run reports as
-`trial_agreement`).
+`trial_agreement`); and by what factor those relative values are off.
 """
 
+import math
 from dataclasses import asdict
 from unittest import mock
 
@@ -80,15 +81,22 @@ def agreement(record):
     return rank_correlation(record["lfd"], record["true"])
 
 
-def table(records):
-    """Mean and, in brackets, lowest rank correlation over the clips."""
+def misjudgement(record):
+    """The factor by which a trial's relative LFD is off, up or down: geometric mean over the calls."""
+    sides = (relative(record[key], record["config"]["warmup"]) for key in ("lfd", "true"))
+    return math.exp(mean([abs(math.log(lfd / true)) for lfd, true in zip(*sides) if lfd > 0 and true > 0]) or 0.0)
+
+
+def table(records, judge=agreement, worst=min):
+    """Mean and, in brackets, worst judgement of the trials over the clips."""
     lines = [f"{'factors':9} " + "  ".join(f"{trial} / {reference}" for trial, reference in TRIALS)]
     for factor_t, factor_hw in FACTORS:
         cells = []
         for trial, reference in TRIALS:
-            found = [agreement(r) for r in records if r["name"] == [factor_t, factor_hw, trial, reference]]
+            found = [judge(r) for r in records
+                     if r["name"] == [factor_t, factor_hw, trial, reference] and r["lfd"]]
             found = [c for c in found if c is not None]
-            cell = f"{mean(found):.2f} ({min(found):.2f})" if found else "-"
+            cell = f"{mean(found):.2f} ({worst(found):.2f})" if found else "-"
             cells.append(f"{cell:>{len(trial) + len(reference) + 3}}")
         lines.append(f"{factor_t}, {factor_hw}, {factor_hw}   " + "  ".join(cells))
     return lines
@@ -130,7 +138,10 @@ def main():
     args = parser_of(__doc__).parse_args()
     study = Study.of(args)
     records = measured(study, Records(args.out / "trial_resolution.jsonl", study, args.fresh), args.clips)
-    write_table(args.out / "trial_resolution.txt", [*study.lines("trial_resolution", args.clips), *table(records)])
+    write_table(args.out / "trial_resolution.txt", [
+        *study.lines("trial_resolution", args.clips), "rank correlation with the LFD at full resolution",
+        *table(records), "", "factor by which the LFD over the warm-up's largest is off",
+        *table(records, misjudgement, max)])
     write_plot(args.out / "trial_resolution.png", lambda panels: paint(panels, records), rows=len(TRIALS), height=3)
 
 

@@ -119,6 +119,12 @@ def test_trials_side_by_side_are_those_of_runs_of_their_own(study, name):
     assert trial_resolution.agreement(side_by_side[name]) == pytest.approx(run["trial_agreement"])
 
 
+def test_a_trial_is_off_by_the_factor_of_its_relative_values():
+    record = {"lfd": [8.0, 4.0, 4.0, 0.5], "true": [1.0, 0.5, 0.25, 0.125], "config": {"warmup": 3}}
+    assert trial_resolution.misjudgement(record) == pytest.approx((1 * 1 * 2 * 2) ** 0.25)
+    assert trial_resolution.misjudgement(record | {"lfd": record["true"]}) == pytest.approx(1)
+
+
 def test_block_norms_and_drift_are_those_that_hooks_see(study):
     seen, inputs = {}, {}
 
@@ -230,4 +236,4 @@ def test_a_command_writes_its_table_and_its_plot_and_measures_once(study, tmp_pa
     assert (tmp_path / f"{name}.txt").read_text() == table
     if command is trial_resolution:
         trial_agreement.main()
-        assert (tmp_path / "trial_agreement_4x32.txt").read_text().splitlines()[3:] == table.splitlines()[3:]
+        assert (tmp_path / "trial_agreement_4x32.txt").read_text().splitlines()[4:] == table.splitlines()[5:10]
