@@ -12,7 +12,7 @@ from benchmarks.downsample_factors import outcomes
 from benchmarks.study import COLORS, MARKERS, Records, Study, mean, parser_of, text, write_plot, write_table
 from precisecache_core.config import REUSES, LFCacheConfig
 
-ALPHAS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0)
+ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0)
 CALLS_APART = 2
 ERRORS = {"latent_error": "latent", "video_error": "video"}
 
@@ -61,10 +61,10 @@ def paint(panels, by_reuse):
         records = [r for some in found.values() for r in some]
         for panel, (error, title) in zip(panels[0], ERRORS.items()):
             c = constant(found, error)
-            end = max(r["threshold"] for r in records) * 1.05
+            ends = [pick(r["threshold"] for r in records) for pick in (min, max)]
             panel.scatter([r["threshold"] for r in records], [r[error] for r in records], s=24, label=reuse, **style)
-            panel.plot([0, end], [0, c * end], color=style["color"], linestyle=("--", ":")[i % 2], linewidth=1.5,
-                       label=f"{c:.3g} delta")
+            panel.plot(ends, [c * end for end in ends], color=style["color"], linestyle=("--", ":")[i % 2],
+                       linewidth=1.5, label=f"{c:.3g} delta")
             panel.set_title(f"error of the {title}")
             panel.set_xlabel("threshold delta")
         panels[0][2].plot([c.alpha for c in found], [mean([r["psnr"] for r in some]) for some in found.values()],
@@ -77,6 +77,8 @@ def paint(panels, by_reuse):
     panels[0][2].set_xticks(alphas, [f"{a:g}" for a in alphas], fontsize=8)
     panels[0][2].minorticks_off()
     panels[0][2].set_ylabel("dB, mean over the clips")
+    for panel in panels[0][:2]:
+        panel.loglog()  # where a linear bound has slope 1
     for panel in panels[0]:
         panel.legend(fontsize=9)
         panel.grid(alpha=0.3)
