@@ -11,14 +11,15 @@ import argparse
 import json
 import math
 import multiprocessing
-import platform
 import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.baselines.block_variants import Variant, using
-from benchmarks.tiny_host import ROOT, enter_host, find_host
+from benchmarks.study import RESULTS, head, host_version
+from benchmarks.tiny_host import enter_host, find_host
+from demo.machine import describe_machine
 
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.5)
@@ -61,9 +62,7 @@ def run_clip(bench, meter_class, args, seed, rows, done):
     from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
     from benchmarks.tiny_host import pack_module
 
-    prompts = pack_module("precisecache_core.tiny.prompts")
-    bench.ask(*(words[seed // n % len(words)] for words, n in
-                ((prompts.SUBJECTS, 1), (prompts.COLORS, 2), (prompts.MOTIONS, 1))))
+    bench.ask_for(seed)
     base = bench.shifted(args.shift)
     noise = bench.noise(tuple(args.shape), seed)
 
@@ -186,11 +185,10 @@ def main():
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, help="where records are kept (default: under results/)")
     args = parser.parse_args()
-    host = find_host()
-    if host is None:
+    if find_host() is None:
         sys.exit("benchmarks.frontier needs a ComfyUI: set COMFYUI_PATH")
     name = f"frontier_{args.sampler}{args.steps}_shift{args.shift:g}_{args.shape[2]}x{args.shape[3]}"
-    base = args.out or ROOT / "benchmarks" / "results" / name
+    base = args.out or RESULTS / name
     paths = [base.with_name(f"{base.name}.{w}.jsonl") for w in range(args.workers)]
     rows = settings(args.only)
     context = multiprocessing.get_context("spawn")
@@ -202,10 +200,7 @@ def main():
         process.join()
     if any(p.exitcode for p in processes):
         sys.exit("a worker failed")
-    version = (host / "comfyui_version.py").read_text().split('"')[-2]
-    lines = [f"command: python -m benchmarks.frontier {' '.join(sys.argv[1:])}",
-             f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {version}, "
-             f"{platform.machine()} CPU, one thread a worker",
+    lines = [*head("frontier", host_version(), describe_machine(), "one thread a worker"),
              f"latents {tuple(args.shape)}, {args.sampler} {args.scheduler} {args.steps} steps, "
              f"shift {args.shift:g}, cfg 4", "",
              *table([r for p in paths for r in read(p)], args.clips)]

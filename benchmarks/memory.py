@@ -10,7 +10,6 @@ two are neighbours. Activations are not counted.
 
 import argparse
 import json
-import platform
 import sys
 import weakref
 from collections import Counter
@@ -20,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.full_size import MODELS
-from benchmarks.tiny_host import ROOT
+from benchmarks.study import RESULTS, head, write_table
 from precisecache_core.blocks.config import BlockCacheConfig
 from precisecache_core.blocks.pivotal import runs_of
 from precisecache_core.blocks.run import REUSE, BlockCacheRun
@@ -115,13 +114,12 @@ def ranges(skipped):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.parse_args()
-    seen = [(skipped, n) for skipped, n in seen_sets(ROOT / "benchmarks" / "results") if len(skipped) == int(0.4 * n)]
+    seen = [(skipped, n) for skipped, n in seen_sets(RESULTS) if len(skipped) == int(0.4 * n)]
     stretched = [{i for i in range(BLOCKS) if i * n // BLOCKS in skipped} for skipped, n in seen]
     if not stretched:
         sys.exit("no pivotal sets: run benchmarks.frontier --only flash blockcache first")
     sets = {"as on the tiny model": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
-    lines = [f"command: python -m benchmarks.memory {' '.join(sys.argv[1:])}".rstrip(),
-             f"python {platform.python_version()}, torch {torch.__version__}, fake tensors",
+    lines = [*head("memory", "fake tensors"),
              f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
              f"in {min(map(ranges, stretched))} to {max(map(ranges, stretched))} ranges",
              "merged steady / per_block peak on the tiny model's own blocks: "
@@ -142,8 +140,7 @@ def main():
                                  f"{steady / GB:8.1f} GB {host / GB:9.1f} GB  {WEIGHTS + peak / GB:17.1f} GB  "
                                  f"{(steady + host) / literal:10.1%}")
         lines.append(f"{'':22} {len(skipped)} of {BLOCKS} skipped, in {ranges(skipped)} ranges")
-    (ROOT / "benchmarks" / "results" / "memory.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_table(RESULTS / "memory.txt", lines)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from benchmarks.tiny_host import pack_module
+
 KEY = "flop_meter"
 
 
@@ -23,7 +25,9 @@ class Meter:
     """FLOPs of the network, counted by torch in every evaluation; behind any cache on the patcher."""
 
     def __init__(self):
+        self.trial_flag = pack_module("nodes.host.lfcache").TRIAL_FLAG
         self.flops = 0
+        self.trial_flops = 0  # those of them that were trials
         self.rows = 0  # evaluated: two a call with guidance
 
     def attach(self, patcher):
@@ -40,5 +44,7 @@ class Meter:
         with counter:
             result = executor(x, *args, **kwargs)
         self.flops += counter.get_total_flops()
+        if any(isinstance(a, dict) and a.get(self.trial_flag) for a in (*args, *kwargs.values())):
+            self.trial_flops += counter.get_total_flops()
         self.rows += len(x)
         return result

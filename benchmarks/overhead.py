@@ -6,14 +6,12 @@ decision, the conversion and the cache. Also counts read-backs and cached predic
 """
 
 import argparse
-import platform
-import sys
 from contextlib import contextmanager
 from unittest import mock
 
-import torch
-
-from benchmarks.tiny_host import ROOT, open_bench, pack_module
+from benchmarks.study import RESULTS, head, write_table
+from benchmarks.tiny_host import open_bench, pack_module
+from demo.machine import describe_machine
 
 
 @contextmanager
@@ -44,16 +42,13 @@ def main():
     run, watch = bench.report(model), watches[-1]
     call, compute, trial = (watch.seconds(n) for n in ("call", "compute", "trial"))
     ours = call - compute - trial
-    lines = [f"command: python -m benchmarks.overhead {' '.join(sys.argv[1:])}",
-             f"python {platform.python_version()}, torch {torch.__version__}, {platform.machine()} CPU, "
-             f"{torch.get_num_threads()} threads",
+    lines = [*head("overhead", describe_machine()),
              f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}", "",
              f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
              f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
              f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
              f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions"]
-    (ROOT / "benchmarks" / "results" / "overhead.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    write_table(RESULTS / "overhead.txt", lines)
 
 
 if __name__ == "__main__":

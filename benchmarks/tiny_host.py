@@ -66,6 +66,7 @@ class TinyHost:
         self.tiny = pack_module("nodes.host.tiny_model")
         self.attachment = pack_module("nodes.host.attachment")
         self.reports = pack_module("nodes.host.reports")
+        self.prompts = pack_module("precisecache_core.tiny.prompts")
         self.config = pack_module("precisecache_core.config").LFCacheConfig
         self.block_config = pack_module("precisecache_core.blocks.config").BlockCacheConfig
         self.model = self.tiny.load_model()
@@ -75,6 +76,11 @@ class TinyHost:
     def ask(self, subject, color, motion):
         self.positive = self.tiny.conditioning(subject, color, motion)
         self.negative = self.tiny.conditioning()
+
+    def ask_for(self, seed):
+        """Ask for the clip of a seed: other seeds, other words."""
+        self.ask(*(words[seed // n % len(words)] for words, n in
+                   ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))))
 
     def lfcache(self, model=None, **settings):
         """The tiny model with LFCache."""
