@@ -1,198 +1,254 @@
-"""Cost against quality: `python -m benchmarks.frontier --steps 50 --clips 16`.
+"""Cost against quality: `python -m benchmarks.frontier --steps 50 --clips 8`.
 
-On the tiny model in the real host: no cache, uniform skipping with each reuse, EasyCache
-with its threshold swept, LFCache with alpha swept, and with BlockCache in the paper's
-setting and in others, from the same noise. Cost is
-FLOPs counted by torch, trials included, over the uncached run's; quality is PSNR of the
-decoded frames against the uncached clip. Resumes from what --out already holds.
+Every method of `benchmarks.methods` on the tiny model in the real host, from the same noise.
+Cost is FLOPs counted by torch, trials included, over the uncached run's; quality is PSNR, SSIM
+and, where it is installed, LPIPS of the decoded frames against the uncached clip. Resumes from
+what --out already holds; `--only` takes the beginnings of rows' names; `--table` only prints.
 """
 
 import argparse
 import json
-import math
 import multiprocessing
+import signal
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks.baselines.block_variants import Variant, using
-from benchmarks.study import RESULTS, head, host_version
+from benchmarks.methods import Schedule, all_rows
+from benchmarks.study import COLORS, MARKERS, RESULTS, compare_videos, head, host_version, mean, text, write_plot
+from benchmarks.study import write_table as keep_table
 from benchmarks.tiny_host import enter_host, find_host
 from demo.machine import describe_machine
 
-ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
-EASYCACHE = (0.1, 0.2, 0.3, 0.5, 0.8, 1.2, 2.5)
-FLASH_ALPHAS = (0.1, 0.35, 0.7)
-# (name, BlockCache's settings, Variant or None)
-BLOCKS = (
-    ("paper", {}, None),
-    ("late", {"start_percent": 0.5}, None),
-    ("short", {"reuse_steps": 1}, None),
-    ("short late few", {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3}, None),
-    ("drift", {"reuse_steps": 1}, Variant(drift=True)),
-    ("forecast", {"reuse_steps": 1}, Variant(forecast=True)),
-    ("drift forecast", {"reuse_steps": 1}, Variant(drift=True, forecast=True)),
-    ("bounded", {"reuse_steps": 1}, Variant(forecast=True, drift_bound=0.3)),
-)
-SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
+BEST_PSNR = 100.0  # dB; what equal videos count as, so that means stay finite
+EASYCACHE_DEFAULT = "easycache 0.2"
+OURS = "lfcache fitted"
+PRESETS = {"base": f"{OURS} 0.5", "turbo": f"{OURS} 0.7", "flash": "flash paper 0.7"}
 
 
-def settings(kinds):
-    """(name, kind, parameters) of every row of the table."""
-    rows = []
-    for reuse in ("fitted", "taylor", "prediction", "residual"):
-        shares = SHARES if reuse == "fitted" else SHARES[::2]
-        rows += [(f"uniform {reuse} {s:.2f}", "uniform", {"share": s, "reuse": reuse}) for s in shares]
-    rows += [(f"easycache {t:g}", "easycache", {"threshold": t}) for t in EASYCACHE]
-    for reuse in ("fitted", "taylor", "prediction"):
-        alphas = ALPHAS if reuse == "fitted" else ALPHAS[2::2]
-        rows += [(f"lfcache {reuse} {a:g}", "lfcache", {"alpha": a, "reuse": reuse}) for a in alphas]
-    rows += [("paper 0.5", "lfcache", {"alpha": 0.5, "trial": "plain", "reference": "cached", "reuse": "prediction"})]
-    rows += [(f"flash {name} {a:g}", "flash", {"alpha": a, "blocks": blocks, "variant": variant})
-             for name, blocks, variant in BLOCKS for a in FLASH_ALPHAS]
-    rows += [(f"blockcache {name}", "flash", {"alpha": None, "blocks": blocks, "variant": variant})
-             for name, blocks, variant in BLOCKS[:3]]
-    return [row for row in rows if any(row[0].startswith(k) for k in kinds)]
-
-
-def run_clip(bench, meter_class, args, seed, rows, done):
-    """Yield one record per setting for the clip of this seed."""
-    from benchmarks.baselines.host_caches import attach_easycache
-    from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
-    from benchmarks.tiny_host import pack_module
+def measure(bench, schedule, seed, rows):
+    """Yield one record per row for the clip of this seed."""
+    from benchmarks.meter import Meter
+    from benchmarks.perceptual import perceptual_distance
 
     bench.ask_for(seed)
-    base = bench.shifted(args.shift)
-    noise = bench.noise(tuple(args.shape), seed)
+    base = bench.shifted(schedule.shift)
+    noise = bench.noise(schedule.shape, seed)
 
-    def sample(model):
-        meter = meter_class()
-        latent = bench.sample(meter.attach(model), args.sampler, args.scheduler, args.steps, noise=noise, seed=seed)
-        return bench.vae.decode(latent), meter
+    def sample(model, meter):
+        latent = bench.sample(meter.attach(model), schedule.sampler, schedule.scheduler, schedule.steps,
+                              noise=noise, seed=seed)
+        return bench.vae.decode(latent)
 
-    reference, full = sample(base)
-    for name, kind, parameters in rows:
-        if (seed, name) in done:
-            continue
-        record = {"seed": seed, "name": name}
-        if kind == "uniform":
-            model = attach_uniform(base, uniform_pattern(full.rows // 2, parameters["share"]), parameters["reuse"],
-                                   pack_module("precisecache_core.reuse"), pack_module("nodes.host.parametrization"))
-        elif kind == "easycache":
-            model = attach_easycache(base, parameters["threshold"])
-        elif kind == "flash":
-            model = base if parameters["alpha"] is None else bench.lfcache(base, alpha=parameters["alpha"])
-            model = bench.blockcache(model, **parameters["blocks"])
-        else:
-            model = bench.lfcache(base, **parameters)
-        with using(parameters.get("variant")):
-            video, meter = sample(model)
-        if kind in ("lfcache", "flash"):
+    known = {}
+    full = Meter(known)
+    reference = sample(base, full)
+    row_flops = full.flops / full.rows
+    for row in rows:
+        meter = Meter(known if row.is_whole else None)
+        model = row.attach(bench, base, schedule)
+        with row.running():
+            video = sample(model, meter)
+        psnr, ssim = compare_videos(reference, video)
+        record = {"seed": seed, "name": row.name, "cost": meter.flops / full.flops,
+                  "trial_cost": meter.trial_flops / full.flops,
+                  "computed": meter.computed(row_flops) * schedule.steps / full.rows,
+                  "psnr": min(psnr, BEST_PSNR), "ssim": ssim, "lpips": perceptual_distance(reference[0], video[0])}
+        if row.reports:
             run = bench.report(model)
-            record |= {k: run[k] for k in ("decisions", "trial_agreement", "computed", "calls")}
+            record |= {k: run[k] for k in ("decisions", "trial_agreement")}
             if run["blockcache"]:
-                record |= {k: run["blockcache"][k] for k in ("pivotal", "block_calls", "block_calls_skipped")}
-        error = (video - reference).square().mean().item()
-        yield record | {"cost": meter.flops / full.flops, "psnr": -10 * math.log10(max(error, 1e-10))}
+                record |= {k: run["blockcache"][k] for k in ("block_calls", "block_calls_skipped")}
+        yield record
 
 
-def work(args, seeds, rows, path):
-    """One worker: its clips, one line of JSON per setting and clip."""
+def work(schedule, seeds, names, base, worker):
+    """One worker: its clips, one line of JSON per row and clip."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    enter_host(find_host())
+    enter_host(find_host(), is_fused=True)
     import logging
 
     logging.disable(logging.INFO)
-    from benchmarks.meter import Meter
     from benchmarks.tiny_host import TinyHost
 
     bench = TinyHost()
-    done = {(r["seed"], r["name"]) for r in read(path)}
+    rows = [row for row in all_rows() if row.name in names]
+    done = {(r["seed"], r["name"]) for r in read(base)}
     for seed in seeds:
-        if all((seed, name) in done for name, *_ in rows):
+        left = [row for row in rows if (seed, row.name) not in done]
+        if not left:
             continue
-        with path.open("a") as file:
-            for record in run_clip(bench, Meter, args, seed, rows, done):
+        with base.with_name(f"{base.name}.{worker}.jsonl").open("a") as file:
+            for record in measure(bench, schedule, seed, left):
                 file.write(json.dumps(record) + "\n")
                 file.flush()
 
 
-def read(path):
-    """Records of a results file, one per clip and setting; none if it is not there yet."""
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return list({(r["seed"], r["name"]): r for r in records}.values())
+def read(base):
+    """Records of a schedule, one per clip and row, from all workers' files."""
+    files = sorted(base.parent.glob(f"{base.name}.*.jsonl"))
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    return list({(r["seed"], r["name"]): r for r in map(json.loads, lines)}.values())
 
 
 def by_name(records, clips):
-    """{name: {seed: record}} of the first `clips` clips."""
-    groups = {}
+    """{name: {seed: record}} of the first `clips` clips, in the order of `benchmarks.methods`."""
+    groups = {row.name: {} for row in all_rows()}
     for record in records:
-        if record["seed"] < clips:
-            groups.setdefault(record["name"], {})[record["seed"]] = record
-    return groups
+        if record["seed"] < clips and record["name"] in groups:
+            groups[record["name"]][record["seed"]] = record
+    return {name: group for name, group in groups.items() if group}
 
 
-def mean(group, seeds):
-    """(mean cost, mean PSNR) of a setting over these clips."""
-    return tuple(sum(group[s][key] for s in seeds) / len(seeds) for key in ("cost", "psnr"))
+def point(group, seeds):
+    """(mean cost, mean PSNR) of a row over these clips."""
+    return tuple(mean([group[s][key] for s in seeds]) for key in ("cost", "psnr"))
+
+
+def curve(groups, family, seeds):
+    """Points of a family's rows that have all these clips, by cost; comparable on the same clips only."""
+    names = {row.name for row in all_rows() if row.family.startswith(family)}
+    return sorted(point(g, seeds) for name, g in groups.items() if name in names and seeds <= g.keys())
+
+
+def interpolate(points, at, axis=0):
+    """The other coordinate where a curve of (cost, PSNR) crosses `at` on `axis`; None outside its range.
+
+    Linear between neighbours.
+    """
+    for one, two in zip(points, points[1:]):
+        low, high = sorted((one, two), key=lambda p: p[axis])
+        if low[axis] <= at <= high[axis]:
+            share = (at - low[axis]) / max(high[axis] - low[axis], 1e-12)
+            return low[1 - axis] + share * (high[1 - axis] - low[1 - axis])
+    return None
 
 
 def lead(points, cost, psnr):
-    """How much better `psnr` is than a swept family at the same cost, as text.
+    """How much better `psnr` is than a curve at the same cost, as text.
 
-    Linear between the family's neighbours; "> x" over its cheapest setting where even
-    that costs more; "-" above its range.
+    "> x": over its cheapest point, where even that costs more; "-": above its range.
     """
-    points = sorted(points)
     if points and cost < points[0][0]:
         return f"> {psnr - points[0][1]:+.2f}"
-    for (c0, p0), (c1, p1) in zip(points, points[1:]):
-        if c0 <= cost <= c1:
-            return f"{psnr - p0 - (p1 - p0) * (cost - c0) / max(c1 - c0, 1e-9):+.2f}"
-    return "-"
+    there = interpolate(points, cost)
+    return "-" if there is None else f"{psnr - there:+.2f}"
 
 
-def table(records, clips):
-    """The table as lines of text, with a cache's lead at equal cost over the other families."""
-    groups = by_name(records, clips)
-    families = ("easycache", "uniform fitted", "uniform prediction", "lfcache fitted")
-    lines = [f"{'setting':26} {'cost':>6} {'PSNR':>6} {'clips':>5}  lead at this cost over {', '.join(families)}"]
+def table_lines(groups):
+    """One line per row; for the caches, their lead at equal cost over other families."""
+    families = ("easycache", "uniform fitted", "uniform prediction", OURS)
+    lines = [f"{'row':26} {'computed':>8} {'cost':>6} {'trials':>6} {'PSNR':>6} {'SSIM':>6} {'LPIPS':>6} {'clips':>5}"
+             f"  PSNR at this cost over: {', '.join(families)}"]
     for name, group in groups.items():
-        cost, psnr = mean(group, group)
+        cost, psnr = point(group, group)
+        values = {key: mean([r[key] for r in group.values()]) for key in ("computed", "trial_cost", "ssim", "lpips")}
+        leads = [f"{lead([p for p in curve(groups, f, group.keys()) if p != (cost, psnr)], cost, psnr):>8}"
+                 for f in families]
+        lines.append(f"{name:26} {values['computed']:8.1f} {cost:6.1%} {values['trial_cost']:6.1%} {psnr:6.2f} "
+                     f"{text(values['ssim'], '6.4f')} {text(values['lpips'], '6.4f'):>6} {len(group):5}  "
+                     f"{'  '.join(leads)}".rstrip())
+    return lines
+
+
+def target_lines(groups):
+    """What the project aims at, from the rows that are there."""
+    lines = ["", "targets"]
+    default = groups.get(EASYCACHE_DEFAULT)
+    if default:
+        cost, psnr = point(default, default)
+        ours = curve(groups, OURS, default.keys())
+        there, better = interpolate(ours, psnr, axis=1), interpolate(ours, cost)
+        lines += [f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({len(default)} clips)",
+                  f"  LFCache at its PSNR: {text(there, '.1%')} of the FLOPs, "
+                  f"{text(there and there / cost, '.0%')} of EasyCache's (target: at most 50%)",
+                  f"  LFCache at its FLOPs: {text(better, '.2f')} dB, "
+                  f"{text(better and better - psnr, '+.2f')} (target: at least +10)"]
+    for family in ("uniform fitted", "paper"):
         leads = []
-        if name.startswith(("lfcache", "flash", "blockcache")):
-            for family in families:
-                # a family is only comparable on the same clips
-                points = [mean(g, group) for n, g in groups.items()
-                          if n.startswith(family) and not n == name and group.keys() <= g.keys()]
-                leads.append(f"{lead(points, cost, psnr):>8}")
-        lines.append(f"{name:26} {cost:6.1%} {psnr:6.2f} {len(group):5}  {'  '.join(leads)}".rstrip())
-    decided = [r for r in records if r["seed"] == 0 and "decisions" in r]
-    return [*lines, "", "decisions on the first clip", *(f"{r['name']:26} {r['decisions']}" for r in decided)]
+        for name, group in groups.items():
+            if not name.startswith(OURS):
+                continue
+            cost, psnr = point(group, group)
+            there = interpolate(curve(groups, family, group.keys()), cost)
+            if there is not None:
+                leads.append(psnr - there)
+        if leads:
+            lines.append(f"LFCache over {family} at equal FLOPs, {len(leads)} alphas within its range: "
+                         f"mean {mean(leads):+.2f} dB, least {min(leads):+.2f}")
+    for preset, name in PRESETS.items():
+        if name in groups:
+            cost, psnr = point(groups[name], groups[name])
+            against = lead(curve(groups, "paper", groups[name].keys()), cost, psnr)
+            lines.append(f"{preset}: {cost:.1%}, {psnr:.2f} dB; over the literal paper at equal FLOPs: {against}")
+    return lines
+
+
+def paint(groups, title):
+    """A painter for `write_plot`: PSNR against cost, one line per family."""
+    families = {}
+    for row in all_rows():
+        if row.name in groups and not row.family.startswith(("uniform t", "uniform r", "flash ", "blockcache")):
+            families.setdefault(row.family, []).append(point(groups[row.name], groups[row.name]))
+
+    def draw(panels):
+        panel = panels[0, 0]
+        for i, (family, points) in enumerate(families.items()):
+            cost, psnr = zip(*sorted(points))
+            is_ours = family == OURS
+            panel.plot([100 * c for c in cost], psnr, marker=MARKERS[i % len(MARKERS)], markersize=7 if is_ours else 5,
+                       color=COLORS[i % len(COLORS)], linewidth=3 if is_ours else 1.2, label=family,
+                       linestyle=("-", "--", ":")[i // len(COLORS) % 3], zorder=3 if is_ours else 2)
+        panel.set(xlabel="FLOPs, % of the uncached run, trials included (fewer is better)",
+                  ylabel="PSNR against the uncached clip, dB", title=title)
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8, ncols=2)
+    return draw
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="simple")
     parser.add_argument("--shift", type=float, default=2.0)
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
-    parser.add_argument("--only", nargs="*", default=[""], help="names of settings begin with one of these")
+    parser.add_argument("--only", nargs="*", default=[""], help="rows whose names begin with one of these")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="where records are kept (default: under results/)")
+    parser.add_argument("--table", action="store_true", help="measure nothing, show what is there")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if find_host() is None:
         sys.exit("benchmarks.frontier needs a ComfyUI: set COMFYUI_PATH")
-    name = f"frontier_{args.sampler}{args.steps}_shift{args.shift:g}_{args.shape[2]}x{args.shape[3]}"
-    base = args.out or RESULTS / name
-    paths = [base.with_name(f"{base.name}.{w}.jsonl") for w in range(args.workers)]
-    rows = settings(args.only)
+    schedule = Schedule(args.sampler, args.scheduler, args.steps, args.shift, tuple(args.shape))
+    base = args.out / f"frontier_{schedule.name}"
+    if not args.table:
+        run_workers(args, schedule, base)
+    groups = by_name(read(base), args.clips)
+    if not groups:
+        sys.exit(f"no records under {base}")
+    title = f"{schedule.sampler} {schedule.scheduler} {schedule.steps} steps, shift {schedule.shift:g}"
+    lines = [*head("frontier", host_version(), describe_machine(), "one thread a worker"),
+             f"tiny model, latents {schedule.shape}, {title}, cfg 4; PSNR of equal videos counts as {BEST_PSNR:g} dB",
+             "computed: calls' worth of whole evaluations, cond and uncond apart; trials: their share of the FLOPs",
+             "", *table_lines(groups), *target_lines(groups)]
+    keep_table(base.with_name(f"{base.name}.txt"), lines)
+    write_plot(base.with_name(f"{base.name}.png"), paint(groups, title), height=7.0)
+
+
+def run_workers(args, schedule, base):
+    """Measure what is not there yet; the workers end with this process."""
+    names = {row.name for row in all_rows() if row.name.startswith(tuple(args.only))}
+    if not names:
+        sys.exit(f"no row's name begins with {' or '.join(args.only)}")
+    base.parent.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(args, range(w, args.clips, args.workers), rows, paths[w]))
+    processes = [context.Process(target=work, daemon=True,
+                                 args=(schedule, range(w, args.clips, args.workers), names, base, w))
                  for w in range(args.workers)]
     for process in processes:
         process.start()
@@ -200,12 +256,6 @@ def main():
         process.join()
     if any(p.exitcode for p in processes):
         sys.exit("a worker failed")
-    lines = [*head("frontier", host_version(), describe_machine(), "one thread a worker"),
-             f"latents {tuple(args.shape)}, {args.sampler} {args.scheduler} {args.steps} steps, "
-             f"shift {args.shift:g}, cfg 4", "",
-             *table([r for p in paths for r in read(p)], args.clips)]
-    base.with_name(f"{base.name}.txt").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

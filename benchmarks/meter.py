@@ -22,13 +22,31 @@ def flop_counter():
 
 
 class Meter:
-    """FLOPs of the network, counted by torch in every evaluation; behind any cache on the patcher."""
+    """FLOPs of the network, counted by torch in every evaluation; behind any cache on the patcher.
 
-    def __init__(self):
+    known: FLOPs by shape of the network's input, shared by runs in which an evaluation is
+        always a whole one, so that each shape is counted once; None counts every evaluation.
+    """
+
+    def __init__(self, known=None):
         self.trial_flag = pack_module("nodes.host.lfcache").TRIAL_FLAG
-        self.flops = 0
-        self.trial_flops = 0  # those of them that were trials
-        self.rows = 0  # evaluated: two a call with guidance
+        self.known = known
+        self.calls = []  # (rows, FLOPs) of every evaluation that is no trial
+        self.trial_flops = 0
+
+    @property
+    def flops(self):
+        """Of all evaluations, trials included."""
+        return self.trial_flops + sum(flops for _, flops in self.calls)
+
+    @property
+    def rows(self):
+        """Evaluated by the network in calls; two a call with guidance."""
+        return sum(rows for rows, _ in self.calls)
+
+    def computed(self, row_flops):
+        """How many rows' worth of a full evaluation, `row_flops`, the calls came to, each rounded to rows."""
+        return sum(round(flops / row_flops) for _, flops in self.calls)
 
     def attach(self, patcher):
         """A clone of the patcher with the meter as the innermost DIFFUSION_MODEL wrapper."""
@@ -40,11 +58,18 @@ class Meter:
         return patcher
 
     def _count(self, executor, x, *args, **kwargs):
-        counter = flop_counter()
-        with counter:
+        flops = (self.known or {}).get(x.shape)
+        if flops is None:
+            counter = flop_counter()
+            with counter:
+                result = executor(x, *args, **kwargs)
+            flops = counter.get_total_flops()
+            if self.known is not None:
+                self.known[x.shape] = flops
+        else:
             result = executor(x, *args, **kwargs)
-        self.flops += counter.get_total_flops()
         if any(isinstance(a, dict) and a.get(self.trial_flag) for a in (*args, *kwargs.values())):
-            self.trial_flops += counter.get_total_flops()
-        self.rows += len(x)
+            self.trial_flops += flops
+        else:
+            self.calls.append((len(x), flops))
         return result

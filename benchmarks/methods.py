@@ -1,0 +1,167 @@
+"""The rows of the frontier: every method with its settings swept, each named and attachable.
+
+A row's name begins with its family; a family is one curve of the plot.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Callable
+
+from benchmarks.baselines.block_variants import Variant, using
+from benchmarks.baselines.broadcast import attach_fora, attach_pab
+from benchmarks.baselines.calibrate import calibration_path, read_calibration
+from benchmarks.baselines.first_block import attach_first_block
+from benchmarks.baselines.host_caches import attach_easycache, attach_lazycache
+from benchmarks.baselines.magcache import attach_magcache
+from benchmarks.baselines.taylorseer import attach_taylorseer
+from benchmarks.baselines.teacache import attach_teacache
+from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
+from benchmarks.tiny_host import pack_module
+
+ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
+SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
+OTHER_SHARES = (0.5, 1 / 3, 0.2)
+# most of the schedule for methods whose authors hand-picked the part; in the model's timesteps
+BROADCAST_WINDOW = (100, 930)
+CALIBRATION_STEPS = 50
+
+# (name, BlockCache's settings, Variant or None); the first is the paper's
+BLOCK_SETTINGS = (
+    ("paper", {}, None),
+    ("late", {"start_percent": 0.5}, None),
+    ("short", {"reuse_steps": 1}, None),
+    ("short late few", {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3}, None),
+    ("drift", {"reuse_steps": 1}, Variant(drift=True)),
+    ("forecast", {"reuse_steps": 1}, Variant(forecast=True)),
+    ("drift forecast", {"reuse_steps": 1}, Variant(drift=True, forecast=True)),
+    ("bounded", {"reuse_steps": 1}, Variant(forecast=True, drift_bound=0.3)),
+)
+BLOCK_ALPHAS = (0.1, 0.35, 0.7)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What is sampled: sampler, scheduler, steps, flow shift, latent shape."""
+
+    sampler: str = "euler"
+    scheduler: str = "simple"
+    steps: int = 50
+    shift: float = 2.0
+    shape: tuple = (1, 16, 4, 32, 32)
+
+    @property
+    def name(self):
+        return f"{self.sampler}{self.steps}_shift{self.shift:g}_{self.shape[2]}x{self.shape[3]}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of one method.
+
+    attach(bench, base, schedule): the model with the method.
+    is_whole: every evaluation of the network is a full one, so that its FLOPs follow from
+        the shape of its input. reports: whether the pack's report tells the decisions.
+    """
+
+    family: str
+    setting: str
+    attach: Callable
+    is_whole: bool = False
+    reports: bool = False
+    variant: Variant | None = None
+
+    @property
+    def name(self):
+        return f"{self.family} {self.setting}"
+
+    def running(self):
+        """Context in which the model must be sampled."""
+        return using(self.variant)
+
+
+@cache
+def calibration(shift, shape):
+    """TeaCache's and MagCache's knowledge of the model at this shift, from 50 uncached Euler steps.
+
+    Both are calibrated once per model by their authors and taken to other lengths.
+    """
+    return read_calibration(calibration_path(CALIBRATION_STEPS, shape, shift=shift))
+
+
+def _uniform(share, reuse):
+    def attach(bench, base, schedule):
+        return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse,
+                              pack_module("precisecache_core.reuse"), pack_module("nodes.host.parametrization"))
+    return attach
+
+
+def _lfcache(**settings):
+    return lambda bench, base, schedule: bench.lfcache(base, **settings)
+
+
+def _flash(alpha, blocks):
+    def attach(bench, base, schedule):
+        model = base if alpha is None else bench.lfcache(base, alpha=alpha)
+        return bench.blockcache(model, **blocks)
+    return attach
+
+
+def _plain(attach, *settings, **more):
+    return lambda bench, base, schedule: attach(base, *settings, **more)
+
+
+def _teacache(threshold, signal):
+    def attach(bench, base, schedule):
+        known = calibration(schedule.shift, schedule.shape)["teacache"][signal]
+        return attach_teacache(base, threshold, known, signal)
+    return attach
+
+
+def _magcache(threshold, max_skips):
+    def attach(bench, base, schedule):
+        known = calibration(schedule.shift, schedule.shape)["magcache"]
+        return attach_magcache(base, threshold, known, max_skips)
+    return attach
+
+
+def own_rows():
+    """LFCache with alpha swept (base is 0.5, turbo 0.7), the paper's LFCache, and uniform skipping."""
+    rows = [Row("lfcache fitted", f"{a:g}", _lfcache(alpha=a), True, True) for a in ALPHAS]
+    rows += [Row("uniform fitted", f"{s:.2f}", _uniform(s, "fitted"), True) for s in SHARES]
+    literal = {"trial": "plain", "reference": "cached", "reuse": "prediction"}
+    rows += [Row("paper", f"{a:g}", _lfcache(alpha=a, **literal), True, True) for a in PAPER_ALPHAS]
+    for reuse in ("taylor", "prediction", "residual"):
+        rows += [Row(f"uniform {reuse}", f"{s:.2f}", _uniform(s, reuse), True) for s in OTHER_SHARES]
+    return rows
+
+
+def block_rows():
+    """BlockCache in the paper's and in other settings, with LFCache (flash) and alone."""
+    rows = [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, variant=variant)
+            for name, blocks, variant in BLOCK_SETTINGS for a in BLOCK_ALPHAS]
+    return rows + [Row("blockcache", name, _flash(None, blocks), reports=True, variant=variant)
+                   for name, blocks, variant in BLOCK_SETTINGS[:3]]
+
+
+def peer_rows():
+    """The host's caches and the peers' methods."""
+    rows = [Row("easycache", f"{t:g}", _plain(attach_easycache, t), True) for t in (0.05, 0.1, 0.2, 0.3, 0.5, 1.2)]
+    rows += [Row("lazycache", f"{t:g}", _plain(attach_lazycache, t), True) for t in (0.1, 0.2, 0.4, 0.8)]
+    rows += [Row("teacache embedding", f"{t:g}", _teacache(t, "embedding")) for t in (0.1, 0.15, 0.2, 0.3)]
+    rows += [Row("teacache modulated", f"{t:g}", _teacache(t, "modulated")) for t in (0.05, 0.1, 0.15)]
+    rows += [Row(f"magcache K{k}", f"{t:g}", _magcache(t, k))
+             for k, t in ((4, 0.06), (4, 0.12), (4, 0.24), (8, 0.4), (8, 1.6))]
+    rows += [Row("first block", f"{t:g}", _plain(attach_first_block, t)) for t in (0.06, 0.08, 0.1, 0.2)]
+    rows += [Row("fora", f"N{n}", _plain(attach_fora, n)) for n in (2, 4)]
+    rows += [Row("fora windowed", f"N{n}", _plain(attach_fora, n, BROADCAST_WINDOW)) for n in (2, 4)]
+    rows += [Row("pab", "2,6,1", _plain(attach_pab))]
+    rows += [Row("pab windowed", ",".join(map(str, r)), _plain(attach_pab, *r, BROADCAST_WINDOW))
+             for r in ((2, 6, 2), (3, 6, 3), (6, 6, 6))]
+    rows += [Row(f"taylorseer O{o} first {f}", f"N{n}", _plain(attach_taylorseer, n, o, f))
+             for o, f, n in ((1, 3, 3), (1, 3, 5), (1, 6, 3), (1, 6, 5), (2, 6, 3), (2, 6, 5))]
+    return rows
+
+
+def all_rows():
+    return [*own_rows(), *peer_rows(), *block_rows()]
