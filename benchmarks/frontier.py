@@ -24,6 +24,7 @@ from demo.machine import describe_machine
 BEST_PSNR = 100.0  # dB; what equal videos count as, so that means stay finite
 EASYCACHE_DEFAULT = "easycache 0.2"
 OURS = "lfcache fitted"
+NOT_DRAWN = ("uniform t", "uniform r", "flash ", "blockcache", "candidate")  # families the plot leaves out
 PRESETS = {"base": f"{OURS} 0.5", "turbo": f"{OURS} 0.7", "flash": "flash paper 0.7"}
 
 
@@ -48,7 +49,7 @@ def measure(bench, schedule, seed, rows):
     for row in rows:
         meter = Meter(known if row.is_whole else None)
         model = row.attach(bench, base, schedule)
-        with row.running():
+        with row.running(schedule):
             video = sample(model, meter)
         psnr, ssim = compare_videos(reference, video)
         record = {"seed": seed, "name": row.name, "cost": meter.flops / full.flops,
@@ -190,7 +191,7 @@ def paint(groups, title):
     """A painter for `write_plot`: PSNR against cost, one line per family."""
     families = {}
     for row in all_rows():
-        if row.name in groups and not row.family.startswith(("uniform t", "uniform r", "flash ", "blockcache")):
+        if row.name in groups and not row.family.startswith(NOT_DRAWN):
             families.setdefault(row.family, []).append(point(groups[row.name], groups[row.name]))
 
     def draw(panels):

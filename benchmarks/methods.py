@@ -3,10 +3,12 @@
 A row's name begins with its family; a family is one curve of the plot.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Callable
 
+from benchmarks.baselines import candidates
 from benchmarks.baselines.block_variants import Variant, using
 from benchmarks.baselines.broadcast import attach_fora, attach_pab
 from benchmarks.baselines.calibrate import calibration_path, read_calibration
@@ -38,6 +40,7 @@ BLOCK_SETTINGS = (
     ("bounded", {"reuse_steps": 1}, Variant(forecast=True, drift_bound=0.3)),
 )
 BLOCK_ALPHAS = (0.1, 0.35, 0.7)
+CANDIDATE_ALPHAS = (0.35, 0.7)
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Row:
     attach(bench, base, schedule): the model with the method.
     is_whole: every evaluation of the network is a full one, so that its FLOPs follow from
         the shape of its input. reports: whether the pack's report tells the decisions.
+    running(schedule): context in which the model must be sampled.
     """
 
     family: str
@@ -69,15 +73,16 @@ class Row:
     attach: Callable
     is_whole: bool = False
     reports: bool = False
-    variant: Variant | None = None
+    running: Callable = nullcontext
 
     @property
     def name(self):
         return f"{self.family} {self.setting}"
 
-    def running(self):
-        """Context in which the model must be sampled."""
-        return using(self.variant)
+
+def _always(context, *given):
+    """`running` of a row that works the same on every schedule."""
+    return lambda schedule: context(*given)
 
 
 @cache
@@ -138,9 +143,9 @@ def own_rows():
 
 def block_rows():
     """BlockCache in the paper's and in other settings, with LFCache (flash) and alone."""
-    rows = [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, variant=variant)
+    rows = [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, running=_always(using, variant))
             for name, blocks, variant in BLOCK_SETTINGS for a in BLOCK_ALPHAS]
-    return rows + [Row("blockcache", name, _flash(None, blocks), reports=True, variant=variant)
+    return rows + [Row("blockcache", name, _flash(None, blocks), reports=True, running=_always(using, variant))
                    for name, blocks, variant in BLOCK_SETTINGS[:3]]
 
 
@@ -163,5 +168,29 @@ def peer_rows():
     return rows
 
 
+def candidate_rows():
+    """LFCache as it might be: what was tried for its reuse, its decisions and its settings."""
+    tried = [(name, _always(candidates.reusing, make), {}) for name, make in (
+        ("undamped", candidates.undamped), ("log-snr", candidates.over_log_snr), ("noise", candidates.of_noise),
+        ("second order", candidates.second_order))]
+    tried += [("cond trial", _always(candidates.conditional_trial), {}),
+              ("weigh early", _always(candidates.weighing, 0.5), {}),
+              ("weigh late", _always(candidates.weighing, -0.5), {}),
+              ("forecast trial", _always(candidates.against_forecast), {})]
+    tried += [(name, nullcontext, settings) for name, settings in (
+        ("factors 4,4,4", {"factor_t": 4}), ("factors 1,8,8", {"factor_t": 1, "factor_hw": 8}),
+        ("cutoff 0.5", {"cutoff": 0.5}), ("warmup 2", {"warmup": 2}), ("warmup 4", {"warmup": 4}))]
+    rows = [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True, running)
+            for name, running, settings in tried for a in CANDIDATE_ALPHAS]
+    rows += [Row("candidate not accumulated", f"{a:g}", _lfcache(alpha=a), True, True,
+                 _always(candidates.deciding, candidates.not_accumulated)) for a in (0.3, 0.6)]
+    return rows + [Row(f"candidate power {p:g}", f"{s:g}", _lfcache(alpha=0.5), True, True, _by_power(s, p))
+                   for p in (1.5, 2.0, 2.5) for s in (0.2, 0.3)]
+
+
+def _by_power(share, exponent):
+    return lambda schedule: candidates.deciding(candidates.by_power(share, exponent, schedule.steps))
+
+
 def all_rows():
-    return [*own_rows(), *peer_rows(), *block_rows()]
+    return [*own_rows(), *peer_rows(), *block_rows(), *candidate_rows()]
