@@ -179,6 +179,7 @@ def candidate_rows():
               ("forecast trial", _always(candidates.against_forecast), {})]
     tried += [(name, nullcontext, settings) for name, settings in (
         ("factors 4,4,4", {"factor_t": 4}), ("factors 1,8,8", {"factor_t": 1, "factor_hw": 8}),
+        ("every call tried", {"is_every_call_tried": True}),
         ("cutoff 0.5", {"cutoff": 0.5}), ("warmup 2", {"warmup": 2}), ("warmup 4", {"warmup": 4}))]
     rows = [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True, running)
             for name, running, settings in tried for a in CANDIDATE_ALPHAS]

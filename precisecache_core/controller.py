@@ -1,6 +1,11 @@
-"""The decision of Algorithm 1: compute this call or reuse."""
+"""The decision of Algorithm 1, compute this call or reuse, and which calls need a trial for it."""
 
 import math
+
+# A call is reused untried while the forecast of the error stays under this share of the threshold, ...
+FORECAST_SHARE = 0.8
+# ... and never farther from the last computed call than so many times the distance last tried.
+FORECAST_REACH = 2
 
 
 class LFCacheController:
@@ -9,14 +14,27 @@ class LFCacheController:
     Source: PreciseCache, Algorithm 1 and Section 4.1. `delta_max`: largest LFD of the
     warm-up; `threshold` = alpha * delta_max; `error`: LFD accumulated since the last
     computed call. Both are None until the warm-up has ended with a finite LFD.
+
+    Ours: where the LFD's growth says that the error cannot be near the threshold yet, a
+    call needs no trial (`needs_trial`, `skip_trial`). The next LFD settles what those
+    calls added, as if it had grown evenly.
     """
 
-    def __init__(self, alpha, warmup):
+    def __init__(self, alpha, warmup, is_every_call_tried=False):
         self.alpha = alpha
         self.warmup = warmup
+        self.is_every_call_tried = is_every_call_tried
         self.calls = 0
-        self.error = 0.0
         self.delta_max = None
+        self._restart()
+
+    def _restart(self):
+        """A call was computed: errors and distances count from it."""
+        self.error = 0.0
+        self.distance = 0  # calls since the computed one
+        self.tried = 0  # distance of the last trial,
+        self.lfd = 0.0  # its LFD,
+        self.growth = 0.0  # and how much that had grown per call since the trial before
 
     @property
     def is_warmup(self):
@@ -33,14 +51,32 @@ class LFCacheController:
 
         A missing or non-finite LFD computes.
         """
+        self.distance += 1
         is_known = lfd is not None and math.isfinite(lfd)
         threshold = self.threshold
         if self.is_warmup and is_known:
             self.delta_max = max(lfd, self.delta_max or 0.0)
         self.calls += 1
         if threshold is not None and is_known:
-            self.error += lfd
+            untried = self.distance - self.tried - 1
+            self.error += untried * (self.lfd + lfd) / 2 + lfd
             if self.error < threshold:
+                self.growth = max(0.0, lfd - self.lfd) / (untried + 1)
+                self.tried, self.lfd = self.distance, lfd
                 return True
-        self.error = 0.0
+        self._restart()
         return False
+
+    @property
+    def needs_trial(self):
+        """Whether the next call's LFD is needed to decide; if not, it may be reused."""
+        if self.is_every_call_tried or self.threshold is None or self.distance + 1 > FORECAST_REACH * self.tried:
+            return True
+        untried = self.distance + 1 - self.tried
+        forecast = self.error + untried * self.lfd + self.growth * untried * (untried + 1) / 2
+        return not forecast < FORECAST_SHARE * self.threshold
+
+    def skip_trial(self):
+        """The next call is reused without a trial."""
+        self.calls += 1
+        self.distance += 1

@@ -52,7 +52,7 @@ class LFCacheRun:
 
     def _begin(self, x):
         """Start from a blank state, for the first call or after a change of shape."""
-        self.controller = LFCacheController(self.config.alpha, self.config.warmup)
+        self.controller = LFCacheController(self.config.alpha, self.config.warmup, self.config.is_every_call_tried)
         self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
         self._reference = None
         self._previous = None  # last computed prediction where the cache holds something else
@@ -96,7 +96,7 @@ class LFCacheRun:
         model(): computes the full call and returns denoised, in x's shape.
         trial_model(x_small, sigma_small): the same guided model on a small latent; returns
             its denoised latent, or None if no trial could be made.
-        One device read-back per call with a trial, and one more where the window is not
+        One device read-back per call, and one more where the window is not
         the whole schedule.
         """
         with self.stopwatch.span("call"):
@@ -114,15 +114,18 @@ class LFCacheRun:
             if not self.sigma_low <= level <= self.sigma_high:
                 return self._record(level, None, self._compute(model))
 
+        if not self.controller.needs_trial and self.cache.matches(x):
+            level = sigma.item()
+            if level > 0:
+                self.controller.skip_trial()
+                return self._reuse(x, sigma, level, None)
         trial_prediction = self._trial(x, sigma, trial_model)
         if self.is_standing_aside:
             return self._record(sigma, None, self._compute(model))
         level, lfd = self._measure(sigma, trial_prediction)
-        is_reused = self.controller.decide(lfd) and self.cache.matches(x)
+        if self.controller.decide(lfd) and self.cache.matches(x):
+            return self._reuse(x, sigma, level, lfd)
         a, b = self.affine(sigma)
-        if is_reused:
-            return self._record(level, lfd, a * x + b * self.cache.predict(x, level), "R")
-
         denoised = self._compute(model)
         if level > 0 and denoised.shape == x.shape:
             prediction = ((denoised - a * x) / b).to(x.dtype)
@@ -133,6 +136,10 @@ class LFCacheRun:
         if lfd is not None and not math.isfinite(lfd):
             self.warn("a low-frequency difference was not finite: that call was computed")
         return self._record(level, lfd, denoised)
+
+    def _reuse(self, x, sigma, level, lfd):
+        a, b = self.affine(sigma)
+        return self._record(level, lfd, a * x + b * self.cache.predict(x, level), "R")
 
     def _compute(self, model):
         with self.stopwatch.span("compute"):

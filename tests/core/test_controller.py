@@ -74,3 +74,70 @@ def test_a_warm_up_without_any_lfd_never_reuses(unknown):
     controller = LFCacheController(alpha=10.0, warmup=3)
     assert not any(controller.decide(lfd) for lfd in (None, unknown, unknown, 0.0, 0.1, 0.0))
     assert controller.delta_max is None and controller.threshold is None
+
+
+def lfds(controller, function, calls):
+    """Give the controller LFD as a function of distance; returns decisions and which calls were tried."""
+    decisions, tried = "", ""
+    for _ in range(calls):
+        if controller.needs_trial:
+            reused = controller.decide(function(controller.distance + 1))
+            decisions, tried = decisions + "CR"[reused], tried + "T"
+        else:
+            controller.skip_trial()
+            decisions, tried = decisions + "R", tried + "-"
+    return decisions, tried
+
+
+def test_the_next_lfd_settles_what_untried_calls_added():
+    controller = warmed_up(alpha=10.0)  # threshold 100
+    assert not controller.decide(200.0)
+    for distance in (1, 2, 3):
+        assert controller.needs_trial is (distance in (1, 3))
+        assert controller.decide(4.0 * distance) if controller.needs_trial else controller.skip_trial() is None
+    assert controller.error == pytest.approx(4 + 8 + 12)
+
+
+def test_trials_get_rarer_the_farther_the_threshold_is():
+    controller = warmed_up(alpha=1e6)
+    controller.decide(None)
+    decisions, tried = lfds(controller, lambda distance: float(distance), 20)
+    # at 1, then at most at twice the distance of the last: 3, 7, 15
+    assert (decisions, tried) == ("R" * 20, "T-T---T-------T-----")
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0, 10.0, 40.0])
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.5])
+def test_trials_that_are_left_out_would_not_have_changed_a_decision(alpha, power):
+    def growing(distance):
+        return distance**power
+
+    every, fewer = (LFCacheController(alpha, 3, is_every_call_tried=e) for e in (True, False))
+    for controller in (every, fewer):
+        for lfd in (None, 10.0, 5.0):
+            controller.decide(lfd)
+    decisions, tried = lfds(every, growing, 60)
+    assert tried == "T" * 60
+    found, tried = lfds(fewer, growing, 60)
+    if power == 1.0:
+        assert found == decisions  # even growth is settled exactly
+    # otherwise an interval may shift by a call, never by more than a tenth of its length
+    assert abs(found.count("C") - decisions.count("C")) <= max(1, decisions.count("C") // 10)
+    assert tried.count("T") < 60 or alpha < 3
+
+
+def test_a_sudden_change_is_seen_at_twice_the_distance_at_the_latest():
+    controller = warmed_up(alpha=100.0)  # threshold 1000
+    controller.decide(None)
+    decisions, _ = lfds(controller, lambda distance: 0.1 if distance < 10 else 5000.0, 20)
+    assert "C" in decisions[:16]
+
+
+def test_an_untried_call_is_never_in_the_warm_up_nor_right_after_a_computed_call():
+    controller = LFCacheController(alpha=1e6, warmup=3)
+    for lfd in (None, 10.0, 5.0):
+        assert controller.needs_trial
+        controller.decide(lfd)
+    assert controller.needs_trial
+    assert controller.decide(1.0) and not controller.needs_trial
+    assert not controller.decide(math.nan) and controller.needs_trial

@@ -124,7 +124,7 @@ def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first
 @pytest.mark.parametrize("trial", ["plain", "snr_matched"])
 def test_the_trial_asks_for_the_noise_level_of_its_kind(trial):
     toy, sigmas = Toy(linear), flow_sigmas(10)
-    sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial))
+    sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial, is_every_call_tried=True))
     asked = [sigma for shape, sigma in toy.calls if shape == SMALL]
     expected = sigmas[:-1] if trial == "plain" else match_snr(FLOW, sigmas[:-1], 32)[1]
     assert asked == pytest.approx(expected.tolist(), rel=1e-6)
@@ -139,6 +139,20 @@ def test_alpha_zero_equals_no_cache():
     cached, run = sample_flow(Toy(linear), start, flow_sigmas(12), LFCacheConfig(alpha=0))
     assert torch.equal(bare, cached)
     assert run["decisions"] == "C" * 12 and run["trials"] == 12
+
+
+def test_fewer_trials_decide_the_same():
+    start, sigmas = noise(), flow_sigmas(40)
+    every, run = sample_flow(Toy(linear), start, sigmas, LFCacheConfig(alpha=2.0, is_every_call_tried=True))
+    toy = Toy(linear)
+    fewer, sparse = sample_flow(toy, start, sigmas, LFCacheConfig(alpha=2.0))
+    assert sparse["decisions"] == run["decisions"] and 5 < sparse["reused"] < 35
+    assert torch.equal(every, fewer)
+    assert run["trials"] == 40 and sparse["trials"] < 30
+    # no LFD in the report where there was no trial, and a trial of every computed call
+    is_tried = [lfd is not None for lfd in sparse["lfd"]]
+    assert sum(is_tried[1:]) + 1 == sparse["trials"] == toy.sizes.count("S")
+    assert all(tried for tried, d in list(zip(is_tried, sparse["decisions"]))[1:] if d == "C")
 
 
 @pytest.mark.parametrize("trial", ["snr_matched", "plain"])
@@ -277,7 +291,7 @@ def test_an_image_latent_is_cached_too():
 
 @pytest.mark.parametrize("answer", [lambda x: None, lambda x: x[..., :1]], ids=["none", "another shape"])
 def test_a_failed_trial_ends_caching_for_the_run(answer):
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER, is_every_call_tried=True), flow_affine, FLOW)
     toy, x = Toy(linear), noise()
     for call, sigma in enumerate(flow_sigmas(10)[:-1]):
         denoised = run.denoised(x, sigma, lambda: toy(x, sigma),
@@ -321,7 +335,7 @@ def test_a_call_without_noise_is_computed_and_leaves_the_cache_alone():
 ])
 def test_outside_the_window_every_call_is_computed_without_a_trial(start, end, sizes, decisions):
     toy = Toy(linear)
-    config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end)
+    config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end, is_every_call_tried=True)
     _, run = sample_flow(toy, noise(), flow_sigmas(11), config)
     assert (toy.sizes, run["decisions"]) == (sizes, decisions)
     assert run["trials"] == sizes.count("S")

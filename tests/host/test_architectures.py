@@ -77,7 +77,7 @@ def test_trials_hold_whole_patches(bench, name):
     out = sample(model, name, steps=16, shape=shape)
     run = bench.report(model)
     assert torch.isfinite(out).all() and run["warnings"] == []
-    assert run["reused"] > 0 and run["trials"] == run["calls"]
+    assert run["reused"] > 0 and run["trials"] > run["computed"]
 
 
 def test_an_error_in_a_swapped_block_puts_every_forward_back(bench):

@@ -159,9 +159,9 @@ def test_the_smallest_blocks_are_skipped():
 def test_the_trials_share_is_the_trials_flops(study, full):
     config = study.bench.config(alpha=0.7, factor_t=2, factor_hw=4)
     record = downsample_factors.outcome(study, 0, config, *full)
-    assert "R" in record["decisions"] and record["trials"] == 10
+    assert "R" in record["decisions"] and 4 < record["trials"] <= 10
     meter = Meter()
-    study.bench.sample(meter.attach(study.base), noise=study.bench.noise((1, 16, 1, 2, 2)), steps=10)
+    study.bench.sample(meter.attach(study.base), noise=study.bench.noise((1, 16, 1, 2, 2)), steps=record["trials"])
     assert record["trial_cost"] * full[1].flops == pytest.approx(meter.flops)
     assert record["cost"] == pytest.approx(record["trial_cost"] + record["computed"] / record["calls"])
     assert record["latent_error"] > 0 and record["video_error"] > 0 and 20 < record["psnr"] < 100
