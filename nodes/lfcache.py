@@ -17,7 +17,7 @@ class PreciseCacheLFCache(io.ComfyNode):
             display_name="PreciseCache LFCache",
             category="PreciseCache",
             description=(
-                "Makes sampling faster: before each step a tiny trial tells how much the model's "
+                "Makes sampling faster: before a step a tiny trial tells how much the model's "
                 "answer will change, and steps that change little reuse the last answers. Works "
                 "with any model, sampler and guidance; no calibration."
             ),

@@ -61,7 +61,8 @@ def _draw(panel, run):
         panel.bar(calls[is_shown], np.full(is_shown.sum(), 0.06), width=0.8, color=color, label=label,
                   transform=panel.get_xaxis_transform())
     if np.isfinite(lfd).any():
-        panel.plot(calls, lfd, color="black", marker="o", markersize=3, linewidth=1, label="LFD")
+        tried = np.isfinite(lfd)
+        panel.plot(calls[tried], lfd[tried], color="black", marker="o", markersize=3, linewidth=1, label="LFD")
         panel.set_ylim(bottom=-0.1 * np.nanmax(lfd))
     if run["threshold"] is not None:
         panel.axhline(run["threshold"], color="#D55E00", linestyle="--", label="threshold")
@@ -71,9 +72,31 @@ def _draw(panel, run):
 
 
 def accumulated(lfd, decisions):
-    """LFD accumulated since the last computed call, as it stood after each call."""
+    """LFD accumulated since the last computed call, as it stood after each call.
+
+    A call without a trial counts as if the LFD had grown evenly between the trials around it.
+    """
     total, out = 0.0, []
-    for value, decision in zip(lfd, decisions):
-        total = total + (value or 0.0) if decision == "R" else 0.0
+    for value, decision in zip(between_trials(lfd, decisions), decisions):
+        total = total + value if decision == "R" else 0.0
         out.append(total)
     return np.array(out)
+
+
+def between_trials(lfd, decisions):
+    """The LFDs, with the missing ones of reused calls put evenly between their neighbours.
+
+    A computed call is where the next LFD is measured from: 0 to the calls after it.
+    """
+    filled, last, missing = [], 0.0, 0
+    for value, decision in zip(lfd, decisions):
+        if value is None and decision == "R":
+            missing += 1
+            filled.append(last)
+            continue
+        value = value or 0.0
+        for j in range(missing):
+            filled[j - missing] += (value - last) * (j + 1) / (missing + 1)
+        filled.append(value)
+        last, missing = value if decision == "R" else 0.0, 0
+    return filled
