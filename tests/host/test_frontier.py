@@ -89,3 +89,13 @@ def test_families_are_compared_on_the_same_clips_only():
 def test_own_rows_hold_the_presets():
     settings = {row.name: row for row in own_rows()}
     assert {"lfcache fitted 0.5", "lfcache fitted 0.7", "paper 0.5"} <= settings.keys()
+
+
+def test_times_are_of_interleaved_runs(bench):
+    from benchmarks import wall_clock
+
+    times = wall_clock.rounds(bench, SCHEDULE, rows("uniform fitted 0.20"), 2)
+    assert list(times) == ["uncached", "uniform fitted 0.20"] and all(len(t) == 2 for t in times.values())
+    assert all(fast < slow for fast, slow in zip(times["uniform fitted 0.20"], times["uncached"]))
+    lines = wall_clock.table({"uncached": [2.0, 4.0, 3.0], "row": [1.0, 1.0, 1.5]})
+    assert lines[2].split()[1:] == ["1.00", "50.0%", "25.0%", "to", "50.0%"]
