@@ -20,8 +20,9 @@ from benchmarks.baselines.teacache import attach_teacache
 from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
 from benchmarks.tiny_host import pack_module
 
-ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
+LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "is_every_call_tried": True}
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
 # most of the schedule for methods whose authors hand-picked the part; in the model's timesteps
@@ -105,9 +106,9 @@ def _lfcache(**settings):
     return lambda bench, base, schedule: bench.lfcache(base, **settings)
 
 
-def _flash(alpha, blocks):
+def _flash(alpha, blocks, **settings):
     def attach(bench, base, schedule):
-        model = base if alpha is None else bench.lfcache(base, alpha=alpha)
+        model = base if alpha is None else bench.lfcache(base, alpha=alpha, **settings)
         return bench.blockcache(model, **blocks)
     return attach
 
@@ -134,16 +135,20 @@ def own_rows():
     """LFCache with alpha swept (base is 0.5, turbo 0.7), the paper's LFCache, and uniform skipping."""
     rows = [Row("lfcache fitted", f"{a:g}", _lfcache(alpha=a), True, True) for a in ALPHAS]
     rows += [Row("uniform fitted", f"{s:.2f}", _uniform(s, "fitted"), True) for s in SHARES]
-    literal = {"trial": "plain", "reference": "cached", "reuse": "prediction"}
-    rows += [Row("paper", f"{a:g}", _lfcache(alpha=a, **literal), True, True) for a in PAPER_ALPHAS]
+    rows += [Row("paper", f"{a:g}", _lfcache(alpha=a, **LITERAL), True, True) for a in PAPER_ALPHAS]
     for reuse in ("taylor", "prediction", "residual"):
         rows += [Row(f"uniform {reuse}", f"{s:.2f}", _uniform(s, reuse), True) for s in OTHER_SHARES]
     return rows
 
 
 def block_rows():
-    """BlockCache in the paper's and in other settings, with LFCache (flash) and alone."""
-    rows = [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, running=_always(using, variant))
+    """BlockCache in the paper's and in other settings, with LFCache (flash) and alone.
+
+    literal flash: the paper's own flash, literal LFCache and a residual for each block.
+    """
+    rows = [Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
+            for a in PAPER_ALPHAS[1:]]
+    rows += [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, running=_always(using, variant))
             for name, blocks, variant in BLOCK_SETTINGS for a in BLOCK_ALPHAS]
     return rows + [Row("blockcache", name, _flash(None, blocks), reports=True, running=_always(using, variant))
                    for name, blocks, variant in BLOCK_SETTINGS[:3]]
