@@ -36,7 +36,7 @@ class LFCacheConfig:
     cutoff: radius of the low band over min(H, W) (paper: 1/5).
     cache_device: where predictions are kept: the `model`'s device, or `cpu`.
     is_every_call_tried: make a trial even where the LFD's growth says that the call will
-        be reused (paper; about twice as many trials for the same decisions).
+        be reused (paper; more trials for nearly the same decisions).
     Raises ValueError naming setting, bound, value and remedy.
     """
 

@@ -21,7 +21,13 @@ def forget():
 
 
 @pytest.fixture(autouse=True)
-def fresh_dynamo():
+def fresh_dynamo(monkeypatch):
+    # the host's CPU attention reads the free memory, and what it reads becomes part of its graph
+    import comfy.model_management
+
+    free = 8 << 30
+    monkeypatch.setattr(comfy.model_management, "get_free_memory",
+                        lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free)
     forget()
     yield
     forget()
