@@ -22,12 +22,13 @@ def forget():
 
 @pytest.fixture(autouse=True)
 def fresh_dynamo(monkeypatch):
-    # the host's CPU attention reads the free memory, and what it reads becomes part of its graph
+    # the host's CPU attention reads the free memory outside the graph, and compiles again when it changed
     import comfy.model_management
 
     free = 8 << 30
-    monkeypatch.setattr(comfy.model_management, "get_free_memory",
-                        lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free)
+    monkeypatch.setattr(
+        comfy.model_management, "get_free_memory",
+        torch.compiler.disable(lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free))
     forget()
     yield
     forget()
