@@ -190,8 +190,13 @@ def candidate_rows():
             for name, running, settings in tried for a in CANDIDATE_ALPHAS]
     rows += [Row("candidate not accumulated", f"{a:g}", _lfcache(alpha=a), True, True,
                  _always(candidates.deciding, candidates.not_accumulated)) for a in (0.3, 0.6)]
+    rows += [Row("candidate reused guidance", f"{a:g}", _reused_guidance(a), True, True) for a in CANDIDATE_ALPHAS]
     return rows + [Row(f"candidate power {p:g}", f"{s:g}", _lfcache(alpha=0.5), True, True, _by_power(s, p))
                    for p in (1.5, 2.0, 2.5) for s in (0.2, 0.3)]
+
+
+def _reused_guidance(alpha):
+    return lambda bench, base, schedule: candidates.attach_reused_guidance(bench.lfcache(base, alpha=alpha))
 
 
 def _by_power(share, exponent):

@@ -10,6 +10,7 @@ import torch
 from demo.locate import find_comfyui
 
 ROOT = Path(__file__).resolve().parents[1]
+OLDEST = (0, 33)  # ComfyUI; older ones lack models that benchmarks count and what they tell of each block
 
 
 def find_host():

@@ -1,12 +1,23 @@
 """The tiny model in a real ComfyUI in this process."""
 
+import re
+
 import pytest
 import torch
 
-from benchmarks.tiny_host import TinyHost
+from benchmarks.tiny_host import OLDEST, TinyHost, find_host
+from demo.locate import comfyui_version
 
 
 @pytest.fixture(scope="session")
 def bench():
     torch.set_grad_enabled(False)
     return TinyHost()
+
+
+@pytest.fixture(scope="session")
+def host_of_benchmarks():
+    """Skips where the host is older than what the benchmarks are written for."""
+    version = comfyui_version(find_host())
+    if tuple(map(int, re.findall(r"\d+", version))) < OLDEST:
+        pytest.skip(f"benchmarks are written for ComfyUI {'.'.join(map(str, OLDEST))} and newer, this is {version}")

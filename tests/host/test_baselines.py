@@ -16,6 +16,7 @@ from benchmarks.baselines.taylorseer import Feature, TaylorSeer, attach_taylorse
 from benchmarks.baselines.teacache import TeaCacheRule, attach_teacache, fit_coefficients, signal_of
 from benchmarks.meter import Meter
 
+pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
 STEPS = 12
 LAST = 15  # block
 FOREVER = float("inf")

@@ -11,6 +11,8 @@ from benchmarks import cost
 from benchmarks.schedules import spread
 from benchmarks.tiny_host import pack_module
 
+pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
+
 
 def tiny(model="wan14b"):
     return replace(cost.case_of(model, device="cpu", layers=6), latent=(16, 4, 8, 8), text=4)

@@ -23,6 +23,7 @@ def test_every_row_has_a_name_of_its_own():
     assert {*frontier.PRESETS.values(), frontier.EASYCACHE_DEFAULT} <= set(names)
 
 
+@pytest.mark.usefixtures("host_of_benchmarks")
 def test_a_record_tells_cost_and_quality(bench):
     records = {r["name"]: r for r in frontier.measure(
         bench, SCHEDULE, 0, rows("lfcache fitted 0.7", "uniform fitted 0.50", "fora N2"))}
@@ -46,6 +47,8 @@ def test_candidates_change_the_run_and_leave_nothing_behind(bench):
             assert 10 < record["psnr"] <= 100 and len(record["decisions"]) == SCHEDULE.steps
     cond = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate cond trial 0.35")))
     assert cond["trial_cost"] == pytest.approx(before["trial_cost"] / 2)
+    guidance = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate reused guidance 0.35")))
+    assert guidance["computed"] == guidance["decisions"].count("C") - 0.5  # one more after the warm-up, without uncond
     power = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate power 2 0.3")))
     assert power["computed"] == 3
     assert next(frontier.measure(bench, SCHEDULE, 1, own)) == before

@@ -16,6 +16,8 @@ from benchmarks.macs import (
 from benchmarks.schedules import PUBLISHED, STEPS, forced, spread, tally
 from precisecache_core.blocks.config import BlockCacheConfig
 
+pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
+
 SMALL = {
     "wan14b": dict(dim=256, ffn_dim=512, num_heads=2, num_layers=2),
     "hunyuan": dict(hidden_size=256, num_heads=2, depth=1, depth_single_blocks=2),
