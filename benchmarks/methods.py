@@ -181,10 +181,12 @@ def candidate_rows():
     tried += [("cond trial", _always(candidates.conditional_trial), {}),
               ("weigh early", _always(candidates.weighing, 0.5), {}),
               ("weigh late", _always(candidates.weighing, -0.5), {}),
-              ("forecast trial", _always(candidates.against_forecast), {})]
+              ("forecast trial", _always(candidates.against_forecast), {}),
+              ("calibrated", _always(candidates.calibrated, False), {}),
+              ("calibrated and extrapolated", _always(candidates.calibrated, True), {})]
     tried += [(name, nullcontext, settings) for name, settings in (
         ("factors 4,4,4", {"factor_t": 4}), ("factors 1,8,8", {"factor_t": 1, "factor_hw": 8}),
-        ("every call tried", {"is_every_call_tried": True}),
+        ("no trials", {"factor_t": 1, "factor_hw": 1}), ("every call tried", {"is_every_call_tried": True}),
         ("cutoff 0.5", {"cutoff": 0.5}), ("warmup 2", {"warmup": 2}), ("warmup 4", {"warmup": 4}))]
     rows = [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True, running)
             for name, running, settings in tried for a in CANDIDATE_ALPHAS]

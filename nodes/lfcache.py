@@ -70,7 +70,7 @@ class PreciseCacheLFCache(io.ComfyNode):
                 advanced(
                     io.Int.Input, "factor_hw", default=4, min=1, max=16, step=1,
                     tooltip="How many times smaller the trial is in height and in width. Smaller factors make a "
-                            "better and dearer trial.",
+                            "better and dearer trial; with both factors 1 no trials are made.",
                 ),
                 advanced(
                     io.Float.Input, "cutoff", default=0.2, min=0.01, max=0.5, step=0.01,

@@ -36,6 +36,12 @@ class LFCacheController:
         self.lfd = 0.0  # its LFD,
         self.growth = 0.0  # and how much that had grown per call since the trial before
 
+    def rescale(self, delta_max):
+        """The LFDs to come are of another size, in which the warm-up's largest is `delta_max` or not known."""
+        if delta_max and self.delta_max:
+            self.error *= delta_max / self.delta_max
+        self.delta_max = delta_max
+
     @property
     def is_warmup(self):
         return self.calls < self.warmup

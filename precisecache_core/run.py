@@ -7,12 +7,16 @@ import torch
 
 from .config import LFCacheConfig
 from .controller import LFCacheController
+from .extrapolation import LFDExtrapolation
 from .frequency import low_band_weights, low_frequency_difference
 from .rank import rank_correlation
 from .reuse import PredictionCache
 from .shrink import fit_factors, shrink_latent
 from .stopwatch import Stopwatch
 from .trial import make_trial
+
+# after so many trials in a row without a finite LFD no more are made
+FAULTS = 3
 
 logger = logging.getLogger("precisecache")
 
@@ -28,16 +32,20 @@ class LFCacheRun:
     space, sigma_min: how noise enters x (see `trial`), and the model's smallest sigma.
     sigma_window: (high, low), the noise levels between which reuse is allowed.
     patch: the model's patch over (T, H, W), below which no trial latent may shrink.
+    boundaries: noise levels at which the conditioning changes, which without trials nobody sees coming.
+
+    Where no trial can be made, LFDs are extrapolated from the computed calls (`do_without_trials`).
     """
 
     def __init__(self, config, affine, space, sigma_min=0.0, sigma_window=(math.inf, 0.0),
-                 patch=(1, 2, 2), device="cpu"):
+                 patch=(1, 2, 2), boundaries=(), device="cpu"):
         self.config = config or LFCacheConfig(alpha=0.0)
         self.affine = affine
         self.space = space
         self.sigma_min = sigma_min
         self.sigma_high, self.sigma_low = sigma_window
         self.patch = patch
+        self.boundaries = boundaries
         self.stopwatch = Stopwatch(device)
         self.warnings = []
         self.decisions = []
@@ -45,6 +53,7 @@ class LFCacheRun:
         self.lfds = []
         self.trials = 0
         self.is_standing_aside = False
+        self.is_extrapolating = False
         self._peak_bytes = 0
         self._begin(None)
         if config is None:
@@ -56,20 +65,22 @@ class LFCacheRun:
         self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
         self._reference = None
         self._previous = None  # last computed prediction where the cache holds something else
-        self._agreement = []  # (trial LFD, true LFD on the device), one pair per computed call
+        self._agreement = []  # (LFD foretold, true LFD on the device), one pair per computed call
+        self._extrapolation = LFDExtrapolation(self.boundaries)
+        self._faults = 0
         self._weights = {}
         self._signature = None if x is None else (x.shape, x.dtype, x.device)
         self.factors = None
         if x is None:
             return
         if x.ndim not in (4, 5):
-            self.stand_aside(f"the latent has {x.ndim} dimensions, LFCache knows 4 and 5")
+            self.do_without_trials(f"a latent of {x.ndim} dimensions cannot be shrunk")
             return
         self.factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, self.patch)
         if self.config.factor_t == self.config.factor_hw == 1:
-            self.stand_aside("factors of 1 leave the trial as large as the call")
+            self.do_without_trials("factor_t and factor_hw are 1")
         elif self.factors == (1, 1, 1):
-            self.stand_aside(f"a latent of {tuple(x.shape)} is too small to shrink for a trial")
+            self.do_without_trials(f"a latent of {tuple(x.shape)} is too small to shrink")
 
     def warn(self, text):
         """Say something once: into the log and into the report."""
@@ -82,6 +93,16 @@ class LFCacheRun:
         self.is_standing_aside = True
         self.release()
         self.warn(f"{reason}: computing every call")
+
+    def do_without_trials(self, reason):
+        """Decide from now on by LFDs extrapolated from the computed calls, and say why."""
+        if self.is_extrapolating:
+            return
+        self.is_extrapolating = True
+        self._reference = None
+        # trials and calls differ in size, and so in their LFDs
+        self.controller.rescale(self._extrapolation.largest(self.config.warmup - 1))
+        self.warn(f"{reason}: reuse is decided without trials")
 
     def release(self):
         """Let go of every prediction, however long somebody (a traceback) holds this object."""
@@ -96,8 +117,8 @@ class LFCacheRun:
         model(): computes the full call and returns denoised, in x's shape.
         trial_model(x_small, sigma_small): the same guided model on a small latent; returns
             its denoised latent, or None if no trial could be made.
-        One device read-back per call, and one more where the window is not
-        the whole schedule.
+        One device read-back per call, and one more where the window is not the whole
+        schedule, or without trials after a computed call.
         """
         with self.stopwatch.span("call"):
             return self._denoised(x, sigma.reshape(-1)[0], model, trial_model)
@@ -114,28 +135,38 @@ class LFCacheRun:
             if not self.sigma_low <= level <= self.sigma_high:
                 return self._record(level, None, self._compute(model))
 
-        if not self.controller.needs_trial and self.cache.matches(x):
+        if not self.is_extrapolating and not self.controller.needs_trial and self.cache.matches(x):
             level = sigma.item()
             if level > 0:
                 self.controller.skip_trial()
                 return self._reuse(x, sigma, level, None)
-        trial_prediction = self._trial(x, sigma, trial_model)
-        if self.is_standing_aside:
-            return self._record(sigma, None, self._compute(model))
-        level, lfd = self._measure(sigma, trial_prediction)
+        trial_prediction = None if self.is_extrapolating else self._trial(x, sigma, trial_model)
+        if self.is_extrapolating:
+            level, lfd = self._extrapolate(sigma)
+        else:
+            level, lfd = self._measure(sigma, trial_prediction)
         if self.controller.decide(lfd) and self.cache.matches(x):
             return self._reuse(x, sigma, level, lfd)
         a, b = self.affine(sigma)
         denoised = self._compute(model)
         if level > 0 and denoised.shape == x.shape:
             prediction = ((denoised - a * x) / b).to(x.dtype)
-            self._compare(lfd, prediction)
+            self._compare(level, lfd, prediction)
             self.cache.store(x, level, prediction)
             self._reference = self._new_reference(trial_prediction, prediction)
             self._peak_bytes = max(self._peak_bytes, self.cache_bytes)
-        if lfd is not None and not math.isfinite(lfd):
-            self.warn("a low-frequency difference was not finite: that call was computed")
+        self._judge(lfd)
         return self._record(level, lfd, denoised)
+
+    def _judge(self, lfd):
+        """Say that an LFD was not finite; give up trials where none is."""
+        if lfd is None or math.isfinite(lfd):
+            self._faults = 0
+            return
+        self.warn("a low-frequency difference was not finite: that call was computed")
+        self._faults += 1
+        if self._faults == FAULTS:
+            self.do_without_trials(f"{FAULTS} trials in a row gave nothing finite")
 
     def _reuse(self, x, sigma, level, lfd):
         a, b = self.affine(sigma)
@@ -146,13 +177,13 @@ class LFCacheRun:
             return model()
 
     def _trial(self, x, sigma, trial_model):
-        """The trial's prediction at the full sigma, or None after standing aside."""
+        """The trial's prediction at the full sigma, or None where none can be made."""
         trial = make_trial(x, sigma, self.factors, self.space, self.sigma_min,
                            self.config.trial == "snr_matched", self.patch)
         with self.stopwatch.span("trial"):
             small = trial_model(trial.x, trial.sigma)
         if small is None or small.shape != trial.x.shape:
-            self.stand_aside("the model cannot be tried on a small latent")
+            self.do_without_trials("the model cannot be tried on a small latent")
             return None
         self.trials += 1
         return trial.prediction(small, self.affine(sigma))
@@ -165,6 +196,8 @@ class LFCacheRun:
         return self._weights[key]
 
     def _difference(self, current, reference):
+        if current.ndim not in (4, 5):  # packed latents have no height and width
+            return torch.linalg.vector_norm(current.float() - reference.float())
         return low_frequency_difference(current, reference, self.config.cutoff, self._band(current))
 
     def _measure(self, sigma, trial_prediction):
@@ -174,16 +207,29 @@ class LFCacheRun:
         lfd = self._difference(trial_prediction, self._reference)
         return tuple(torch.stack((sigma.to(lfd.device, torch.float32), lfd)).tolist())
 
+    def _extrapolate(self, sigma):
+        """(sigma, LFD) as floats; LFD None where it cannot be told."""
+        level = sigma.item()
+        if self.controller.is_warmup:
+            return level, None
+        if self.controller.delta_max is None:
+            self.controller.delta_max = self._extrapolation.largest(self.config.warmup - 1)
+        return level, self._extrapolation.at(level)
+
     def _new_reference(self, trial_prediction, prediction):
+        if trial_prediction is None:
+            return None
         if self.config.reference == "trial":
             return trial_prediction
         return shrink_latent(prediction, self.factors, self.patch)
 
-    def _compare(self, lfd, prediction):
-        """Keep the pair (trial LFD, true LFD) against the previous computed call."""
+    def _compare(self, sigma, lfd, prediction):
+        """Keep the true LFD against the previous computed call, and the one foretold beside it."""
         previous = self._previous if self.config.reuse == "residual" else self.cache.current
-        if previous is not None and lfd is not None:
-            self._agreement.append((lfd, self._difference(prediction, previous.to(prediction.device))))
+        true = None if previous is None else self._difference(prediction, previous.to(prediction.device))
+        self._extrapolation.store(sigma, true)
+        if true is not None and lfd is not None:
+            self._agreement.append((lfd, true))
         if self.config.reuse == "residual":
             self._previous = prediction
 
@@ -201,7 +247,7 @@ class LFCacheRun:
 
     @property
     def trial_agreement(self):
-        """Spearman correlation of the trial's LFD with the true LFD; None under four pairs."""
+        """Spearman correlation of the LFDs foretold with the true ones; None under four pairs."""
         true = torch.stack([t for _, t in self._agreement]).tolist() if self._agreement else []
         return rank_correlation([lfd for lfd, _ in self._agreement], true)
 

@@ -185,6 +185,37 @@ def against_forecast():
 
 
 @contextmanager
+def calibrated(is_extrapolated):
+    """The trial's LFD times what the true one was over the trial's at the last computed call.
+
+    is_extrapolated: take the geometric mean of that and of the LFD extrapolated from computed calls.
+    """
+    run = pack_module("precisecache_core.run").LFCacheRun
+    measure, begin, compare = run._measure, run._begin, run._compare
+
+    def _begin(self, x):
+        begin(self, x)
+        self.told = self.ratio = None
+
+    def _compare(self, sigma, lfd, prediction):
+        compare(self, sigma, lfd, prediction)
+        if self.told and self._extrapolation._lfds:
+            self.ratio = float(self._extrapolation._lfds[-1]) / self.told
+
+    def _measure(self, sigma, trial_prediction):
+        level, lfd = measure(self, sigma, trial_prediction)
+        self.told = lfd
+        if lfd is None or self.ratio is None or self.controller.is_warmup:
+            return level, lfd
+        self.controller.delta_max = self._extrapolation.largest(self.config.warmup - 1)
+        true = lfd * self.ratio
+        return level, math.sqrt(true * self._extrapolation.at(level)) if is_extrapolated else true
+
+    with mock.patch.multiple(run, _begin=_begin, _compare=_compare, _measure=_measure):
+        yield
+
+
+@contextmanager
 def deciding(is_reused):
     """After the warm-up `is_reused(controller, lfd)` decides, in place of the accumulated error."""
     controller = pack_module("precisecache_core.controller").LFCacheController

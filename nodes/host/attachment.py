@@ -47,10 +47,10 @@ class Attachment:
         if run is None:
             return executor(x, timestep, model_options, seed)
 
-        def compute():
+        def compute(options):
             if run.blocks is not None:
                 run.blocks.begin_call(timestep)
-            return executor(x, timestep, model_options, seed)
+            return executor(x, timestep, options, seed)
 
         return run.steps.denoised(x, timestep, model_options, seed, compute)
 
@@ -105,7 +105,7 @@ class SamplerRun:
     def close(self, attachment_id, shape):
         """Write the report and let go of every tensor; called however the run ended."""
         try:
-            entry = self.steps.cache.report(self.model_name, shape, self.count)
+            entry = self.steps.report(self.model_name, shape, self.count)
             if self.blocks is not None:
                 self.blocks.cache.add_to(entry)
             reports.record(attachment_id, entry)

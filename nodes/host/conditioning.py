@@ -61,6 +61,20 @@ def has_gates(conds):
     return any("timestep_start" in c or "timestep_end" in c for group in conds.values() for c in group)
 
 
+def boundaries_of(conds_by_name):
+    """Noise levels at which prompts, LoRA keyframes or ControlNets begin or end, ascending."""
+    levels = set()
+    for cond in (c for conds in conds_by_name.values() for group in conds.values() for c in group or ()):
+        levels |= {cond[key] for key in ("timestep_start", "timestep_end") if key in cond}
+        for hook in getattr(cond.get("hooks"), "hooks", ()):
+            levels |= {keyframe.start_t for keyframe in hook.hook_keyframe.keyframes}
+        control = cond.get("control")
+        while control is not None:
+            levels |= set(control.timestep_range or ())
+            control = control.previous_controlnet
+    return sorted(float(level) for level in levels)
+
+
 def shrink_area(area, small_shape, factors):
     """An area (sizes then offsets, over the last axes) in positions of the small latent."""
     count = len(area) // 2

@@ -9,8 +9,9 @@ import torch
 
 from ...precisecache_core.config import MINIMUM_STEPS
 from ...precisecache_core.run import LFCacheRun
-from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
+from .conditioning import UnshrinkableConditioning, boundaries_of, has_gates, open_gates, shrink_conds
 from .parametrization import affine_of, noise_space, sigma_window
+from .unconditional import UnconditionalFeed, functions_of_sampler
 
 # in transformer_options while a trial runs, so that BlockCache and others can tell
 TRIAL_FLAG = "precisecache_trial"
@@ -32,24 +33,30 @@ class GuidedRun:
             sigma_window=sigma_window(sampling, *window),
             patch=patch_of(model), device=guider.model_patcher.load_device)
         self.small_conds = None
-        reason = config and reason_to_stand_aside(guider, model, steps, space, config, args, kwargs)
-        if reason:
+        self.unconditional = None
+        if config is None:
+            return
+        if reason := reason_to_stand_aside(guider, steps):
             self.cache.stand_aside(reason)
+        elif reason := reason_against_trials(model, space, config, args, kwargs):
+            self.cache.do_without_trials(reason)
 
     def denoised(self, x, timestep, model_options, seed, compute):
-        """The denoised latent of one call; `compute()` asks the model."""
-        if self._sampler_reads_uncond(model_options) and not self.cache.is_standing_aside:
-            self.cache.stand_aside("this sampler reads the unconditional prediction of every call")
-
+        """The denoised latent of one call; `compute(model_options)` asks the model."""
         def trial_model(x_small, sigma_small):
             return self._trial(x, x_small, timestep, sigma_small, model_options, seed)
 
-        return self.cache.denoised(x, timestep, compute, trial_model)
-
-    def _sampler_reads_uncond(self, model_options):
-        """The *_cfg_pp samplers add a post-cfg function of their own to the options they pass."""
-        key = "sampler_post_cfg_function"
-        return len(model_options.get(key, ())) > len(self.guider.model_options.get(key, ()))
+        if not self.cache.decisions:
+            self.cache.boundaries = boundaries_of(conds_of(self.guider))
+        functions = functions_of_sampler(model_options, self.guider)
+        if not functions or self.cache.is_standing_aside:
+            return self.cache.denoised(x, timestep, lambda: compute(model_options), trial_model)
+        if self.unconditional is None:
+            self.unconditional = UnconditionalFeed(self.cache.config)
+        watched = self.unconditional.watching(model_options)
+        denoised = self.cache.denoised(x, timestep, lambda: compute(watched), trial_model)
+        self.unconditional.follow(x, timestep, model_options, functions, self.cache, denoised)
+        return denoised
 
     def _trial(self, x, x_small, timestep, sigma_small, model_options, seed):
         """The guider's denoised answer on the small latent, or None if it has none."""
@@ -62,11 +69,11 @@ class GuidedRun:
         except comfy.model_management.InterruptProcessingException:
             raise
         except UnshrinkableConditioning as error:
-            self.cache.warn(f"{error} cannot be shrunk for a trial")
+            self.cache.do_without_trials(f"{error} cannot be shrunk")
         except Exception as error:
-            # the full call still decides whether this run can go on; only the cache gives up
+            # the full call still decides whether this run can go on; only the trials are given up
             logger.debug("PreciseCache: the trial failed", exc_info=True)
-            self.cache.warn(f"the trial failed with {type(error).__name__}: {error}")
+            self.cache.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
         return None
 
     def _trial_conds(self, x, x_small, timestep):
@@ -82,10 +89,17 @@ class GuidedRun:
         return {name: open_gates(group, sigma) if self.gated[name] else self.ungated[name]
                 for name, group in self.small_conds.items()}
 
+    def report(self, *names):
+        """This run's entry of the report."""
+        entry = self.cache.report(*names)
+        if self.unconditional is not None:
+            entry["cache_bytes"]["lfcache"] += self.unconditional.cache.cache_bytes
+        return entry
+
     def release(self):
         """Let go of every tensor."""
         self.cache.release()
-        self.guider = self.small_conds = self.ungated = None
+        self.guider = self.small_conds = self.ungated = self.unconditional = None
 
 
 def conds_of(guider):
@@ -129,17 +143,22 @@ def patch_of(model):
     return (1, 2, 2)
 
 
-def reason_to_stand_aside(guider, model, steps, space, config, args, kwargs):
+def reason_to_stand_aside(guider, steps):
     """Why this run must be computed in full, or None."""
     if steps < MINIMUM_STEPS:
         return f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)"
+    if "easycache" in guider.model_options.get("transformer_options", {}):
+        return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
+    return None
+
+
+def reason_against_trials(model, space, config, args, kwargs):
+    """Why a small latent would tell nothing about this run, or None."""
     shapes = kwargs.get("latent_shapes")
     if shapes is not None and len(shapes) > 1:
         return "packed latents (audio and video) cannot be shrunk"
     if space is None and config.trial == "snr_matched":
         return "this model's input is not noise plus data"
-    if "easycache" in guider.model_options.get("transformer_options", {}):
-        return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
     mask = kwargs.get("denoise_mask", args[0] if args else None)
     keeps_clean = type(model).scale_latent_inpaint is not comfy.model_base.BaseModel.scale_latent_inpaint
     if isinstance(mask, torch.Tensor) and keeps_clean:

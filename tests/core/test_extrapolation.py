@@ -1,0 +1,116 @@
+"""Reuse decided without trials, on toys whose true LFDs are known by hand (see toys)."""
+
+import math
+
+import pytest
+import torch
+from toys import EAGER, SHAPE, Toy, by_sigma, calls_of, linear, noise, plain
+
+from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, flow_sigmas, sample_flow
+from precisecache_core.extrapolation import LFDExtrapolation
+from precisecache_core.sampling import flow_affine
+
+ROOT = math.sqrt(1024)  # of the elements of SHAPE
+UNTRIED = {"factor_t": 1, "factor_hw": 1}
+
+
+def test_growth_is_per_sigma():
+    known = LFDExtrapolation()
+    assert known.at(0.9) is None and known.largest(2) is None
+    known.store(0.9, None)
+    assert known.at(0.8) is None
+    known.store(0.7, torch.tensor(4.0))  # 20 per unit of sigma
+    assert known.at(0.65) == pytest.approx(1.0) and known.at(0.8) == pytest.approx(2.0)
+    known.store(0.7, torch.tensor(9.0))  # the same noise level again says nothing about growth
+    assert known.at(0.65) == pytest.approx(1.0)
+    known.store(0.5, torch.tensor(math.nan))
+    assert math.isnan(known.at(0.4)) and known.largest(2) == 4.0
+
+
+@pytest.mark.parametrize("sigma, is_told", [(0.45, True), (0.4, False), (0.3, False), (0.5, True)])
+def test_nothing_is_foretold_beyond_a_boundary(sigma, is_told):
+    known = LFDExtrapolation(boundaries=(0.4, 0.95))
+    known.store(0.6, None)
+    known.store(0.5, torch.tensor(1.0))
+    assert (known.at(sigma) is not None) == is_told
+
+
+def test_ten_steps_by_hand():
+    # velocity = sigma: the LFD is d per step, and so is its extrapolation. Threshold 2.5 d.
+    d = 0.1 * ROOT
+    toy = Toy(by_sigma(lambda s: s))
+    x, run = sample_flow(toy, torch.zeros(SHAPE), flow_sigmas(10), plain(alpha=2.5, **UNTRIED))
+    assert run["decisions"] == "CCCRCRCRCR" and toy.sizes == "F" * 6
+    assert run["lfd"][:3] == [None] * 3
+    assert run["lfd"][3:] == pytest.approx([d, 2 * d, d, 2 * d, d, 2 * d, d], rel=1e-5)
+    assert (run["delta_max"], run["threshold"]) == pytest.approx((d, 2.5 * d), rel=1e-5)
+    assert run["trials"] == 0 and run["seconds"]["trial"] == 0
+    torch.testing.assert_close(x, torch.full(SHAPE, -0.59), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape, settings, reason", [
+    ((1, 4, 1, 2, 3), {}, "too small"),
+    ((1, 4, 3, 3), {}, "too small"),
+    ((1, 200), {}, "2 dimensions"),
+    ((4, 8, 8), {}, "3 dimensions"),
+    (SHAPE, UNTRIED, "factor_t and factor_hw are 1"),
+])
+def test_what_cannot_be_shrunk_is_cached_without_trials(shape, settings, reason, caplog):
+    toy = Toy(linear)
+    x, run = sample_flow(toy, noise(shape), flow_sigmas(10), LFCacheConfig(alpha=EAGER, **settings))
+    assert run["decisions"] == "CCCRRRRRRR" and len(toy.calls) == 3
+    assert torch.isfinite(x).all() and x.shape == shape
+    assert len(run["warnings"]) == len(caplog.records) == 1
+    assert reason in run["warnings"][0] and "without trials" in run["warnings"][0]
+
+
+def test_alpha_zero_equals_no_cache():
+    start = noise()
+    cached, run = sample_flow(Toy(linear), start, flow_sigmas(12), LFCacheConfig(alpha=0, **UNTRIED))
+    assert torch.equal(cached, sample_flow(Toy(linear), start, flow_sigmas(12))[0])
+    assert run["decisions"] == "C" * 12
+
+
+@pytest.mark.parametrize("answer", [lambda x: None, lambda x: x[..., :1]], ids=["none", "another shape"])
+def test_a_failed_trial_ends_the_trials_and_not_the_reuse(answer):
+    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
+    for call, sigma in enumerate(flow_sigmas(10)[:-1]):
+        run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s: answer(small) if call == 4 else small - s * s)
+    assert "".join(run.decisions) == "CCCRCRCRCR"
+    assert run.controller.delta_max == pytest.approx(0.1 * ROOT, rel=1e-5)  # of whole calls now
+    assert run.trials == 4 and len(run.warnings) == 1
+
+
+def test_trials_that_are_never_finite_are_given_up():
+    def velocity(x, sigma):
+        return torch.full_like(x, math.nan) if x.shape != SHAPE else linear(x, sigma)
+
+    _, run = sample_flow(Toy(velocity), noise(), flow_sigmas(12), plain(alpha=EAGER))
+    assert run["decisions"] == "CCCC" + "R" * 8 and run["trials"] == 4
+    assert len(run["warnings"]) == 2 and "without trials" in run["warnings"][1]
+
+
+def test_after_a_model_that_was_not_finite_calls_are_computed():
+    sigmas = flow_sigmas(12)
+
+    def velocity(x, sigma):
+        return by_sigma(lambda s: math.nan if s == sigmas[5] else s)(x, sigma)
+
+    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), flow_affine, FLOW, boundaries=(sigmas[5].item(),))
+    calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
+    # beyond the boundary the sixth is computed and breaks; two later ones make a finite difference again
+    assert "".join(run.decisions) == "CCCRCCCCRCRC"
+
+
+def test_one_read_back_per_call_and_one_per_computed_call(monkeypatch):
+    reads = []
+    original = torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: (reads.append("item"), original(tensor))[1])
+    floated = torch.Tensor.__float__
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: (reads.append("float"), floated(tensor))[1])
+    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), flow_affine, FLOW)
+    for sigma in flow_sigmas(10)[:-1]:
+        run.denoised(torch.zeros(SHAPE), sigma, lambda: torch.zeros(SHAPE) - sigma * sigma, None)
+    assert "R" in run.decisions
+    assert len(reads) <= 10 + run.decisions.count("C")
