@@ -49,11 +49,18 @@ ARCHITECTURES = {
         "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=36), (1, 16, 2, 8, 8), 4096, 8),
     "wan2.1 vace": Architecture(
         "comfy.ldm.wan.model", "VaceWanModel", dict(_WAN, vace_layers=4, vace_in_dim=96), (1, 16, 2, 8, 8), 4096, 8),
+    "wan2.1 fun control": Architecture(
+        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=48), (1, 16, 2, 8, 8), 4096, 8),
+    "wan2.1 camera": Architecture(
+        "comfy.ldm.wan.model", "CameraWanModel", dict(_WAN, model_type="camera", in_dim=32), (1, 16, 2, 8, 8), 4096, 8),
     "wan2.2 5b": Architecture(
         "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="t2v", in_dim=48, out_dim=48),
         (1, 48, 2, 8, 8), 4096, 8),
     "hunyuanvideo": Architecture(
         "comfy.ldm.hunyuan_video.model", "HunyuanVideo", _HUNYUAN, (1, 16, 2, 8, 8), 64, 10, ("pooled",)),
+    "hunyuanvideo i2v": Architecture(
+        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", dict(_HUNYUAN, in_channels=33), (1, 16, 2, 8, 8), 64, 10,
+        ("pooled",)),
     "hunyuanvideo 1.5": Architecture(
         "comfy.ldm.hunyuan_video.model", "HunyuanVideo",
         dict(_HUNYUAN, in_channels=65, out_channels=32, vec_in_dim=None, guidance_embed=False, byt5=True,

@@ -49,12 +49,12 @@ def pack_module(name):
     return importlib.import_module(f"PreciseCache.{name}")
 
 
-def open_bench():
+def open_bench(is_fused=True):
     """The tiny model in the host for a command that only measures; ends the program without a host."""
     host = find_host()
     if host is None:
         sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
-    enter_host(host, is_fused=True)
+    enter_host(host, is_fused=is_fused)
     logging.disable(logging.INFO)
     torch.set_grad_enabled(False)
     return TinyHost()

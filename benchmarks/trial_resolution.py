@@ -36,9 +36,9 @@ def beside(given):
             self.others = [GuidedRun(other, *args) for other in given]
 
         def denoised(self, x, timestep, model_options, seed, compute):
-            answer = compute()
+            answer = compute(model_options)
             for other in self.others:
-                other.denoised(x, timestep, model_options, seed, lambda: answer)
+                other.denoised(x, timestep, model_options, seed, lambda options: answer)
             return answer
 
         def release(self):

@@ -17,29 +17,40 @@ class LFDExtrapolation:
     def __init__(self, boundaries=()):
         self.boundaries = boundaries
         self.sigma = None
-        self._lfds = []  # true LFDs between computed calls, 0-dim tensors until somebody asks
-        self._gap = None  # in sigma, that the last of them spans
+        self._lfds = []  # true LFDs between computed calls, 0-dim tensors
+        self._unread = None  # the last of them, and the distance in sigma that it spans
+        self._growth = None  # LFD per unit of sigma
 
     def store(self, sigma, lfd):
         """A call was computed at sigma, a float; lfd: to the one before, a 0-dim tensor or None."""
-        # a second call at the same sigma (heun, sa_solver) says nothing about growth
-        if lfd is not None and sigma != self.sigma:
-            self._lfds.append(lfd)
-            self._gap = abs(sigma - self.sigma)
+        self._unread = None
+        if lfd is not None:
+            gap = abs(sigma - self.sigma)
+            self._unread = lfd, gap
+            if gap:  # a second call at the same sigma (heun, sa_solver) says nothing about growth
+                self._lfds.append(lfd)
         self.sigma = sigma
 
     def at(self, sigma):
         """LFD of a call at sigma to the last computed one, or None where it cannot be told.
 
-        Reads the device once for every computed call.
+        Not finite after a computed call that was not. Reads the device once for every
+        computed call.
         """
-        if not self._lfds:
+        if self._unread is not None:
+            (lfd, gap), self._unread = self._unread, None
+            lfd = float(lfd)
+            if not math.isfinite(lfd):
+                self._growth = None
+                return lfd
+            if gap:
+                self._growth = lfd / gap
+        if self._growth is None:
             return None
         low, high = sorted((sigma, self.sigma))
-        if any(low <= b <= high for b in self.boundaries) and low < high:
+        if low < high and any(low <= b <= high for b in self.boundaries):
             return None
-        self._lfds[-1] = float(self._lfds[-1])
-        return self._lfds[-1] * (high - low) / self._gap
+        return self._growth * (high - low)
 
     def largest(self, count):
         """Largest finite one of the first `count` LFDs, or None."""

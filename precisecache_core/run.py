@@ -66,6 +66,7 @@ class LFCacheRun:
         self._reference = None
         self._previous = None  # last computed prediction where the cache holds something else
         self._agreement = []  # (LFD foretold, true LFD on the device), one pair per computed call
+        self._true = None  # the last true LFD, on the device
         self._extrapolation = LFDExtrapolation(self.boundaries)
         self._faults = 0
         self._weights = {}
@@ -106,8 +107,8 @@ class LFCacheRun:
 
     def release(self):
         """Let go of every prediction, however long somebody (a traceback) holds this object."""
-        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
-        self._reference = self._previous = None
+        self._forget()
+        self._reference = None
 
     def denoised(self, x, sigma, model, trial_model):
         """The denoised latent of this call, computed by `model` or from the cache.
@@ -139,27 +140,41 @@ class LFCacheRun:
             level = sigma.item()
             if level > 0:
                 self.controller.skip_trial()
-                return self._reuse(x, sigma, level, None)
-        trial_prediction = None if self.is_extrapolating else self._trial(x, sigma, trial_model)
-        if self.is_extrapolating:
-            level, lfd = self._extrapolate(sigma)
-        else:
-            level, lfd = self._measure(sigma, trial_prediction)
+                return self._reuse(x, sigma, level, None, model)
+        level, lfd, trial_prediction = self._foretell(x, sigma, trial_model)
         if self.controller.decide(lfd) and self.cache.matches(x):
-            return self._reuse(x, sigma, level, lfd)
-        a, b = self.affine(sigma)
+            return self._reuse(x, sigma, level, lfd, model)
+        self._judge(lfd)
         denoised = self._compute(model)
         if level > 0 and denoised.shape == x.shape:
-            prediction = ((denoised - a * x) / b).to(x.dtype)
-            self._compare(level, lfd, prediction)
-            self.cache.store(x, level, prediction)
-            self._reference = self._new_reference(trial_prediction, prediction)
-            self._peak_bytes = max(self._peak_bytes, self.cache_bytes)
-        self._judge(lfd)
+            try:
+                self._keep(x, sigma, level, lfd, denoised, trial_prediction)
+            except torch.cuda.OutOfMemoryError:
+                self.stand_aside("no memory for a prediction")
         return self._record(level, lfd, denoised)
 
+    def _foretell(self, x, sigma, trial_model):
+        """(sigma, LFD of this call, the trial's prediction); None for what there is not."""
+        if not self.is_extrapolating:
+            try:
+                trial_prediction = self._trial(x, sigma, trial_model)
+                if trial_prediction is not None:
+                    return *self._measure(sigma, trial_prediction), trial_prediction
+            except torch.cuda.OutOfMemoryError:
+                self.do_without_trials("no memory for a trial")
+        return *self._extrapolate(sigma), None
+
+    def _keep(self, x, sigma, level, lfd, denoised, trial_prediction):
+        """Store what was computed, and compare it with what was stored before."""
+        a, b = self.affine(sigma)
+        prediction = ((denoised - a * x) / b).to(x.dtype)
+        self._compare(level, lfd, prediction)
+        self.cache.store(x, level, prediction)
+        self._reference = self._new_reference(trial_prediction, prediction)
+        self._peak_bytes = max(self._peak_bytes, self.cache_bytes)
+
     def _judge(self, lfd):
-        """Say that an LFD was not finite; give up trials where none is."""
+        """Say that an LFD was not finite; give up trials that never give one that is."""
         if lfd is None or math.isfinite(lfd):
             self._faults = 0
             return
@@ -168,9 +183,14 @@ class LFCacheRun:
         if self._faults == FAULTS:
             self.do_without_trials(f"{FAULTS} trials in a row gave nothing finite")
 
-    def _reuse(self, x, sigma, level, lfd):
+    def _reuse(self, x, sigma, level, lfd, model):
         a, b = self.affine(sigma)
-        return self._record(level, lfd, a * x + b * self.cache.predict(x, level), "R")
+        try:
+            denoised = a * x + b * self.cache.predict(x, level)
+        except torch.cuda.OutOfMemoryError:
+            self.stand_aside("no memory to reuse a prediction")
+            return self._record(level, lfd, self._compute(model))
+        return self._record(level, lfd, denoised, "R")
 
     def _compute(self, model):
         with self.stopwatch.span("compute"):
@@ -201,11 +221,16 @@ class LFCacheRun:
         return low_frequency_difference(current, reference, self.config.cutoff, self._band(current))
 
     def _measure(self, sigma, trial_prediction):
-        """(sigma, LFD) as floats, in the call's one read-back; LFD None without a reference."""
+        """(sigma, LFD) as floats, in the call's one read-back; LFD None without a reference, and not finite
+        after a model's answer that was not."""
         if self._reference is None:
             return sigma.float().item(), None
         lfd = self._difference(trial_prediction, self._reference)
-        return tuple(torch.stack((sigma.to(lfd.device, torch.float32), lfd)).tolist())
+        level, lfd, true = torch.stack((sigma.to(lfd.device, torch.float32), lfd, self._true.to(lfd.device))).tolist()
+        if math.isfinite(true):
+            return level, lfd
+        self._forget()  # a trial cannot tell that the model's last answer was not finite, the true LFD can
+        return level, true
 
     def _extrapolate(self, sigma):
         """(sigma, LFD) as floats; LFD None where it cannot be told."""
@@ -214,7 +239,15 @@ class LFCacheRun:
             return level, None
         if self.controller.delta_max is None:
             self.controller.delta_max = self._extrapolation.largest(self.config.warmup - 1)
-        return level, self._extrapolation.at(level)
+        lfd = self._extrapolation.at(level)
+        if lfd is not None and not math.isfinite(lfd):
+            self._forget()
+        return level, lfd
+
+    def _forget(self):
+        """Predictions that are not finite spoil every trend that goes through them: begin with the next."""
+        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self._previous = None
 
     def _new_reference(self, trial_prediction, prediction):
         if trial_prediction is None:
@@ -226,10 +259,14 @@ class LFCacheRun:
     def _compare(self, sigma, lfd, prediction):
         """Keep the true LFD against the previous computed call, and the one foretold beside it."""
         previous = self._previous if self.config.reuse == "residual" else self.cache.current
-        true = None if previous is None else self._difference(prediction, previous.to(prediction.device))
-        self._extrapolation.store(sigma, true)
-        if true is not None and lfd is not None:
-            self._agreement.append((lfd, true))
+        if previous is None:
+            self._true = (prediction.float() * 0).sum()  # says at least whether the prediction is finite
+            self._extrapolation.store(sigma, None)
+        else:
+            self._true = self._difference(prediction, previous.to(prediction.device))
+            self._extrapolation.store(sigma, self._true)
+            if lfd is not None:
+                self._agreement.append((lfd, self._true))
         if self.config.reuse == "residual":
             self._previous = prediction
 

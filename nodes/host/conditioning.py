@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from ...precisecache_core.shrink import shrink_latent
 
 # conditioning that carries a latent without being declared to have its shape
-_LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "denoise_mask")
+_LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "ref_latent", "time_dim_concat")
+# conditioning whose length or contents belong to the frames of the full latent
+_FRAME_KEYS = ("audio_embed", "keyframe_idxs", "guide_attention_entries", "generated_keyframes")
 # run at full size or at the true sigma only, so a trial goes without them
 _LEFT_OUT = ("control", "control_apply_to_uncond", "gligen", "timestep_start", "timestep_end")
 
@@ -98,10 +100,14 @@ def shrink_model_cond(name, value, shape, small_shape, factors, patch):
             return value._copy_with(flat.unflatten(0, cond.shape[:2]))
         if name in _LATENT_KEYS and cond.ndim in (4, 5):
             return value._copy_with(shrink_loose(cond, factors, patch))
-        if type(value).__name__ == "CONDNoiseShape":
-            raise UnshrinkableConditioning(f"conditioning {name!r} of shape {tuple(cond.shape)}")
     if name in _LATENT_KEYS and isinstance(cond, (list, tuple)):
         return value._copy_with([shrink_loose(c, factors, patch) for c in cond])
+    # what has an extent of its own may belong to the full latent in a way that only the model knows
+    has_extent = any(isinstance(c, torch.Tensor) and c.ndim > 3
+                     for c in (cond if isinstance(cond, (list, tuple)) else [cond]))
+    if has_extent or name in _FRAME_KEYS or type(value).__name__ == "CONDNoiseShape":
+        shape = f" of shape {tuple(cond.shape)}" if isinstance(cond, torch.Tensor) else ""
+        raise UnshrinkableConditioning(f"conditioning {name!r}{shape}")
     return value
 
 

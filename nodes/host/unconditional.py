@@ -1,5 +1,7 @@
 """The unconditional prediction on reused calls, for the samplers that read it."""
 
+import torch
+
 from ...precisecache_core.reuse import PredictionCache
 
 _KEY = "sampler_post_cfg_function"
@@ -38,7 +40,10 @@ class UnconditionalFeed:
         elif self._seen is None:
             run.stand_aside("this sampler reads an unconditional prediction that the model does not give")
         elif level > 0:
-            self.cache.store(x, level, ((self._seen - a * x) / b).to(x.dtype))
+            try:
+                self.cache.store(x, level, ((self._seen - a * x) / b).to(x.dtype))
+            except torch.cuda.OutOfMemoryError:
+                run.stand_aside("no memory for an unconditional prediction")
         self._seen = None
 
 

@@ -340,3 +340,32 @@ def test_trial_agreement_needs_four_pairs(warmup, expected):
     _, run = sample_flow(Toy(by_sigma(lambda s: s**2)), torch.zeros(SHAPE), flow_sigmas(10), config)
     assert run["computed"] == warmup
     assert run["trial_agreement"] == (expected and pytest.approx(expected))
+
+
+# --- out of memory ---
+
+
+@pytest.mark.parametrize("place, decisions, reason", [
+    ("precisecache_core.run.make_trial", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.run.LFCacheRun._measure", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.reuse.PredictionCache.store", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.run.LFCacheRun._compare", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.reuse.PredictionCache.predict", "CCCRCCCCCC", "computing every call"),
+])
+def test_out_of_memory_costs_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
+    """The fifth call is the first to run out of it (the sixth where the fifth would not reuse)."""
+    run = LFCacheRun(plain(alpha=2.5, is_every_call_tried=True), flow_affine, FLOW)
+    toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
+    sigmas = flow_sigmas(10)[:-1]
+    for call, sigma in enumerate(sigmas):
+        if call == (5 if place.endswith("predict") else 4):
+            monkeypatch.setattr(place, out_of_memory)
+        denoised = run.denoised(x, sigma, lambda: toy(x, sigma), toy)
+        assert torch.isfinite(denoised).all()
+    assert "".join(run.decisions) == decisions
+    assert len(run.warnings) == 1 and "no memory" in run.warnings[0] and reason in run.warnings[0]
+    assert run.is_extrapolating or run.cache_bytes == 0
+
+
+def out_of_memory(*args, **kwargs):
+    raise torch.cuda.OutOfMemoryError("simulated")

@@ -1,0 +1,119 @@
+"""LFCache under random latents, schedules, settings and faults: what holds whatever comes."""
+
+import math
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, build_report, dump_report
+from precisecache_core.sampling import flow_affine
+
+CASES = 2000
+SHAPES = ((1, 4, 4, 8, 8), (2, 3, 1, 6, 10), (1, 2, 5, 9, 7), (1, 4, 8, 8), (2, 4, 2, 3), (1, 3, 2, 2, 2), (1, 1, 40))
+TRIAL_FAULTS = ("none", "another shape", "nan", "inf", "no memory")
+MODEL_FAULTS = ("nan", "inf", "one nan", "no memory to keep")
+
+configs = st.builds(
+    LFCacheConfig, alpha=st.one_of(st.just(0.0), st.floats(0.05, 3), st.just(1e6)), warmup=st.integers(2, 5),
+    trial=st.sampled_from(("snr_matched", "plain")), reference=st.sampled_from(("trial", "cached")),
+    reuse=st.sampled_from(("fitted", "taylor", "prediction", "residual")), factor_t=st.integers(1, 3),
+    factor_hw=st.integers(1, 5), cutoff=st.sampled_from((0.1, 0.2, 0.5)),
+    cache_device=st.sampled_from(("model", "cpu")), is_every_call_tried=st.booleans())
+levels = st.lists(st.floats(0.02, 1.0), min_size=8, max_size=20)
+schedules = st.one_of(levels.map(lambda s: sorted(s, reverse=True)), levels,
+                      levels.map(lambda s: [v for v in sorted(s, reverse=True)[::2] for _ in range(2)]))
+
+
+@st.composite
+def runs(draw):
+    sigmas = draw(schedules)
+    faults = {}
+    for call in draw(st.lists(st.integers(0, len(sigmas) - 1), max_size=3)):
+        faults[call] = draw(st.one_of(st.tuples(st.just("trial"), st.sampled_from(TRIAL_FAULTS)),
+                                      st.tuples(st.just("model"), st.sampled_from(MODEL_FAULTS)),
+                                      st.tuples(st.just("shape"), st.sampled_from(SHAPES))))
+    return draw(configs), draw(st.sampled_from(SHAPES)), sigmas, faults, draw(st.integers(0, 9)), draw(
+        st.one_of(st.none(), st.tuples(st.floats(0.5, 1.0), st.floats(0.0, 0.4))))
+
+
+def answer(x, sigma, fault=None):
+    """A network's denoised answer, spoilt in one way or not."""
+    velocity = torch.tanh(x) * (0.5 + sigma) + sigma**2
+    if fault in ("nan", "inf"):
+        velocity = velocity * float(fault)
+    if fault == "one nan":
+        velocity[(0,) * velocity.ndim] = math.nan
+    return x - sigma * velocity
+
+
+class NoMemory:
+    """Stands in for PredictionCache.store while there is no memory."""
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __enter__(self):
+        self.cache.store = self.fail
+
+    def __exit__(self, *exception):
+        self.cache.__dict__.pop("store", None)
+
+    @staticmethod
+    def fail(*args):
+        raise torch.cuda.OutOfMemoryError("simulated")
+
+
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(runs())
+def test_whatever_comes(case):
+    config, shape, sigmas, faults, seed, window = case
+    generator = torch.Generator().manual_seed(seed)
+    run = LFCacheRun(config, flow_affine, FLOW, sigma_min=1e-3, sigma_window=window or (math.inf, 0.0))
+    computed = since_begin = 0
+    is_spoilt = False  # whether the last computed answer was
+    for call, level in enumerate(sigmas):
+        kind, fault = faults.get(call, (None, None))
+        if kind == "shape":
+            since_begin = since_begin if fault == shape else 0
+            shape = fault
+        x = torch.randn(shape, generator=generator)
+        before, sigma = x.clone(), torch.tensor([level])
+        made = []
+
+        def model():
+            made.append(answer(x, sigma, fault if kind == "model" else None))
+            return made[-1]
+
+        def trial(small, small_sigma):
+            if kind != "trial":
+                return answer(small, small_sigma)
+            if fault == "no memory":
+                raise torch.cuda.OutOfMemoryError("simulated")
+            return {"none": None, "another shape": small[..., :1]}.get(fault, answer(small, small_sigma, fault))
+
+        is_inside = window is None or window[1] <= level <= window[0]
+        with NoMemory(run.cache) if fault == "no memory to keep" else torch.no_grad():
+            result = run.denoised(x, sigma, model, trial)
+
+        decision = run.decisions[-1]
+        assert torch.equal(x, before) and result.shape == x.shape and result.dtype == x.dtype
+        assert (decision == "C") == bool(made)
+        if made:
+            assert result is made[-1]
+            computed += 1
+            if is_inside:  # what is computed outside is not kept
+                is_spoilt = not torch.isfinite(result).all()
+        else:
+            assert torch.isfinite(result).all() and not is_spoilt
+            assert config.alpha > 0 and since_begin >= config.warmup and is_inside
+            assert kind != "trial" or fault in ("none", "another shape", "no memory") or run.lfds[-1] is None or (
+                run.is_extrapolating)
+        since_begin += is_inside
+        assert run.cache_bytes <= 3 * max(x.nbytes, math.prod(shape) * 4) or since_begin < 2
+    assert len(run.decisions) == len(run.lfds) == len(run.sigmas) == len(sigmas)
+    assert run.decisions.count("C") == computed and len(run._agreement) <= computed
+    dump_report(build_report([run.report("fuzz", shape, len(sigmas))]))
+    assert len(run.warnings) <= 6
+    run.release()
+    assert run.cache_bytes == 0
