@@ -221,6 +221,8 @@ def main():
     parser.add_argument("--only", nargs="*", default=[""], help="rows whose names begin with one of these")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="measure nothing, show what is there")
+    parser.add_argument("--whole", action="store_true",
+                        help="show only rows that have all these clips, in a table of its own")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if find_host() is None:
@@ -230,6 +232,9 @@ def main():
     if not args.table:
         run_workers(args, schedule, base)
     groups = by_name(read(base), args.clips)
+    if args.whole:
+        groups = {name: group for name, group in groups.items() if len(group) == args.clips}
+        base = base.with_name(f"{base.name}_{args.clips}clips")
     if not groups:
         sys.exit(f"no records under {base}")
     title = f"{schedule.sampler} {schedule.scheduler} {schedule.steps} steps, shift {schedule.shift:g}"
@@ -238,7 +243,8 @@ def main():
              "computed: calls' worth of whole evaluations, cond and uncond apart; trials: their share of the FLOPs",
              "", *table_lines(groups), *target_lines(groups)]
     keep_table(base.with_name(f"{base.name}.txt"), lines)
-    write_plot(base.with_name(f"{base.name}.png"), paint(groups, title), height=7.0)
+    if not args.whole:
+        write_plot(base.with_name(f"{base.name}.png"), paint(groups, title), height=7.0)
 
 
 def run_workers(args, schedule, base):
