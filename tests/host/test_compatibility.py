@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.compatibility.cell import Skip, check
+from benchmarks.compatibility.__main__ import PAGE
+from benchmarks.compatibility.cell import CACHED, COMPUTED, SKIPPED, UNTRIED, Skip, check
 from benchmarks.compatibility.cells import all_cells
 
 
@@ -12,3 +13,20 @@ def test_cell(bench, cell):
         check(cell, bench)
     except Skip as reason:
         pytest.skip(str(reason))
+
+
+def test_the_page_says_what_the_cells_say():
+    """COMPATIBILITY.md has every cell, with the verdict that its test demands or a reason why it was not run."""
+    lines = PAGE.read_text("utf-8").splitlines()
+    rows = {}
+    for line in lines:
+        if line.startswith("## "):
+            area = line[3:]
+        elif line.startswith("| ") and not line.startswith("| graph"):
+            name, *columns = (part.strip() for part in line.strip("|").split("|"))
+            rows[f"{area}: {name}"] = columns
+    cells = {cell.key: cell for cell in all_cells()}
+    assert cells.keys() <= rows.keys()
+    for key, cell in cells.items():
+        verdicts = {v for v in rows[key] if v in (CACHED, UNTRIED, COMPUTED, cell.verdict)}
+        assert verdicts == {cell.verdict} or SKIPPED in rows[key], key

@@ -57,6 +57,34 @@ def test_alpha_zero_gives_the_frames_of_a_graph_without_the_node(server):
     assert report["runs"][0]["reused"] == 0 and nothing["runs"] == []
 
 
+def test_a_graph_queued_again_changed_bypassed_and_changed_back(server):
+    """As a user does it in one session of the server, with both nodes in the graph."""
+    def flash(**lfcache):
+        graph = load_graph(FLASH)
+        set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+        set_inputs(graph, "KSampler", steps=16)
+        set_inputs(graph, "PreciseCacheLFCache", **lfcache)
+        return graph
+
+    bare, half = flash(), flash()
+    bypass(bare, "PreciseCacheLFCache")
+    for graph in (bare, half):
+        bypass(graph, "PreciseCacheBlockCache")
+    exact = flash(preset="custom", alpha=0.0)
+    set_inputs(exact, "PreciseCacheBlockCache", cache_rate=0.0)
+    results = queue(server, flash(), flash(), bare, exact, half, flash())
+    (first, report), (same, kept), (without, nothing), (off, _), (steps_only, half_report), (last, again) = results
+
+    def untimed(report):
+        return [{key: value for key, value in run.items() if key != "seconds"} for run in report["runs"]]
+
+    assert np.array_equal(first, same) and untimed(kept) == untimed(report)
+    assert np.array_equal(without, off) and not np.array_equal(without, first)
+    assert nothing["runs"] == [] and half_report["runs"][0]["blockcache"] is None
+    assert not np.array_equal(steps_only, first)
+    assert np.array_equal(first, last) and untimed(again) == untimed(report)
+
+
 def test_a_bad_setting_is_refused_with_its_name(server):
     with pytest.raises(ServerFailed, match="alpha"):
         queue(server, small_graph(preset="custom", alpha=-1.0))
