@@ -1,5 +1,6 @@
 """How the host runs a model, and what else has been done to the MODEL."""
 
+import threading
 from contextlib import contextmanager
 
 import comfy.context_windows
@@ -75,7 +76,15 @@ def split_guidance(bench, attach):
     other.is_multigpu_base_clone = True
     model.set_additional_models("multigpu", [other])
     model.match_multigpu_clones()
-    return sample(bench, model)
+    threads = set()
+    handle = other.model.diffusion_model.register_forward_pre_hook(
+        lambda *given: threads.add(threading.get_ident()))
+    try:
+        latent = sample(bench, model)
+    finally:
+        handle.remove()
+    assert threads and threading.get_ident() not in threads, "the second device was not used by a thread of its own"
+    return latent
 
 
 @contextmanager

@@ -73,6 +73,18 @@ def fails(error):
     return examine
 
 
+def interrupted_in_trials(bench):
+    """An interrupt that arrives in a trial is an interrupt, not a trial that failed."""
+    interrupt = comfy.model_management.InterruptProcessingException
+    for call in range(6):
+        model = spoil(flash(bench), {call}, raising(interrupt), is_trial=True)
+        try:
+            bench.sample(model, steps=STEPS)
+        except interrupt:
+            continue
+        raise AssertionError(f"the interrupt in trial {call} was swallowed")
+
+
 def not_finite(value):
     """The model's answer is spoilt at every call index in turn: the run ends, as the bare one does."""
     def examine(bench):
@@ -192,6 +204,7 @@ def cells():
         case("queued twice", queued_twice, "the same latent and report twice"),
         case("a widget changed, the node removed", changed_and_removed, SAME),
         case("interrupted at every call", fails(interrupted), "ends, nothing stays"),
+        case("interrupted in a trial", interrupted_in_trials, "ends, nothing stays"),
         case("the model fails at every call", fails(RuntimeError), "ends with the model's error, nothing stays"),
         case("out of memory in the model at every call", fails(oom), "ends with the model's error, nothing stays"),
         case("NaN from the model", not_finite(float("nan")), LESS),

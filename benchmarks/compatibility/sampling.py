@@ -4,6 +4,7 @@ import comfy.samplers
 import torch
 
 from benchmarks.compatibility.cell import COMPUTED, UNTRIED, Cell
+from benchmarks.compatibility.conditioning import given
 from benchmarks.compatibility.stock import stock, stock_all
 
 STEPS = 12
@@ -78,6 +79,9 @@ def cells():
         cell("8 steps", ksampler(steps=8), bound=0.6, blocks=None),
         cell("100 steps", ksampler(steps=100)),
         cell("batch of three", shaped(3, 16, 2, 8, 8, steps=16)),
+        cell("image (flux)", given("flux", lambda bench, *prompts: prompts), bound=None, alpha=10.0),
+        cell("image of one frame (qwen-image)", given("qwen-image", lambda bench, *prompts: prompts), bound=None,
+             alpha=10.0),
         cell("one frame", shaped(1, 16, 1, 8, 8), bound=None, alpha=1.0, blocks=None),
         cell("nine frames", shaped(1, 16, 9, 8, 8), bound=None, alpha=1.0, blocks=None),
         cell("odd sides", shaped(1, 16, 3, 9, 7), bound=None, alpha=1.0, blocks=None),
