@@ -24,8 +24,9 @@ class Architecture:
     """module, cls: the host's class; config: its sizes; latent: shape of what is sampled.
 
     text: width of the conditioning's tokens; extra: further conditioning.
-    blocks: how many BlockCache should find. fixed: sizes that the host's detection takes for
-    granted and a test has to lower (Mochi and Qwen-Image exist in one size, for old hosts Flux too).
+    blocks: how many BlockCache should find, 0 where it computes every one. fixed: sizes that the host's
+    detection takes for granted and a test has to lower (Mochi and Qwen-Image exist in one size, for old
+    hosts Flux too).
     """
 
     module: str
@@ -75,6 +76,12 @@ ARCHITECTURES = {
         "comfy.ldm.lightricks.model", "LTXVModel",
         dict(num_layers=8, attention_head_dim=4, cross_attention_dim=128),
         (1, 128, 2, 8, 8), 4096, 8, ("mask",)),
+    "ltx-2": Architecture(  # video and audio in one latent; its blocks take and return tuples
+        "comfy.ldm.lightricks.av_model", "LTXAVModel",
+        dict(num_layers=4, attention_head_dim=4, audio_attention_head_dim=4, cross_attention_dim=128,
+             audio_cross_attention_dim=128, caption_channels=128, connector_num_attention_heads=1),
+        (1, 128, 2, 8, 8), 128, 0, (),
+        ("audio_attention_head_dim", "audio_cross_attention_dim", "caption_channels", "connector_num_attention_heads")),
     "mochi": Architecture(
         "comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint",
         dict(depth=6, patch_size=2, num_heads=2, hidden_size_x=128, hidden_size_y=64, mlp_ratio_x=96.0,

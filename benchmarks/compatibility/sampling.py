@@ -3,8 +3,9 @@
 import comfy.samplers
 import torch
 
+from benchmarks.architectures import conditioning
 from benchmarks.compatibility.cell import COMPUTED, UNTRIED, Cell
-from benchmarks.compatibility.conditioning import given
+from benchmarks.compatibility.conditioning import architecture, given
 from benchmarks.compatibility.stock import stock, stock_all
 
 STEPS = 12
@@ -58,6 +59,17 @@ def start_and_end(bench, attach):
                  latent_image=latent, start_at_step=6, end_at_step=20, return_with_leftover_noise="enable")["samples"]
 
 
+def video_and_audio(bench, attach):
+    """LTX-2: KSampler on a video latent and an audio latent, packed into one."""
+    model = architecture("ltx-2")
+    video, audio = {"samples": torch.zeros(1, 128, 3, 8, 8)}, {"samples": torch.zeros(1, 8, 20, 16)}
+    latent = stock("comfy_extras.nodes_lt", "LTXVConcatAVLatent", video_latent=video, audio_latent=audio)
+    result = stock("nodes", "KSampler", model=attach(model), seed=3, steps=16, cfg=3.0, sampler_name="euler",
+                   scheduler="simple", positive=conditioning("ltx-2", 1), negative=conditioning("ltx-2", 2),
+                   latent_image=latent)
+    return tuple(result["samples"].unbind())
+
+
 def cells():
     def cell(name, run, **more):
         return Cell("Sampling", name, run, **more)
@@ -82,6 +94,8 @@ def cells():
         cell("image (flux)", given("flux", lambda bench, *prompts: prompts), bound=None, alpha=10.0),
         cell("image of one frame (qwen-image)", given("qwen-image", lambda bench, *prompts: prompts), bound=None,
              alpha=10.0),
+        cell("video and audio in one latent (ltx-2)", video_and_audio, verdict=UNTRIED, says="packed latents",
+             bound=None, alpha=10.0, blocks=False),
         cell("one frame", shaped(1, 16, 1, 8, 8), bound=None, alpha=1.0, blocks=None),
         cell("nine frames", shaped(1, 16, 9, 8, 8), bound=None, alpha=1.0, blocks=None),
         cell("odd sides", shaped(1, 16, 3, 9, 7), bound=None, alpha=1.0, blocks=None),

@@ -23,7 +23,7 @@ def sample(model, name, steps=12, shape=None):
                                conditioning(name, 2), torch.zeros(shape), disable_pbar=True, seed=0)
 
 
-@pytest.fixture(params=ARCHITECTURES)
+@pytest.fixture(params=[name for name, spec in ARCHITECTURES.items() if spec.blocks])
 def name(request):
     try:
         load(request.param)
