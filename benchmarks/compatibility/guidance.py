@@ -3,7 +3,9 @@
 import comfy.samplers
 import torch
 
+from benchmarks.architectures import ARCHITECTURES, conditioning
 from benchmarks.compatibility.cell import Cell
+from benchmarks.compatibility.conditioning import architecture
 from benchmarks.compatibility.stock import stock
 
 STEPS = 16
@@ -40,6 +42,17 @@ def basic(bench, model):
     return stock("comfy_extras.nodes_custom_sampler", "BasicGuider", model=model, conditioning=bench.positive)
 
 
+def distilled(name):
+    """A cell's run: a model that takes its guidance as a number, without a negative prompt."""
+    def run(bench, attach):
+        model = attach(architecture(name))
+        positive = stock("comfy_extras.nodes_flux", "FluxGuidance", conditioning=conditioning(name, 1), guidance=6.0)
+        guider = stock("comfy_extras.nodes_custom_sampler", "BasicGuider", model=model, conditioning=positive)
+        noise = torch.randn(ARCHITECTURES[name].latent, generator=torch.Generator().manual_seed(3))
+        return sample_guider(bench, guider, model, noise=noise)
+    return run
+
+
 def dual(style):
     def make(bench, model):
         more = {} if style is None else {"style": style}
@@ -71,6 +84,8 @@ def cells():
         cell("cfg 4", ksampler()),
         cell("cfg 1", ksampler(cfg=1.0)),
         cell("BasicGuider, no negative prompt", guided(basic)),
+        *(cell(f"BasicGuider, distilled guidance ({name})", distilled(name), bound=None, alpha=10.0)
+          for name in ("hunyuanvideo", "flux")),
         cell("DualCFGGuider", guided(dual("regular"))),
         cell("DualCFGGuider, nested", guided(dual("nested"))),
         cell("PerpNegGuider", guided(perp_neg)),
