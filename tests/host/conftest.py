@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from benchmarks.architectures import load
 from benchmarks.tiny_host import OLDEST, TinyHost, find_host
 from demo.locate import comfyui_version
 
@@ -12,7 +13,8 @@ from demo.locate import comfyui_version
 @pytest.fixture(scope="session")
 def bench():
     torch.set_grad_enabled(False)
-    return TinyHost()
+    yield TinyHost()
+    load.cache_clear()  # the host's models cannot be deleted any more while Python ends
 
 
 @pytest.fixture(scope="session")
