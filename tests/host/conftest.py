@@ -5,7 +5,6 @@ import re
 import pytest
 import torch
 
-from benchmarks.architectures import load
 from benchmarks.tiny_host import OLDEST, TinyHost, find_host
 from demo.locate import comfyui_version
 
@@ -14,6 +13,8 @@ from demo.locate import comfyui_version
 def bench():
     torch.set_grad_enabled(False)
     yield TinyHost()
+    from benchmarks.architectures import load
+
     load.cache_clear()  # the host's models cannot be deleted any more while Python ends
 
 
