@@ -7,7 +7,14 @@ from benchmarks.compatibility.cell import CACHED, COMPUTED, SKIPPED, UNTRIED, Sk
 from benchmarks.compatibility.cells import all_cells
 
 
-@pytest.mark.parametrize("cell", all_cells(), ids=lambda cell: cell.key)
+def cells_for_the_suite():
+    """All, but every sampler with one of its three schedulers in turn; the command runs the others too."""
+    samplers = [cell for cell in all_cells() if cell.area == "Samplers"]
+    left_out = {cell.key for i, cell in enumerate(samplers) if i // 3 % 3 != i % 3}
+    return [cell for cell in all_cells() if cell.key not in left_out]
+
+
+@pytest.mark.parametrize("cell", cells_for_the_suite(), ids=lambda cell: cell.key)
 def test_cell(bench, cell):
     try:
         check(cell, bench)
