@@ -13,10 +13,14 @@ START_SECONDS = 600  # a first start on a slow disk and a busy machine imports f
 
 
 class ComfyClient:
-    """Context around an HTTP session and a websocket to a ComfyServer."""
+    """Context around an HTTP session and a websocket to a ComfyServer.
 
-    def __init__(self, server):
+    on_event: called with the text of every event of the prompt that runs.
+    """
+
+    def __init__(self, server, on_event=lambda text: None):
         self.server = server
+        self.on_event = on_event
         self.id = uuid.uuid4().hex
 
     async def __aenter__(self):
@@ -55,8 +59,8 @@ class ComfyClient:
             if answer.status != 200 or not await answer.json():
                 raise ServerFailed(f"this ComfyUI could not load PreciseCache:\n{self.server.import_error()}")
 
-    async def run(self, graph, timed_node):
-        """Queue a graph and wait for it; returns (its outputs by node id, seconds of one node)."""
+    async def run(self, graph, timed_node=None):
+        """Queue a graph and wait for it; returns (its outputs by node id, seconds of one node or None)."""
         async with self.session.post("/prompt", json={"prompt": graph, "client_id": self.id}) as answer:
             text = await answer.text()
             if answer.status != 200:
@@ -76,6 +80,7 @@ class ComfyClient:
             kind, data = event["type"], event.get("data") or {}
             if data.get("prompt_id") != prompt_id:
                 continue
+            self.on_event(message.data)
             if kind in ("execution_error", "execution_interrupted"):
                 raise ServerFailed(describe_error(kind, data))
             if kind != "executing":
@@ -86,7 +91,7 @@ class ComfyClient:
             elif start is not None and seconds is None:
                 seconds = now - start
             if data["node"] is None:
-                if seconds is None:
+                if seconds is None and timed_node is not None:
                     raise ServerFailed(f"ComfyUI never executed node {timed_node}")
                 return seconds
         raise ServerFailed(f"ComfyUI closed the connection while it sampled:\n{self.server.log_tail()}")

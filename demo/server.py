@@ -29,11 +29,15 @@ class ComfyServer:
 
     Its folders (outputs, models, settings, database) are a temporary one, so that the
     user's ComfyUI is not touched; its log goes to `log`.
+
+    cached_nodes: so many results ComfyUI keeps to answer from. The demo keeps none: it runs the same
+        graph again to time it.
     """
 
-    def __init__(self, host, log):
+    def __init__(self, host, log, cached_nodes=0):
         self.host = host
         self.log = log
+        self.cached_nodes = cached_nodes
         self.process = None
 
     def __enter__(self):
@@ -65,8 +69,7 @@ class ComfyServer:
             "--database-url", "sqlite:///:memory:",
             "--extra-model-paths-config", str(paths),
             "--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name, "--disable-api-nodes",
-            # the same graph is run again to time it: ComfyUI must not answer from its own cache
-            "--cache-none",
+            *(["--cache-lru", str(self.cached_nodes)] if self.cached_nodes else ["--cache-none"]),
         ]
 
     @property

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..precisecache_core.blocks.config import CACHE_DEVICES, STORAGES, BlockCacheConfig
 from .host.attachment import attach
-from .host.schema import advanced
+from .host.schema import advanced, node_id_of
 
 
 class PreciseCacheBlockCache(io.ComfyNode):
@@ -43,6 +43,8 @@ class PreciseCacheBlockCache(io.ComfyNode):
                     tooltip="Where the kept tensors are. cpu saves memory on the GPU and costs a little time.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # ComfyUI would answer one of two equal nodes with the other's MODEL
             outputs=[io.Model.Output(tooltip="The model with BlockCache.")],
         )
 
@@ -50,4 +52,4 @@ class PreciseCacheBlockCache(io.ComfyNode):
     def execute(cls, model, cache_rate, reuse_steps, start_percent=0.0, storage="merged", cache_device="model"):
         config = BlockCacheConfig(cache_rate=cache_rate, reuse_steps=reuse_steps, start_percent=start_percent,
                                   storage=storage, cache_device=cache_device)
-        return io.NodeOutput(attach(model, blockcache=config))
+        return io.NodeOutput(attach(model, node_id_of(cls), blockcache=config))

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..precisecache_core.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
 from .host.attachment import attach
-from .host.schema import advanced
+from .host.schema import advanced, node_id_of
 
 # PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
 
@@ -82,6 +82,8 @@ class PreciseCacheLFCache(io.ComfyNode):
                             "device is nearly always right.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # ComfyUI would answer one of two equal nodes with the other's MODEL
             outputs=[io.Model.Output(tooltip="The model with LFCache. Give it to the sampler and to Cache Stats.")],
         )
 
@@ -93,4 +95,4 @@ class PreciseCacheLFCache(io.ComfyNode):
             reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,
             cache_device=cache_device,
         )
-        return io.NodeOutput(attach(model, lfcache=config))
+        return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config))

@@ -17,6 +17,7 @@ class PreciseCacheStats(io.ComfyNode):
             display_name="Cache Stats",
             category="PreciseCache",
             description="Reports what PreciseCache did: steps computed and reused, and why.",
+            is_output_node=True,  # shows its panel whether or not anything is connected behind it
             inputs=[
                 io.Model.Input("model", tooltip="The same model that the sampler got."),
                 io.Latent.Input("samples", tooltip="The sampler's result; passed on unchanged."),

@@ -6,13 +6,16 @@ import numpy as np
 
 logger = logging.getLogger("precisecache")
 WIDTH, HEIGHT = 1024, 420  # pixels of one run's panel
+BLOCKS_HEIGHT = 200  # and of its pivotal blocks
+
+# from Okabe and Ito's palette, which colour-blind readers can tell apart
+COMPUTED, REUSED, THRESHOLD, ERROR = "#0072B2", "#E69F00", "#D55E00", "#009E73"
 
 
 def plot_runs(runs):
-    """Report entries as one picture, (H, W, 3) uint8, a panel a run.
+    """Report entries as one picture, (H, W, 3) uint8, 1024 wide: a panel a run, and one of its pivotal blocks.
 
-    Needs matplotlib; without it the picture says so. Colours from Okabe and Ito's
-    palette, which colour-blind readers can tell apart.
+    Needs matplotlib; without it the picture says so.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,15 +24,20 @@ def plot_runs(runs):
         text = "no plot: matplotlib is not installed (pip install matplotlib)"
         logger.warning("PreciseCache: %s", text)
         return _written(text)
-    count = max(1, len(runs))
-    figure = Figure(figsize=(WIDTH / 100, HEIGHT * count / 100), dpi=100, layout="constrained")
+    panels = []  # (draw, run, height)
+    for run in runs:
+        panels.append((_draw_calls, run, HEIGHT))
+        if run["blockcache"] and run["blockcache"]["pivotal"]:
+            panels.append((_draw_blocks, run, BLOCKS_HEIGHT))
+    heights = [height for _, _, height in panels] or [HEIGHT]
+    figure = Figure(figsize=(WIDTH / 100, sum(heights) / 100), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(count, 1, squeeze=False)[:, 0]
+    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if not runs:
-        panels[0].set_axis_off()
-        panels[0].text(0.5, 0.5, "No run of this model was recorded.", ha="center", va="center", fontsize=14)
-    for panel, run in zip(panels, runs):
-        _draw(panel, run)
+        axes[0].set_axis_off()
+        axes[0].text(0.5, 0.5, "No run of this model was recorded.", ha="center", va="center", fontsize=14)
+    for axis, (draw, run, _) in zip(axes, panels):
+        draw(axis, run)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -46,29 +54,46 @@ def _written(text):
     return np.array(image)
 
 
-def _draw(panel, run):
+def _draw_calls(panel, run):
     calls = np.arange(1, run["calls"] + 1)
     lfd = np.array([np.nan if v is None else v for v in run["lfd"]], dtype=float)
     reused = np.array([d == "R" for d in run["decisions"]], dtype=bool)
-    blocks = run["blockcache"]
-    skipped = f", {blocks['block_calls_skipped']} of {blocks['block_calls']} blocks skipped" if blocks else ""
-    panel.set_title(f"{run['model']}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused"
-                    + skipped)
+    panel.set_title(f"{run['model']}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused")
     panel.set_xlabel("model call")
     panel.set_ylabel("low-frequency difference")
     panel.set_xlim(0, max(1, run["calls"]) + 1)
-    for kind, is_shown, color, label in (("C", ~reused, "#0072B2", "computed"), ("R", reused, "#E69F00", "reused")):
+    for is_shown, color, label in ((~reused, COMPUTED, "computed"), (reused, REUSED, "reused")):
         panel.bar(calls[is_shown], np.full(is_shown.sum(), 0.06), width=0.8, color=color, label=label,
                   transform=panel.get_xaxis_transform())
+    shown = [v for v in (*lfd, run["threshold"]) if v is not None and np.isfinite(v)]
     if np.isfinite(lfd).any():
         tried = np.isfinite(lfd)
         panel.plot(calls[tried], lfd[tried], color="black", marker="o", markersize=3, linewidth=1, label="LFD")
-        panel.set_ylim(bottom=-0.1 * np.nanmax(lfd))
     if run["threshold"] is not None:
-        panel.axhline(run["threshold"], color="#D55E00", linestyle="--", label="threshold")
+        panel.axhline(run["threshold"], color=THRESHOLD, linestyle="--", label="threshold")
         error = accumulated(run["lfd"], run["decisions"])
-        panel.plot(calls, error, color="#009E73", linewidth=1, label="accumulated LFD")
+        panel.plot(calls, error, color=ERROR, linewidth=1.5, label="accumulated LFD")
+        shown += [*error]
+    if shown and max(shown) > 0:
+        panel.set_ylim(-0.1 * max(shown), 1.25 * max(shown))  # room for the bars below and the legend above
     panel.legend(loc="upper right", ncols=5, fontsize=9)
+
+
+def _draw_blocks(panel, run):
+    """Which blocks are computed between one refresh and the next; the others are skipped."""
+    from matplotlib.colors import ListedColormap
+
+    blocks = run["blockcache"]
+    skipped = np.ones((len(blocks["pivotal"]), blocks["blocks"]))
+    for row, pivotal in zip(skipped, blocks["pivotal"]):
+        row[pivotal] = 0
+    panel.set_title(f"{blocks['block_calls_skipped']} of {blocks['block_calls']} block calls skipped", fontsize=10)
+    panel.pcolormesh(np.arange(blocks["blocks"] + 1) - 0.5, np.arange(len(skipped) + 1) + 0.5, skipped,
+                     cmap=ListedColormap([COMPUTED, REUSED]), vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+    panel.invert_yaxis()
+    panel.set_xlabel("transformer block (blue: pivotal, computed; orange: skipped)")
+    panel.set_ylabel("refresh")
+    panel.yaxis.get_major_locator().set_params(integer=True)
 
 
 def accumulated(lfd, decisions):

@@ -10,6 +10,7 @@ from .controller import LFCacheController
 from .extrapolation import LFDExtrapolation
 from .frequency import low_band_weights, low_frequency_difference
 from .rank import rank_correlation
+from .reasons import why_nothing_was_reused
 from .reuse import PredictionCache
 from .shrink import fit_factors, shrink_latent
 from .stopwatch import Stopwatch
@@ -296,6 +297,8 @@ class LFCacheRun:
         """This run's entry of the report (see `report`); reads the device, so call it after the run."""
         decisions = "".join(self.decisions)
         agreement = self.trial_agreement
+        if not self.is_standing_aside and (reason := why_nothing_was_reused(decisions, self.lfds, self.controller)):
+            self.warn(reason)
         return {
             "model": model,
             "latent_shape": list(latent_shape),

@@ -3,12 +3,14 @@
 import logging
 import uuid
 
+import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP
 
 from ...precisecache_core.report import summary_line
 from . import reports
 from .blockcache import GuidedBlocks
+from .events import CallFeed
 from .lfcache import GuidedRun
 
 KEY = "precisecache"
@@ -19,10 +21,12 @@ logger = logging.getLogger("precisecache")
 class Attachment:
     """Settings of LFCache, of BlockCache or of both on a patcher, and the wrappers that use them.
 
-    Immutable, shared by clones of the patcher. `id` names it in the report store.
+    Immutable, shared by clones of the patcher. `id` names it in the report store, `nodes` are
+    the ids of the nodes that made it, {"lfcache" or "blockcache": id}, the last one at the end.
     """
 
-    def __init__(self, lfcache=None, blockcache=None):
+    def __init__(self, nodes, lfcache=None, blockcache=None):
+        self.nodes = nodes
         self.lfcache = lfcache
         self.blockcache = blockcache
         self.id = uuid.uuid4().hex
@@ -37,6 +41,9 @@ class Attachment:
         try:
             with run.steps.cache.sampling():
                 return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        except BaseException as error:
+            run.note_early_end(error)
+            raise
         finally:
             guider.model_options = original
             run.close(self.id, noise.shape)
@@ -52,7 +59,9 @@ class Attachment:
                 run.blocks.begin_call(timestep)
             return executor(x, timestep, options, seed)
 
-        return run.steps.denoised(x, timestep, model_options, seed, compute)
+        denoised = run.steps.denoised(x, timestep, model_options, seed, compute)
+        run.tell()
+        return denoised
 
     def apply_model(self, executor, *args, **kwargs):
         """APPLY_MODEL: one pass through the blocks."""
@@ -62,19 +71,22 @@ class Attachment:
         return executor(*args, **kwargs)
 
 
-def attach(patcher, **configs):
+def attach(patcher, node_id=None, **configs):
     """A clone of the patcher with `lfcache=` or `blockcache=` settings beside those it has.
 
-    Attaching one kind again replaces its settings. Raises ValueError if `patcher` is not a
-    diffusion model's.
+    node_id: of the node that asks. Attaching one kind again replaces its settings.
+    Raises ValueError if `patcher` is not a diffusion model's.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
         raise ValueError(f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
                          "Connect the MODEL output of a loader.")
     before = attachment_of(patcher)
+    nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
+    if node_id is not None:
+        nodes |= dict.fromkeys(configs, node_id)
     if before is not None:
         configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, **configs}
-    attachment = Attachment(**configs)
+    attachment = Attachment(nodes, **configs)
     patcher = patcher.clone()
     wrappers = {WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
                 WrappersMP.PREDICT_NOISE: attachment.predict_noise}
@@ -101,6 +113,17 @@ class SamplerRun:
         self.model_name = type(guider.model_patcher.model).__name__
         self.steps = GuidedRun(attachment.lfcache, guider, steps, args, kwargs)
         self.blocks = attachment.blockcache and GuidedBlocks(attachment.blockcache, guider, steps)
+        self.feed = CallFeed(list(attachment.nodes.values()), self.model_name, steps)
+
+    def tell(self, is_ended=False):
+        """Let the page know of the calls made."""
+        self.feed.tell(self.steps.cache, self.blocks and self.blocks.cache, is_ended)
+
+    def note_early_end(self, error):
+        """Write into the report that the run was interrupted or failed."""
+        is_interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
+        how = "was interrupted" if is_interrupted else f"failed with {type(error).__name__}"
+        self.steps.cache.warn(f"the run {how} after {len(self.steps.cache.decisions)} calls")
 
     def close(self, attachment_id, shape):
         """Write the report and let go of every tensor; called however the run ended."""
@@ -109,6 +132,7 @@ class SamplerRun:
             if self.blocks is not None:
                 self.blocks.cache.add_to(entry)
             reports.record(attachment_id, entry)
+            self.tell(is_ended=True)
             logger.info("PreciseCache: %s", summary_line(entry))
         finally:
             if self.blocks is not None:

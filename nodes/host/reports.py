@@ -2,41 +2,58 @@
 
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 
-from comfy_execution.utils import get_executing_context
+from .prompt import Prompt
 
 LIMIT = 64  # reports of this many sampler runs are kept, the oldest leave first
 
 _lock = threading.Lock()
-_runs = OrderedDict()  # (attachment id, prompt id, number) -> run entry; no tensors
+_runs = OrderedDict()  # number -> Record
 _number = 0
 
 
-def current_prompt_id():
-    """The prompt being executed, or "" outside one (tests, other programs)."""
-    context = get_executing_context()
-    return context.prompt_id if context else ""
+@dataclass(frozen=True)
+class Record:
+    """A finished run and what it was run for; no tensors."""
+
+    attachment: str
+    prompt: str
+    sampler: str  # fingerprint of the node that ran it
+    run: dict
 
 
 def record(attachment_id, run):
-    """Keep a finished run's report entry under its attachment and the current prompt."""
+    """Keep a finished run's report entry under its attachment and the node being executed."""
     global _number
+    prompt = Prompt.current()
+    entry = Record(attachment_id, prompt.id, prompt.fingerprint(prompt.node_id), run)
     with _lock:
         _number += 1
-        _runs[attachment_id, current_prompt_id(), _number] = run
+        _runs[_number] = entry
         while len(_runs) > LIMIT:
             _runs.popitem(last=False)
 
 
 def runs_of(attachment_id):
-    """Report entries of an attachment, oldest first: those of the last prompt that ran it.
+    """Report entries of an attachment, oldest first: those of the prompt being executed.
 
-    If ComfyUI answered the sampler from its own cache, that is the prompt which produced
-    the result, not the one that asks.
+    A sampler before the asking node that ComfyUI answered from its own cache counts with the
+    runs that produced its result. Where neither is known (another node id, other programs):
+    the runs of the last prompt that used the attachment.
     """
     with _lock:
-        mine = [(key, run) for key, run in _runs.items() if key[0] == attachment_id]
+        mine = [(number, entry) for number, entry in _runs.items() if entry.attachment == attachment_id]
     if not mine:
         return []
-    prompt_id = mine[-1][0][1]
-    return [run for key, run in mine if key[1] == prompt_id]
+    prompt = Prompt.current()
+    chosen = {number: entry for number, entry in mine if prompt.id and entry.prompt == prompt.id}
+    ran = {entry.sampler for entry in chosen.values()}
+    for name in prompt.upstream(prompt.node_id):
+        sampler = prompt.fingerprint(name)
+        if sampler not in ran:
+            made = [(number, entry) for number, entry in mine if entry.sampler == sampler]
+            chosen |= {number: entry for number, entry in made if entry.prompt == made[-1][1].prompt}
+    if not chosen:
+        chosen = {number: entry for number, entry in mine if entry.prompt == mine[-1][1].prompt}
+    return [chosen[number].run for number in sorted(chosen)]

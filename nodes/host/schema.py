@@ -1,4 +1,4 @@
-"""Differences between the supported hosts in how a node declares its inputs."""
+"""What a node declares and is told, where that needs more than a line."""
 
 import inspect
 
@@ -12,3 +12,12 @@ def advanced(make_input, *args, **kwargs):
     if "advanced" in inspect.signature(make_input.__init__).parameters:
         kwargs["advanced"] = True
     return make_input(*args, **kwargs)
+
+
+def node_id_of(node_class):
+    """The id in the graph of the node being executed; None where it is called by other programs.
+
+    The node must declare `io.Hidden.unique_id`, and `not_idempotent` so that an answer from
+    ComfyUI's cache has the right id too.
+    """
+    return node_class.hidden.unique_id if getattr(node_class, "hidden", None) else None

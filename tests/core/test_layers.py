@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_node_files_leave_the_host_to_the_host_layer(path):
 ])
 def test_the_walk_finds_what_it_looks_for(source, faults):
     assert faults_of_core(source) == faults
+
+
+# what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
+NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
+                "benchmarks", "demo", "precisecache_core", "run", "toys"} | set(sys.stdlib_module_names)
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
+
+
+def test_what_demo_tests_and_benchmarks_import_is_declared():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = set(re.findall(r'^\s+"([\w-]+)(?:\[\w+\])?[^"]*",$', text, re.MULTILINE)) | set(
+        re.findall(r'\["([\w-]+)"\]', text))
+    used = {package for folder in ("precisecache_core", "nodes", "demo", "tests", "benchmarks")
+            for path in (ROOT / folder).rglob("*.py")
+            for package, dots, _ in imports_of(path.read_text(encoding="utf-8")) if not dots}
+    assert {PACKAGES.get(package, package) for package in used - NOT_DECLARED} <= declared
 
 
 LOAD_AS_THE_HOST_DOES = """

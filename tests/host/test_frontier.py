@@ -40,18 +40,16 @@ def test_a_record_tells_cost_and_quality(bench):
 
 def test_candidates_change_the_run_and_leave_nothing_behind(bench):
     own = rows("lfcache fitted 0.35")
-    before = next(frontier.measure(bench, SCHEDULE, 1, own))
-    for row in all_rows():
-        if row.family.startswith("candidate") and row.setting in ("0.35", "0.3"):
-            record = next(frontier.measure(bench, SCHEDULE, 1, [row]))
-            assert 10 < record["psnr"] <= 100 and len(record["decisions"]) == SCHEDULE.steps
-    cond = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate cond trial 0.35")))
-    assert cond["trial_cost"] == pytest.approx(before["trial_cost"] / 2)
-    guidance = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate reused guidance 0.35")))
+    candidates = [row for row in all_rows() if row.family.startswith("candidate") and row.setting in ("0.35", "0.3")]
+    before, *records, after = frontier.measure(bench, SCHEDULE, 1, [*own, *candidates, *own])
+    assert len(records) > 15 and after == before
+    for record in records:
+        assert 10 < record["psnr"] <= 100 and len(record["decisions"]) == SCHEDULE.steps
+    found = {record["name"]: record for record in records}
+    assert found["candidate cond trial 0.35"]["trial_cost"] == pytest.approx(before["trial_cost"] / 2)
+    guidance = found["candidate reused guidance 0.35"]
     assert guidance["computed"] == guidance["decisions"].count("C") - 0.5  # one more after the warm-up, without uncond
-    power = next(frontier.measure(bench, SCHEDULE, 1, rows("candidate power 2 0.3")))
-    assert power["computed"] == 3
-    assert next(frontier.measure(bench, SCHEDULE, 1, own)) == before
+    assert found["candidate power 2 0.3"]["computed"] == 3
 
 
 def test_counting_a_shape_once_gives_what_counting_every_evaluation_gives(bench):

@@ -1,0 +1,99 @@
+"""What a sampler run tells the page and other websocket clients while it goes on."""
+
+import itertools
+import json
+import math
+import sys
+import time
+
+from .prompt import Prompt
+
+EVENT = "precisecache.calls"
+INTERVAL = 0.1  # seconds between two events, over all runs
+MAX_BYTES = 2048  # of one event as it goes over the wire
+MAX_NODES, MAX_NAME = 16, 64  # so many node ids, names so long
+
+_numbers = itertools.count(1)
+_next_at = 0.0  # no event before this time
+
+
+class CallFeed:
+    """Events of one sampler run: its calls so far, at most ten a second, none outside a server.
+
+    cache_nodes: ids of the LFCache and BlockCache nodes on the model, the last attached at the end.
+    """
+
+    def __init__(self, cache_nodes, model_name, steps):
+        self.number = next(_numbers)
+        self.seconds = 0.0  # spent in here, for the benchmark of the overhead
+        self.told = 0
+        self.server = running_server()
+        if self.server is None:
+            return
+        prompt = Prompt.current()
+        self.head = {
+            "version": 1, "prompt_id": prompt.id, "run": self.number,
+            "nodes": _short(cache_nodes), "stats": _short(prompt.stats_of(cache_nodes[-1]) if cache_nodes else []),
+            "model": model_name[:MAX_NAME], "steps": steps}
+
+    def tell(self, steps, blocks, is_ended=False):
+        """Send what is new, if it is time. At the end it is sent in any case, then or a little later.
+
+        steps, blocks: the run's LFCacheRun and its BlockCacheRun or None. Reads no device.
+        """
+        global _next_at
+        if self.server is None:
+            return
+        start = time.perf_counter()
+        wait = max(0.0, _next_at - start)
+        if not wait or is_ended:
+            data = self._event(steps, blocks, is_ended)
+            if data is not None:
+                _next_at = start + wait + INTERVAL
+                try:
+                    self._send(data, wait)
+                except RuntimeError:  # the server's loop has ended: nobody listens any more
+                    self.server = None
+        self.seconds += time.perf_counter() - start
+
+    def _event(self, steps, blocks, is_ended):
+        """The event with as many of the calls not yet told as fit, the latest; None if not even none does."""
+        calls = len(steps.decisions)
+        held = steps.cache_bytes + (blocks.cache_bytes if blocks else 0)
+        data = {
+            **self.head, "calls": calls, "computed": steps.decisions.count("C"), "reused": steps.decisions.count("R"),
+            "trials": steps.trials, "threshold": _rounded(steps.controller.threshold), "cache_bytes": held,
+            "blocks": blocks and {"block_calls": blocks.block_calls,
+                                  "block_calls_skipped": blocks.block_calls_skipped},
+            "is_ended": is_ended}
+        first = self.told
+        while True:
+            data |= {"first": first, "decisions": "".join(steps.decisions[first:]),
+                     "lfd": [_rounded(v) for v in steps.lfds[first:]]}
+            if len(json.dumps({"type": EVENT, "data": data})) <= MAX_BYTES:
+                self.told = calls
+                return data
+            if first == calls:
+                return None
+            first = calls - (calls - first) // 2
+
+    def _send(self, data, wait):
+        sid = self.server.client_id
+        if wait:
+            loop = self.server.loop
+            loop.call_soon_threadsafe(loop.call_later, wait, self.server.send_sync, EVENT, data, sid)
+        else:
+            self.server.send_sync(EVENT, data, sid)
+
+
+def running_server():
+    """ComfyUI's server, or None where it is not one that runs us."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def _short(names):
+    return [name for name in names if len(name) <= MAX_NAME][:MAX_NODES]
+
+
+def _rounded(value):
+    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None

@@ -1,0 +1,68 @@
+"""Why nothing was reused, said by runs that reused nothing."""
+
+import math
+
+import pytest
+import torch
+
+from precisecache_core import FLOW, LFCacheConfig, LFCacheRun
+from precisecache_core.sampling import flow_affine
+
+
+def run_of(lfd=1.0, calls=12, **settings):
+    """A run over predictions that change by `lfd` from call to call (a function of the call, or a number)."""
+    run = LFCacheRun(LFCacheConfig(trial="plain", **settings), flow_affine, FLOW)
+    x = torch.zeros(1, 4, 2, 8, 8)
+    value = 0.0
+    for call in range(calls):
+        sigma = torch.tensor(1 - call / (calls + 1))
+        value += lfd(call) if callable(lfd) else lfd
+
+        def model(x=x, sigma=sigma, value=value):
+            return x - sigma * torch.full_like(x, value)
+
+        run.denoised(x, sigma, model, lambda small, s, value=value: small - s * torch.full_like(small, value))
+    return run
+
+
+def warnings_of(run):
+    return run.report("Toy", (1, 4, 2, 8, 8), 12)["warnings"]
+
+
+@pytest.mark.parametrize("run, reason", [
+    (dict(alpha=0.0), "alpha is 0"),
+    (dict(calls=3), "all 3 calls that may be reused were warm-up"),
+    (dict(alpha=0.1), "every low-frequency difference reached the threshold"),
+    (dict(lfd=0.0), "the warm-up's answers did not differ"),
+])
+def test_a_run_that_reused_nothing_says_why(run, reason):
+    warning, = warnings_of(run_of(**run))
+    assert reason in warning
+
+
+def test_the_smallest_difference_is_named():
+    run = run_of(lambda call: 1.0 if call < 8 else 0.5, alpha=0.3)
+    warning, = warnings_of(run)
+    after = [v for v in run.lfds if v is not None and math.isfinite(v)][2:]
+    assert f"smallest {min(after):.3g}, threshold {run.controller.threshold:.3g}" in warning
+
+
+def test_outside_the_window_it_says_so():
+    run = LFCacheRun(LFCacheConfig(), flow_affine, FLOW, sigma_window=(0.01, 0.001))
+    x = torch.zeros(1, 4, 2, 8, 8)
+    for call in range(9):
+        run.denoised(x, torch.tensor(1 - call / 10), lambda: x, lambda small, s: small)
+    assert warnings_of(run) == ["no call lay between start_percent and end_percent: nothing was reused"]
+
+
+def test_a_run_that_reused_has_nothing_to_say():
+    run = run_of(lambda call: 1.0 if call < 4 else 0.01)
+    assert "R" in run.decisions and warnings_of(run) == []
+
+
+def test_a_run_that_stood_aside_says_only_why():
+    run = LFCacheRun(LFCacheConfig(), flow_affine, FLOW)
+    run.stand_aside("four steps are too few")
+    x = torch.zeros(1, 4, 2, 8, 8)
+    run.denoised(x, torch.tensor(0.5), lambda: x, lambda small, s: small)
+    assert warnings_of(run) == ["four steps are too few: computing every call"]

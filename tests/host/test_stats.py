@@ -1,0 +1,254 @@
+"""Reports and events of runs: valid by the schema, bounded, told to the right node, found again."""
+
+import asyncio
+import json
+import math
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+
+from benchmarks.tiny_host import ROOT, find_host, pack_module
+from demo.client import ComfyClient
+from demo.graph import FLASH, load_graph, only_node, set_inputs
+from demo.server import ComfyServer
+from precisecache_core import build_report, dump_report
+
+SCHEMA = Draft202012Validator(json.loads((ROOT / "precisecache_core" / "report.schema.json").read_text("utf-8")))
+
+
+def checked(*runs):
+    """The report of these runs, as a program reads it, once it is valid."""
+    report = json.loads(dump_report(build_report(runs)))
+    SCHEMA.validate(report)
+    return report["runs"]
+
+
+def test_the_schema_is_one_and_refuses_what_it_should():
+    Draft202012Validator.check_schema(SCHEMA.schema)
+    good = {"version": 1, "runs": []}
+    assert SCHEMA.is_valid(good)
+    for bad in ({"version": 2, "runs": []}, {"runs": []}, {**good, "more": 1}, {"version": 1, "runs": [{}]}):
+        assert not SCHEMA.is_valid(bad)
+
+
+@pytest.mark.parametrize("settings, blocks, reason", [
+    (dict(alpha=0.5), None, None),
+    (dict(alpha=0.5), dict(cache_rate=0.4), None),
+    (dict(alpha=0.0), None, "alpha is 0"),
+    (dict(alpha=0.5, warmup=20), None, "all 12 calls that may be reused were warm-up"),
+    (dict(alpha=1e-6), dict(cache_rate=0.0), "every low-frequency difference reached the threshold"),
+    (None, dict(cache_rate=0.4), None),
+])
+def test_the_report_is_valid_and_says_why_nothing_was_reused(bench, settings, blocks, reason):
+    model = bench.lfcache(**settings) if settings else bench.model
+    model = bench.blockcache(model, **blocks) if blocks else model
+    bench.sample(model, steps=12)
+    run, = checked(bench.report(model))
+    assert (run["blockcache"] is not None) == (blocks is not None)
+    if reason:
+        assert run["reused"] == 0 and any(reason in warning for warning in run["warnings"])
+    elif settings:
+        assert run["reused"] > 0 and run["warnings"] == []
+
+
+def test_the_report_of_an_interrupted_or_failed_run_is_valid_and_says_so(bench):
+    from comfy.model_management import InterruptProcessingException
+
+    for error, text in ((InterruptProcessingException(), "was interrupted after"),
+                        (ValueError("no"), "failed with ValueError after")):
+        model = bench.lfcache(alpha=0.5)
+        calls = []
+
+        def callback(step, *_, error=error, calls=calls):
+            calls.append(step)
+            if step == 5:
+                raise error
+
+        with pytest.raises(type(error)):
+            bench.sample(model, steps=12, callback=callback)
+        run, = checked(bench.report(model))
+        assert run["calls"] == 6 and f"the run {text} 6 calls" in run["warnings"]
+
+
+def test_answers_that_are_not_finite_are_null_in_the_report(bench):
+    model = bench.lfcache(alpha=0.5)
+    noise = bench.noise()
+    noise[0, 0, 0, 0, 0] = math.nan
+    bench.sample(model, steps=12, noise=noise)
+    run, = checked(bench.report(model))
+    assert run["reused"] == 0 and run["warnings"]
+
+
+class FakeServer:
+    """What events need of ComfyUI's server: a list of what was sent, when and to whom."""
+
+    client_id = "someone"
+
+    def __init__(self):
+        self.sent = []
+        self.loop = SimpleNamespace(call_soon_threadsafe=lambda call, *args: call(*args), call_later=self._later)
+
+    def send_sync(self, event, data, sid, at=None):
+        self.sent.append((time.perf_counter() if at is None else at, event, data, sid))
+
+    def _later(self, delay, call, *args):
+        call(*args, at=time.perf_counter() + delay)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = FakeServer()
+    monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
+    monkeypatch.setattr(pack_module("nodes.host.events"), "_next_at", 0.0)
+    return server
+
+
+def test_events_are_few_small_and_complete(bench, server):
+    attachment = pack_module("nodes.host.attachment")
+    model = attachment.attach(bench.model, "7", lfcache=bench.config(alpha=0.5))
+    model = attachment.attach(model, "8", blockcache=bench.block_config())
+    for _ in range(3):
+        bench.sample(model, steps=40)
+    times, events, data, sids = zip(*server.sent)
+    assert set(events) == {"precisecache.calls"} and set(sids) == {"someone"}
+    assert all(b - a >= 0.0999 for a, b in zip(times, times[1:]))
+    assert len({d["run"] for d in data}) == 3 and sum(d["is_ended"] for d in data) == 3
+    run = bench.report(model)
+    last = [d for d in data if d["run"] == data[-1]["run"]]
+    assert "".join(d["decisions"] for d in last) == run["decisions"]
+    assert [v for d in last for v in d["lfd"]] == pytest.approx(run["lfd"], rel=1e-3)
+    assert {k: last[-1][k] for k in ("calls", "computed", "reused", "trials", "model", "steps")} == {
+        k: run[k] for k in ("calls", "computed", "reused", "trials", "model", "steps")}
+    assert last[-1]["blocks"] == {k: run["blockcache"][k] for k in ("block_calls", "block_calls_skipped")}
+    assert last[-1]["nodes"] == ["7", "8"] and last[-1]["cache_bytes"] > 0
+
+
+def test_an_event_is_never_longer_than_two_kilobytes(bench, server, monkeypatch):
+    events = pack_module("nodes.host.events")
+    feed = events.CallFeed(["x" * 60] * 100 + ["y" * 5000], "M" * 5000, 3000)
+    run = pack_module("precisecache_core.run").LFCacheRun(bench.config(), None, None)
+    run.decisions, run.lfds = ["R"] * 3000, [1.23456789e-5] * 3000
+    feed.tell(run, None, is_ended=True)
+    (_, event, data, _), = server.sent
+    assert len(json.dumps({"type": event, "data": data})) <= 2048
+    assert data["calls"] == 3000 and data["first"] + len(data["decisions"]) == 3000 and len(data["lfd"]) > 10
+    feed.head["prompt_id"] = "p" * 5000  # a client may choose it
+    run.decisions.append("C")
+    run.lfds.append(None)
+    feed.tell(run, None, is_ended=True)
+    assert len(server.sent) == 1
+
+
+def test_a_server_that_has_ended_stops_events_and_not_the_run(bench, server, monkeypatch):
+    def closed(*_):
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(server, "send_sync", closed)
+    model = bench.lfcache(alpha=0.5)
+    assert torch.isfinite(bench.sample(model, steps=12)).all()
+    assert bench.report(model)["calls"] == 12
+
+
+def test_fingerprints_and_the_cache_stats_of_a_node():
+    Prompt = pack_module("nodes.host.prompt").Prompt
+    graph = load_graph(FLASH)
+    stats, sampler, lfcache, blocks = (only_node(graph, kind) for kind in (
+        "PreciseCacheStats", "KSampler", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
+    prompt = Prompt("a", sampler, graph)
+    assert prompt.stats_of(blocks) == [stats] and prompt.stats_of(lfcache) == []
+    renamed = json.loads(json.dumps(graph).replace(f'"{sampler}"', '"77"'))
+    assert Prompt("b", "77", renamed).fingerprint("77") == prompt.fingerprint(sampler) != ""
+    set_inputs(renamed, "PreciseCacheTinyModel", subject="disc")
+    assert Prompt("b", "77", renamed).fingerprint("77") != prompt.fingerprint(sampler)
+    assert prompt.fingerprint("no such node") == "" and prompt.upstream("no such node") == []
+    assert Prompt.current().id == ""
+
+
+@pytest.fixture(scope="module")
+def comfyui(tmp_path_factory):
+    """A ComfyUI that answers from its own cache, as it does for people."""
+    with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log", cached_nodes=100) as server:
+        yield server
+
+
+def small(seed=0):
+    graph = load_graph(FLASH)
+    set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+    set_inputs(graph, "KSampler", steps=16, seed=seed)
+    return graph
+
+
+def queue(server, *graphs):
+    """For each graph, run one after another: ({Cache Stats node: runs}, [event text])."""
+    async def run():
+        found, events = [], []
+        async with ComfyClient(server, events.append) as client:
+            for graph in graphs:
+                events.clear()
+                outputs, _ = await client.run(graph)
+                found.append(({node: checked(*output["precisecache"][0]["runs"]) for node, output in outputs.items()
+                               if "precisecache" in output}, list(events)))
+        return found
+
+    return asyncio.run(run())
+
+
+STATS, SAMPLER = only_node(small(), "PreciseCacheStats"), only_node(small(), "KSampler")
+
+
+def test_a_result_from_comfyuis_cache_has_the_report_of_the_run_that_made_it(comfyui):
+    late = small(seed=1)
+    late["90"] = {"class_type": "PreciseCacheStats", "inputs": dict(late[STATS]["inputs"])}
+    graphs = small(seed=1), small(seed=2), small(seed=1), late
+    first, second, again, later = (found for found, _ in queue(comfyui, *graphs))
+    assert len(first[STATS]) == len(second[STATS]) == 1
+    assert first[STATS] != second[STATS]  # other seconds at least
+    assert again[STATS] == first[STATS]
+    assert later["90"] == first[STATS], "the run of another prompt"
+
+
+def test_a_model_sampled_twice_has_two_runs_also_where_one_comes_from_the_cache(comfyui):
+    def twice(seed):
+        graph = small(seed=5)
+        graph["80"] = {"class_type": "KSampler", "inputs": {
+            **graph[SAMPLER]["inputs"], "latent_image": [SAMPLER, 0], "seed": seed, "denoise": 0.6, "steps": 20}}
+        graph[STATS]["inputs"]["samples"] = ["80", 0]
+        return graph
+
+    (before, _), (after, _) = queue(comfyui, twice(1), twice(2))
+    assert [run["steps"] for run in before[STATS]] == [16, 20]
+    assert after[STATS][0] == before[STATS][0] and after[STATS][1] != before[STATS][1]
+    assert after[STATS][1]["steps"] == 20
+
+
+def test_two_equal_nodes_have_a_report_each(comfyui):
+    graph = small(seed=7)
+    lfcache, blocks = (only_node(graph, kind) for kind in ("PreciseCacheLFCache", "PreciseCacheBlockCache"))
+    ids = {lfcache: "60", blocks: "61", SAMPLER: "62", STATS: "63"}
+    for old, new in ids.items():
+        inputs = {name: [ids.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+                  for name, value in graph[old]["inputs"].items()}
+        graph[new] = {"class_type": graph[old]["class_type"], "inputs": inputs}
+    graph["62"]["inputs"]["steps"] = 24
+    (found, events), = queue(comfyui, graph)
+    assert {node: [run["steps"] for run in runs] for node, runs in found.items()} == {STATS: [16], "63": [24]}
+    calls = [json.loads(text)["data"] for text in events if '"precisecache.calls"' in text]
+    assert {(d["steps"], *d["stats"], *d["nodes"]) for d in calls} == {
+        (16, STATS, lfcache, blocks), (24, "63", "60", "61")}
+
+
+def test_events_reach_a_program_on_the_websocket(comfyui):
+    graph = small(seed=9)
+    set_inputs(graph, "KSampler", steps=60)
+    (found, events), = queue(comfyui, graph)
+    run, = found[STATS]
+    mine = [text for text in events if json.loads(text)["type"] == "precisecache.calls"]
+    assert len(mine) >= 3 and max(map(len, mine)) <= 2048
+    assert len(mine) <= 10 * run["seconds"]["sampling"] + 2
+    data = [json.loads(text)["data"] for text in mine]
+    assert "".join(d["decisions"] for d in data) == run["decisions"] and data[-1]["is_ended"]
+    assert data[-1]["stats"] == [STATS]

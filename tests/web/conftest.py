@@ -1,0 +1,193 @@
+"""The real page in a real browser, on a real ComfyUI server with the tiny model."""
+
+import json
+import shutil
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from benchmarks.tiny_host import find_host
+from demo.server import ComfyServer
+
+PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
+SECONDS = 60  # what the slowest machine may take for anything here
+
+# what a panel shows, run by run: texts by class name
+PANEL = """
+const root = app.rootGraph ?? app.graph;
+const node = arguments[0].split(':').reduce((at, id) => (at.subgraph ?? at).getNodeById(id), root);
+const widget = node.widgets.find((w) => w.name === 'precisecache_panel');
+const textOf = (run, selector) => run.querySelector(selector)?.textContent;
+return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
+    model: textOf(run, '.precisecache-model'),
+    state: textOf(run, '.precisecache-state'),
+    ...Object.fromEntries(['computed', 'reused', 'trials', 'blocks', 'cache', 'seconds']
+        .map((name) => [name, textOf(run, `dl .${name} dd`)])),
+    decisions: [...run.querySelectorAll('.precisecache-strip rect')].map((rect) =>
+        ({computed: 'C', reused: 'R', unknown: '?'})[rect.getAttribute('class')]
+            .repeat(rect.getAttribute('width'))).join(''),
+    lfds: run.querySelector('.lfd')?.getAttribute('points').split(' ').length ?? 0,
+    warnings: [...run.querySelectorAll('.precisecache-warning')].map((e) => e.textContent),
+}));
+"""
+
+
+def ask(server, path, body=None):
+    """The server's answer to a GET, or to a POST of a body as JSON."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://{server.address}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def pytest_collection_modifyitems(items):
+    missing = [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+    for item in items if missing else ():
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=f"no {' and no '.join(missing)} on this machine"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log", cached_nodes=100) as server:
+        deadline = time.monotonic() + 600
+        while True:
+            try:
+                ask(server, "/system_stats")
+                break
+            except OSError:
+                assert not server.has_ended and time.monotonic() < deadline, server.log_tail()
+                time.sleep(0.2)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    downloads = tmp_path_factory.mktemp("downloads")
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage",
+                     "disable-background-networking", "window-size=1500,1000"):
+        options.add_argument(f"--{argument}")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(SECONDS)
+    driver.downloads = downloads
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(server, browser):
+    page = Page(server, browser)
+    page.set_setting("Comfy.Locale", "en")
+    page.set_setting("Comfy.VueNodes.Enabled", False)
+    page.set_setting("Comfy.ColorPalette", "dark")
+    page.set_setting("Comfy.TutorialCompleted", True)  # no window of templates over the graph
+    page.open()
+    yield page
+    page.interrupt()
+    errors = page.errors()
+    assert not errors, errors
+
+
+class Page:
+    """ComfyUI's page in the browser."""
+
+    def __init__(self, server, browser):
+        self.server = server
+        self.browser = browser
+
+    def open(self):
+        """Load the page, or load it again."""
+        self.browser.get(f"http://{self.server.address}/")
+        # the spinner turns until the page has restored the workflows that were open before
+        self.wait("app?.extensionManager?.spinner === false"
+                  " && !!window.LiteGraph.registered_node_types.PreciseCacheStats")
+
+    def js(self, code, *arguments):
+        return self.browser.execute_script(code, *arguments)
+
+    def call(self, code, *arguments):
+        """The result of a promise, `code` an expression that may use `a`, the list of arguments."""
+        result = self.browser.execute_async_script(
+            "const a = [...arguments], done = a.pop();"
+            f"Promise.resolve().then(() => ({code}))"
+            ".then(v => done([v ?? null]), e => done([null, `${e?.stack ?? e}`]))",
+            *arguments)
+        if len(result) > 1:
+            raise AssertionError(result[1])
+        return result[0]
+
+    def wait(self, condition, *arguments, seconds=SECONDS):
+        """The first value of a JavaScript expression that is not false; `a` is the list of arguments."""
+        deadline = time.monotonic() + seconds
+        while True:
+            value = self.js(f"const a = [...arguments]; const app = window.app; return {condition}", *arguments)
+            if value:
+                return value
+            assert time.monotonic() < deadline, f"never: {condition}"
+            time.sleep(0.05)
+
+    def load(self, graph):
+        """Load a graph in API format, as when its file is dropped on the page."""
+        self.call("app.loadApiJson(a[0], 'test.json')", graph)
+        self.js("app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [20, 60]; app.graph.setDirtyCanvas(true, true)")
+
+    def prompts(self):
+        """Ids of all prompts that wait, run or have ended."""
+        queue = ask(self.server, "/queue")
+        return {item[1] for items in queue.values() for item in items} | set(ask(self.server, "/history"))
+
+    def queue(self):
+        """Queue the graph of the page, as the button does; returns the prompt's id."""
+        before = self.prompts()
+        self.call("app.queuePrompt(0)")
+        prompt_id, = self.prompts() - before
+        return prompt_id
+
+    def history(self, prompt_id):
+        """The prompt's entry of the history, once it has ended."""
+        deadline = time.monotonic() + SECONDS
+        while not (found := ask(self.server, f"/history/{prompt_id}")):
+            assert time.monotonic() < deadline, "the prompt never ended"
+            time.sleep(0.1)
+        return found[prompt_id]
+
+    def report(self, prompt_id, node):
+        """The report of a Cache Stats node in the history."""
+        return self.history(prompt_id)["outputs"][str(node)]["precisecache"][0]
+
+    def panel(self, node):
+        """What the panel of a node shows, run by run: {"state": …, "computed": …, …} as texts."""
+        return self.js(PANEL, str(node))
+
+    def picture(self, name):
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        time.sleep(0.5)  # the canvas draws in the next frame
+        self.browser.save_screenshot(str(PICTURES / f"{name}.png"))
+
+    def set_setting(self, name, value):
+        """Store a setting on the server, for the next time the page loads."""
+        ask(self.server, f"/settings/{name}", value)
+
+    def interrupt(self):
+        """Stop whatever runs or waits, and wait until nothing does."""
+        ask(self.server, "/queue", {"clear": True})
+        ask(self.server, "/interrupt", {})
+        deadline = time.monotonic() + SECONDS
+        while any(ask(self.server, "/queue").values()):
+            assert time.monotonic() < deadline, "the queue never emptied"
+            time.sleep(0.1)
+
+    def errors(self):
+        """Errors in the browser's console that name our files, since the last time."""
+        return [entry["message"] for entry in self.browser.get_log("browser")
+                if entry["level"] == "SEVERE" and "/extensions/" in entry["message"]
+                and f"/extensions/{Path(__file__).resolve().parents[2].name}/" in entry["message"]]

@@ -1,0 +1,110 @@
+"""Events and reports that nobody should send: nothing breaks in the page, nothing of them is executed."""
+
+import copy
+import json
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from demo.graph import FLASH, load_graph, only_node
+
+STATS, LFCACHE, BLOCKCACHE = (only_node(load_graph(FLASH), kind) for kind in (
+    "PreciseCacheStats", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
+
+HOSTILE = [
+    "<img src=x onerror='window.hacked = 1'>", "<script>window.hacked = 1</script>", "javascript:window.hacked=1",
+    "${window.hacked = 1}", "{{constructor.constructor('window.hacked = 1')()}}", "'; window.hacked = 1; '",
+    "__proto__", "constructor", "\u202e\u0000\ud7ff", "5:5:5", "-1", "x" * 5000,
+]
+
+GOOD = {
+    "version": 1, "prompt_id": "p", "run": 1, "nodes": [LFCACHE, BLOCKCACHE], "stats": [STATS], "model": "WAN21",
+    "steps": 10, "calls": 3, "computed": 2, "reused": 1, "trials": 1, "first": 1, "decisions": "CR",
+    "lfd": [None, 1.5], "threshold": 2.0, "cache_bytes": 100,
+    "blocks": {"block_calls": 32, "block_calls_skipped": 4}, "is_ended": False,
+}
+REPORT = {"version": 1, "runs": [{
+    "model": "WAN21", "latent_shape": [1], "steps": 2, "calls": 2, "computed": 1, "reused": 1, "trials": 1,
+    "decisions": "CR", "sigmas": [1, 0.5], "lfd": [None, 1], "alpha": 0.5, "delta_max": 1, "threshold": 0.5,
+    "trial_agreement": None, "seconds": {"sampling": 1, "compute": 1, "trial": 0},
+    "cache_bytes": {"lfcache": 1, "blockcache": 0}, "blockcache": None, "warnings": ["one"]}]}
+
+texts = st.sampled_from(HOSTILE) | st.text(max_size=20)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-2**60, 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=8)
+
+
+@st.composite
+def spoiled(draw, good):
+    """A good message with some of its values, at any depth, replaced, or taken out."""
+    message = copy.deepcopy(good)
+    for _ in range(draw(st.integers(1, 3))):
+        at = message
+        while True:
+            key = draw(st.sampled_from(sorted(at))) if isinstance(at, dict) else draw(st.integers(0, len(at) - 1))
+            if isinstance(at[key], (dict, list)) and at[key] and draw(st.booleans()):
+                at = at[key]
+                continue
+            break
+        if isinstance(at, dict) and draw(st.integers(0, 4)) == 0:
+            del at[key]
+            break
+        at[key] = draw(junk)
+    return message
+
+
+# events and reports go in as the websocket hands them to the page
+SEND = """
+window.faults ??= [];
+window.onerror = (message) => window.faults.push(`${message}`);
+window.onunhandledrejection = (event) => window.faults.push(`${event.reason}`);
+const {api} = window.comfyAPI.api;
+const [events, reports] = [JSON.parse(arguments[0]), JSON.parse(arguments[1])];
+for (const detail of events) api.dispatchEvent(new CustomEvent('precisecache.calls', {detail}));
+for (const report of reports) api.dispatchEvent(new CustomEvent('executed',
+    {detail: {node: arguments[2], display_node: arguments[2], prompt_id: 'p', output: {precisecache: [report]}}}));
+const made = document.querySelectorAll('.precisecache-panel img, .precisecache-panel script');
+return [window.faults, window.hacked ?? null, made.length];
+"""
+
+
+def send(page, events, reports=()):
+    """Faults, what hostile text has run, and elements made of it, after these were sent."""
+    return page.js(SEND, json.dumps(events), json.dumps(list(reports)), STATS)
+
+
+def test_whatever_comes(page):
+    page.load(load_graph(FLASH))
+
+    @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(st.lists(spoiled(GOOD) | junk, min_size=1, max_size=5), st.lists(spoiled(REPORT) | junk, max_size=2))
+    def check(events, reports):
+        assert send(page, events, reports) == [[], None, 0]
+
+    check()
+    send(page, [{**GOOD, "prompt_id": "good", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]}])
+    run, = page.panel(STATS)
+    assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "3 / 10")
+
+
+def test_text_is_shown_as_text(page):
+    page.load(load_graph(FLASH))
+    for number, name in enumerate(HOSTILE[:6]):
+        send(page, [{**GOOD, "prompt_id": f"{number}", "model": name}])
+        assert page.panel(STATS)[0]["model"] == name
+    report = copy.deepcopy(REPORT)
+    report["runs"][0] |= {"model": HOSTILE[0], "warnings": HOSTILE[:3]}
+    assert send(page, [], [report]) == [[], None, 0]
+    run, = page.panel(STATS)
+    assert run["model"] == HOSTILE[0] and run["warnings"] == HOSTILE[:3]
+
+
+def test_calls_that_were_missed_show_as_unknown(page):
+    page.load(load_graph(FLASH))
+    send(page, [{**GOOD, "prompt_id": "a", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]},
+                   {**GOOD, "prompt_id": "a", "calls": 7, "first": 5, "decisions": "RC", "lfd": [2, None]}])
+    assert page.panel(STATS)[0]["decisions"] == "CCR??RC" and page.panel(STATS)[0]["lfds"] == 3
+    # a page that was loaded in mid-run knows only the end
+    send(page, [{**GOOD, "prompt_id": "b", "calls": 4, "first": 3, "decisions": "R", "lfd": [1]}])
+    assert page.panel(STATS)[0]["decisions"] == "???R"

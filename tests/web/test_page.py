@@ -1,0 +1,231 @@
+"""Cache Stats in the page, as a user sees it: the live panel, reload, removal, two nodes, badges, themes."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from demo.graph import FLASH, load_graph, only_node, set_inputs
+
+LOCALES = Path(__file__).resolve().parents[2] / "locales"
+
+# texts of a panel over time: every different one that it showed
+WATCH = """
+const widget = app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name === 'precisecache_panel');
+window.seen = [];
+window.watcher?.disconnect();
+window.watcher = new MutationObserver(() => {
+    const text = widget.element.querySelector('.precisecache-runs').textContent;
+    if (window.seen.at(-1) !== text) window.seen.push(text);
+});
+window.watcher.observe(widget.element, {childList: true, subtree: true, characterData: true});
+"""
+
+
+def graph_of(path=FLASH, steps=40, seed=0, **lfcache):
+    graph = load_graph(path)
+    set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+    set_inputs(graph, "KSampler", steps=steps, seed=seed)
+    set_inputs(graph, "PreciseCacheLFCache", **lfcache)
+    return graph
+
+
+STATS = only_node(load_graph(FLASH), "PreciseCacheStats")
+LFCACHE = only_node(load_graph(FLASH), "PreciseCacheLFCache")
+BLOCKCACHE = only_node(load_graph(FLASH), "PreciseCacheBlockCache")
+
+
+def texts(run):
+    """What the panel must show of a run of the report."""
+    blocks = run["blockcache"]
+    return {
+        "model": run["model"], "state": "ended", "computed": str(run["computed"]), "reused": str(run["reused"]),
+        "trials": str(run["trials"]), "decisions": run["decisions"], "warnings": run["warnings"],
+        "blocks": f"{blocks['block_calls_skipped']} / {blocks['block_calls']}" if blocks else None,
+        "lfds": sum(v is not None for v in run["lfd"]), "seconds": f"{run['seconds']['sampling']:.1f}"}
+
+
+def shown(panel):
+    return [{name: value for name, value in run.items() if name != "cache"} for run in panel]
+
+
+def decisions(run):
+    return run["decisions"]
+
+
+def test_the_panel_follows_a_run_and_ends_with_the_report(page):
+    page.load(graph_of(seed=1))
+    assert page.panel(STATS) == []
+    page.js(WATCH, STATS)
+    prompt = page.queue()
+    report = page.report(prompt, STATS)
+    page.wait("(window.seen.at(-1) ?? '').includes('seconds')")
+    seen = page.js("return window.seen")
+    assert len(seen) >= 5, seen  # at least three changes while it ran, and the report
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+    badges = page.js("return [arguments[0], arguments[1]].map((id) => app.graph.getNodeById(id).badges.at(-1).text)",
+                     LFCACHE, BLOCKCACHE)
+    run, = report["runs"]
+    blocks = run["blockcache"]
+    assert badges == [f"{run['reused']}/{run['calls']}",
+                      f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"]
+    page.picture("panel")
+
+
+def test_the_report_is_there_after_the_page_was_loaded_again(page):
+    page.load(graph_of(seed=2))
+    report = page.report(page.queue(), STATS)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
+    workflow = page.call("app.graphToPrompt().then((p) => p.workflow)")
+    assert "precisecache_panel" not in json.dumps(workflow) and "seconds" not in json.dumps(workflow)
+    page.open()
+    page.call("app.loadGraphData(a[0])", workflow)
+    page.wait("app.graph.getNodeById(a[0])?.widgets?.[0].element.textContent.includes('seconds')", STATS)
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+
+
+def test_a_node_removed_in_mid_run_leaves_nothing(page):
+    page.load(graph_of(seed=3, steps=100))
+    prompt = page.queue()
+    page.wait("document.querySelector('.precisecache-run')")
+    page.js("app.graph.remove(app.graph.getNodeById(arguments[0]))", STATS)
+    assert page.history(prompt)["status"]["status_str"] == "success"
+    assert page.js("return document.querySelectorAll('.precisecache-panel').length") == 0
+
+
+def with_second_sampler(graph):
+    """The graph with a second expert: its own LFCache, KSampler and Cache Stats; also returns the latter's id."""
+    ids = {only_node(graph, kind): f"{number}" for number, kind in
+           enumerate(("PreciseCacheLFCache", "PreciseCacheBlockCache", "KSampler", "PreciseCacheStats"), start=50)}
+    for old, new in ids.items():
+        node = json.loads(json.dumps(graph[old]))
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in ids:
+                node["inputs"][name] = [ids[value[0]], value[1]]
+        graph[new] = node
+    graph["51"]["inputs"]["cache_rate"] = 0.2
+    graph["52"]["inputs"]["steps"] = 20
+    graph["54"] = {"class_type": "PreviewAny", "inputs": {"source": ["53", 1]}, "_meta": {"title": "Report"}}
+    return graph, "53"
+
+
+def test_two_nodes_show_their_own_runs_and_together_those_of_both(page):
+    graph, second = with_second_sampler(graph_of(seed=4))
+    page.load(graph)
+    prompt = page.queue()
+    reports = [page.report(prompt, node) for node in (STATS, second)]
+    for node in (STATS, second):
+        page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", node)
+    mine, other = ([texts(run) for run in report["runs"]] for report in reports)
+    assert shown(page.panel(STATS)) == mine and shown(page.panel(second)) == other
+    assert mine[0]["decisions"] != other[0]["decisions"]
+    badges = page.js("return app.graph.nodes.filter((n) => n.type == 'PreciseCacheLFCache')"
+                     ".map((n) => n.badges.at(-1).text)")
+    assert badges == [f"{run['reused']}/{run['calls']}" for report in reports for run in report["runs"]]
+    page.js("app.graph.getNodeById(arguments[0]).widgets[0].element.querySelector('input').click()", STATS)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.querySelectorAll('.precisecache-run').length == 2", STATS)
+    assert sorted(shown(page.panel(STATS)), key=decisions) == sorted(mine + other, key=decisions)
+    # and live: the next run of both
+    page.js("app.graph.nodes.filter((n) => n.type == 'KSampler').forEach((n) => (n.widgets[0].value = 77))")
+    prompt = page.queue()
+    page.history(prompt)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.querySelectorAll('.seconds').length == 2", STATS)
+    both = [texts(run) for node in (STATS, second) for run in page.report(prompt, node)["runs"]]
+    assert sorted(shown(page.panel(STATS)), key=decisions) == sorted(both, key=decisions)
+    page.picture("two_nodes")
+
+
+def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
+    page.load(graph_of(seed=5))
+    page.js("""const node = app.graph.getNodeById(arguments[0]);
+        node.setSize([600, 500]); node.collapse(); node.collapse();""", STATS)
+    prompt = page.queue()
+    page.history(prompt)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
+    width, height = page.wait("(r => r.width > 300 && [r.width, r.height])("
+                              "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())", STATS)
+    assert width > 400 and height > 250
+    page.picture("resized")
+    page.js("app.graph.getNodeById(arguments[0]).collapse()", STATS)
+    page.wait("!app.graph.getNodeById(a[0]).widgets[0].element.checkVisibility()", STATS)
+    page.picture("collapsed")
+
+    inner = page.js("""const nodes = ['PreciseCacheStats', 'KSampler'].map(
+            (type) => app.graph.nodes.find((n) => n.type == type));
+        nodes[0].collapse();
+        const {node} = app.graph.convertToSubgraph(new Set(nodes));
+        return `${node.id}:${node.subgraph.nodes.find((n) => n.type == 'PreciseCacheStats').id}`;""")
+    page.js("app.graph.getNodeById(arguments[0].split(':')[0]).subgraph.nodes.find((n) => n.type == 'KSampler')"
+            ".widgets[0].value = 55", inner)
+    prompt = page.queue()
+    report = page.report(prompt, inner)
+    page.wait("document.querySelectorAll('.precisecache-panel').length >= 0")
+    page.js("app.canvas.openSubgraph(app.graph.getNodeById(arguments[0].split(':')[0]).subgraph)", inner)
+    deadline = time.monotonic() + 20
+    while not any(run["seconds"] for run in page.panel(inner)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shown(page.panel(inner)) == [texts(run) for run in report["runs"]]
+    page.picture("subgraph")
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+@pytest.mark.parametrize("is_vue", [False, True], ids=["canvas", "vue"])
+def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
+    page.set_setting("Comfy.ColorPalette", palette)
+    page.set_setting("Comfy.VueNodes.Enabled", is_vue)
+    page.open()
+    page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # one that ran before would not run again
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    page.wait("document.querySelector('.precisecache-panel').getBoundingClientRect().width > 200")
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+    text, ground = page.js("""const style = getComputedStyle(document.querySelector('.precisecache-panel'));
+        return [style.color, style.backgroundColor]""")
+    assert contrast(text, ground) > 4.5, (text, ground)
+    run, = report["runs"]
+    if is_vue:
+        assert page.js("return [...document.querySelectorAll('.precisecache-badge')].map((e) => e.textContent)")[0] == (
+            f"{run['reused']}/{run['calls']}")
+    page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}")
+
+
+def contrast(*colors):
+    """WCAG contrast of two CSS colours `rgb(…)`."""
+    def luminance(color):
+        values = [float(v) / 255 for v in color[color.index("(") + 1:-1].replace(" ", "").split(",")[:3]]
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted(map(luminance, colors))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_report_can_be_copied_and_saved(page):
+    page.load(graph_of(seed=7))
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    page.browser.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+    page.js("document.querySelectorAll('.precisecache-button')[0].click()")
+    page.wait("document.querySelector('.precisecache-button').textContent == 'Copied'")
+    assert json.loads(page.call("navigator.clipboard.readText()")) == report
+    page.js("document.querySelectorAll('.precisecache-button')[1].click()")
+    file = page.browser.downloads / "precisecache_report.json"
+    deadline = time.monotonic() + 20
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert json.loads(file.read_text("utf-8")) == report
+
+
+def test_the_page_speaks_the_users_language(page):
+    page.set_setting("Comfy.Locale", "zh")
+    page.open()
+    page.load(graph_of())
+    words = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["PreciseCache"]
+    nodes = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text("utf-8"))
+    page.wait("document.querySelector('.precisecache-button')")
+    assert page.js("return document.querySelector('.precisecache-button').textContent") == words["Copy JSON"]
+    labels = page.js("return app.graph.getNodeById(arguments[0]).widgets.map((w) => w.label)", LFCACHE)
+    assert nodes["PreciseCacheLFCache"]["inputs"]["preset"]["name"] in labels
+    page.picture("chinese")

@@ -1,0 +1,112 @@
+// The panel on a Cache Stats node. Shows what it is given; all text goes in as textContent.
+
+import { curve, strip } from "./chart.js";
+import { t } from "./text.js";
+
+function element(name, className, text = "") {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function button(text, onClick) {
+  const made = element("button", "precisecache-button", text);
+  made.type = "button";
+  made.addEventListener("click", onClick);
+  return made;
+}
+
+function bytes(value) {
+  const units = ["B", "KB", "MB", "GB"];
+  const power = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log(value) / Math.log(1000)));
+  return `${(value / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
+}
+
+// Plain JSON for people: the report as it would be saved.
+const asText = (report) => JSON.stringify(report, null, 1);
+
+async function copy(content) {
+  try {
+    await navigator.clipboard.writeText(content);
+  } catch {
+    // not a secure context (a server in the local network): the old way
+    const area = document.createElement("textarea");
+    area.value = content;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+function save(content) {
+  const url = URL.createObjectURL(new Blob([content], { type: "application/json" }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = "precisecache_report.json";
+  link.click();
+  URL.revokeObjectURL(url);
+}
+
+export class Panel {
+  // onToggleAll(isAll): the user wants the runs of every sampler of the prompt, or only this node's.
+  constructor(onToggleAll) {
+    this.element = element("div", "precisecache-panel");
+    this.runs = element("div", "precisecache-runs");
+    this.copyButton = button(t("Copy JSON"), () => this.#copy());
+    this.saveButton = button(t("Save JSON"), () => save(asText(this.report)));
+    const label = element("label", "precisecache-all");
+    this.allBox = document.createElement("input");
+    this.allBox.type = "checkbox";
+    this.allBox.addEventListener("change", () => onToggleAll(this.allBox.checked));
+    label.append(this.allBox, t("All samplers"));
+    const bar = element("div", "precisecache-bar");
+    bar.append(this.copyButton, this.saveButton, label);
+    this.element.append(this.runs, bar);
+    this.show([], null, false);
+  }
+
+  // runs: as of runs.js, oldest first; report: what the buttons copy and save, or null.
+  show(runs, report, isAll) {
+    this.report = report;
+    this.copyButton.disabled = this.saveButton.disabled = !report;
+    this.allBox.checked = isAll;
+    if (runs.length) this.runs.replaceChildren(...runs.map((run) => this.#run(run)));
+    else this.runs.replaceChildren(element("div", "precisecache-empty", t("No run yet")));
+  }
+
+  remove() {
+    clearTimeout(this.timer);
+    this.element.remove();
+  }
+
+  async #copy() {
+    await copy(asText(this.report));
+    this.copyButton.textContent = t("Copied");
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => (this.copyButton.textContent = t("Copy JSON")), 1500);
+  }
+
+  #run(run) {
+    const box = element("div", "precisecache-run");
+    const state = run.isEnded ? t("ended") : `${run.calls} / ${Math.max(run.steps, run.calls)}`;
+    const head = element("div", "precisecache-head");
+    head.append(element("span", "precisecache-model", run.model), element("span", "precisecache-state", state));
+    const counters = element("dl", "precisecache-counters");
+    const add = (name, className, value) => {
+      const pair = element("div", className);
+      pair.append(element("dt", "", t(name)), element("dd", "", value));
+      counters.append(pair);
+    };
+    add("computed", "computed", `${run.computed}`);
+    add("reused", "reused", `${run.reused}`);
+    add("trials", "trials", `${run.trials}`);
+    if (run.blocks) add("blocks skipped", "blocks", `${run.blocks.skipped} / ${run.blocks.calls}`);
+    add("cache", "cache", bytes(run.cacheBytes));
+    if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
+    box.append(head, strip(run), curve(run), counters);
+    box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
+    return box;
+  }
+}

@@ -1,0 +1,82 @@
+// Runs of samplers as the panel shows them: from `precisecache.calls` events while they go on,
+// from the report at the end. Nothing here trusts what it is given.
+
+const MAX_CALLS = 20000;
+const MAX_TEXT = 400;
+
+const count = (value) => (Number.isInteger(value) && value >= 0 ? value : null);
+const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
+const text = (value) => (typeof value === "string" ? value.slice(0, MAX_TEXT) : "");
+const list = (value) => (Array.isArray(value) ? value : []);
+const ids = (value) => list(value).filter((id) => typeof id === "string");
+
+function blocksOf(value) {
+  const calls = count(value?.block_calls);
+  const skipped = count(value?.block_calls_skipped);
+  return calls === null || skipped === null ? null : { calls, skipped };
+}
+
+// The counters that events and reports share, or null where one is missing.
+function counters(data) {
+  const found = {
+    steps: count(data?.steps),
+    calls: count(data?.calls),
+    computed: count(data?.computed),
+    reused: count(data?.reused),
+    trials: count(data?.trials),
+  };
+  const isWhole = Object.values(found).every((value) => value !== null) && found.calls <= MAX_CALLS;
+  return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold) } : null;
+}
+
+// What an event says, or null if it is malformed.
+export function readCalls(data) {
+  const found = counters(data);
+  const first = count(data?.first);
+  if (data?.version !== 1 || !found || first === null || count(data.run) === null) return null;
+  if (!Array.isArray(data.lfd) || typeof data.decisions !== "string") return null;
+  if (first + data.decisions.length !== found.calls || data.lfd.length !== data.decisions.length) return null;
+  return {
+    ...found,
+    first,
+    run: data.run,
+    promptId: text(data.prompt_id),
+    nodes: ids(data.nodes),
+    stats: ids(data.stats),
+    decisions: data.decisions.replace(/[^CR]/g, "?"),
+    lfd: data.lfd.map(number),
+    cacheBytes: count(data.cache_bytes) ?? 0,
+    blocks: blocksOf(data.blocks),
+    isEnded: data.is_ended === true,
+  };
+}
+
+// A run with one more event; `before` is null or what this returned for the event before. Calls
+// that no event told of are "?".
+export function withCalls(before, event) {
+  const decisions = (before?.decisions ?? "").slice(0, event.first).padEnd(event.first, "?") + event.decisions;
+  const known = (before?.lfd ?? []).slice(0, event.first);
+  const lfd = [...known, ...Array(event.first - known.length).fill(null), ...event.lfd];
+  return { ...event, decisions, lfd, warnings: [], seconds: null };
+}
+
+// The runs of a report.
+export function readReport(report) {
+  return list(report?.runs)
+    .map((run) => {
+      const found = counters(run);
+      return (
+        found && {
+          ...found,
+          decisions: typeof run.decisions === "string" ? run.decisions.slice(0, MAX_CALLS).replace(/[^CR]/g, "?") : "",
+          lfd: list(run.lfd).slice(0, MAX_CALLS).map(number),
+          cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
+          blocks: blocksOf(run.blockcache),
+          warnings: list(run.warnings).map(text),
+          seconds: number(run.seconds?.sampling),
+          isEnded: true,
+        }
+      );
+    })
+    .filter(Boolean);
+}
