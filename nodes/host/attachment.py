@@ -128,10 +128,11 @@ class SamplerRun:
     def close(self, attachment_id, shape):
         """Write the report and let go of every tensor; called however the run ended."""
         try:
-            entry = self.steps.report(self.model_name, shape, self.count)
-            if self.blocks is not None:
-                self.blocks.cache.add_to(entry)
-            reports.record(attachment_id, entry)
+            with self.feed.timed():
+                entry = self.steps.report(self.model_name, shape, self.count)
+                if self.blocks is not None:
+                    self.blocks.cache.add_to(entry)
+                reports.record(attachment_id, entry)
             self.tell(is_ended=True)
             logger.info("PreciseCache: %s", summary_line(entry))
         finally:

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 import time
+from contextlib import contextmanager
 
 from .prompt import Prompt
 
@@ -25,11 +26,24 @@ class CallFeed:
 
     def __init__(self, cache_nodes, model_name, steps):
         self.number = next(_numbers)
-        self.seconds = 0.0  # spent in here, for the benchmark of the overhead
+        self.seconds = 0.0  # spent in `timed`, for the benchmark of the overhead
         self.told = 0
         self.server = running_server()
         if self.server is None:
             return
+        with self.timed():
+            self._find_nodes(cache_nodes, model_name, steps)
+
+    @contextmanager
+    def timed(self):
+        """Context whose time counts as spent on events and records."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def _find_nodes(self, cache_nodes, model_name, steps):
         prompt = Prompt.current()
         self.head = {
             "version": 1, "prompt_id": prompt.id, "run": self.number,
@@ -41,20 +55,24 @@ class CallFeed:
 
         steps, blocks: the run's LFCacheRun and its BlockCacheRun or None. Reads no device.
         """
+        if self.server is not None:
+            with self.timed():
+                self._tell(steps, blocks, is_ended)
+
+    def _tell(self, steps, blocks, is_ended):
         global _next_at
-        if self.server is None:
+        now = time.perf_counter()
+        wait = max(0.0, _next_at - now)
+        if wait and not is_ended:
             return
-        start = time.perf_counter()
-        wait = max(0.0, _next_at - start)
-        if not wait or is_ended:
-            data = self._event(steps, blocks, is_ended)
-            if data is not None:
-                _next_at = start + wait + INTERVAL
-                try:
-                    self._send(data, wait)
-                except RuntimeError:  # the server's loop has ended: nobody listens any more
-                    self.server = None
-        self.seconds += time.perf_counter() - start
+        data = self._event(steps, blocks, is_ended)
+        if data is None:
+            return
+        _next_at = now + wait + INTERVAL
+        try:
+            self._send(data, wait)
+        except RuntimeError:  # the server's loop has ended: nobody listens any more
+            self.server = None
 
     def _event(self, steps, blocks, is_ended):
         """The event with as many of the calls not yet told as fit, the latest; None if not even none does."""
