@@ -47,6 +47,7 @@ export function readCalls(data) {
     lfd: data.lfd.map(number),
     cacheBytes: count(data.cache_bytes) ?? 0,
     blocks: blocksOf(data.blocks),
+    warnings: list(data.warnings).map(text),
     isEnded: data.is_ended === true,
   };
 }
@@ -57,7 +58,7 @@ export function withCalls(before, event) {
   const decisions = (before?.decisions ?? "").slice(0, event.first).padEnd(event.first, "?") + event.decisions;
   const known = (before?.lfd ?? []).slice(0, event.first);
   const lfd = [...known, ...Array(event.first - known.length).fill(null), ...event.lfd];
-  return { ...event, decisions, lfd, warnings: [], seconds: null };
+  return { ...event, decisions, lfd, seconds: null };
 }
 
 // The runs of a report.

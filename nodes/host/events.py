@@ -13,6 +13,7 @@ EVENT = "precisecache.calls"
 INTERVAL = 0.1  # seconds between two events, over all runs
 MAX_BYTES = 2048  # of one event as it goes over the wire
 MAX_NODES, MAX_NAME = 16, 64  # so many node ids, names so long
+MAX_WARNINGS, MAX_WARNING = 3, 200  # in the last event of a run
 
 _numbers = itertools.count(1)
 _next_at = 0.0  # no event before this time
@@ -75,7 +76,11 @@ class CallFeed:
             self.server = None
 
     def _event(self, steps, blocks, is_ended):
-        """The event with as many of the calls not yet told as fit, the latest; None if not even none does."""
+        """The event with as many of the calls not yet told as fit, the latest; None if not even none does.
+
+        The last one has the run's warnings too, if there is room.
+        """
+        warnings = steps.warnings + (blocks.warnings if blocks else []) if is_ended else []
         calls = len(steps.decisions)
         held = steps.cache_bytes + (blocks.cache_bytes if blocks else 0)
         data = {
@@ -83,7 +88,7 @@ class CallFeed:
             "trials": steps.trials, "threshold": _rounded(steps.controller.threshold), "cache_bytes": held,
             "blocks": blocks and {"block_calls": blocks.block_calls,
                                   "block_calls_skipped": blocks.block_calls_skipped},
-            "is_ended": is_ended}
+            "warnings": [text[:MAX_WARNING] for text in warnings[:MAX_WARNINGS]], "is_ended": is_ended}
         first = self.told
         while True:
             data |= {"first": first, "decisions": "".join(steps.decisions[first:]),
@@ -91,9 +96,12 @@ class CallFeed:
             if len(json.dumps({"type": EVENT, "data": data})) <= MAX_BYTES:
                 self.told = calls
                 return data
-            if first == calls:
+            if first < calls:
+                first = calls - (calls - first) // 2
+            elif data["warnings"]:
+                data["warnings"] = []
+            else:
                 return None
-            first = calls - (calls - first) // 2
 
     def _send(self, data, wait):
         sid = self.server.client_id

@@ -176,4 +176,17 @@ class BlockCacheRun:
             "blocks": len(self.keys), "pivotal": list(self.pivotal_sets),
             "block_calls": self.block_calls, "block_calls_skipped": self.block_calls_skipped}
         entry["cache_bytes"]["blockcache"] = self.peak_bytes
+        if reason := self._why_nothing_was_skipped():
+            self.warn(reason)
         entry["warnings"] += self.warnings
+
+    def _why_nothing_was_skipped(self):
+        """One sentence for a run that skipped no block, or None if it skipped one or stood aside."""
+        if self.block_calls_skipped or self.is_standing_aside or not self.block_calls:
+            return None
+        if self.config.cache_rate == 0:
+            return "BlockCache: cache_rate is 0: no block is skipped"
+        if self._calls <= self.config.warmup:
+            return (f"BlockCache: {self._calls} computed calls after start_percent are too few to skip blocks in any, "
+                    f"the first {self.config.warmup} are for ranking them")
+        return f"BlockCache: {self.config.cache_rate:g} of {len(self.keys)} blocks is none: raise cache_rate"

@@ -41,6 +41,9 @@ def test_the_schema_is_one_and_refuses_what_it_should():
     (dict(alpha=0.0), None, "alpha is 0"),
     (dict(alpha=0.5, warmup=20), None, "all 12 calls that may be reused were warm-up"),
     (dict(alpha=1e-6), dict(cache_rate=0.0), "every low-frequency difference reached the threshold"),
+    (dict(alpha=0.0), dict(cache_rate=0.0), "BlockCache: cache_rate is 0"),
+    (dict(alpha=0.0), dict(start_percent=0.9), "computed calls after start_percent are too few to skip blocks"),
+    (dict(alpha=0.0), dict(cache_rate=0.05), "0.05 of 16 blocks is none: raise cache_rate"),
     (None, dict(cache_rate=0.4), None),
 ])
 def test_the_report_is_valid_and_says_why_nothing_was_reused(bench, settings, blocks, reason):
@@ -136,11 +139,21 @@ def test_an_event_is_never_longer_than_two_kilobytes(bench, server, monkeypatch)
     (_, event, data, _), = server.sent
     assert len(json.dumps({"type": event, "data": data})) <= 2048
     assert data["calls"] == 3000 and data["first"] + len(data["decisions"]) == 3000 and len(data["lfd"]) > 10
+    run.warnings = ["\u4e2d" * 500] * 9
+    run.decisions.append("C")
+    run.lfds.append(None)
+    feed.tell(run, None, is_ended=True)
+    assert len(server.sent) == 2 and server.sent[-1][2]["warnings"] == []  # six bytes a character
+    run.warnings = ["w" * 500] * 9
+    run.decisions.append("C")
+    run.lfds.append(None)
+    feed.tell(run, None, is_ended=True)
+    assert server.sent[-1][2]["warnings"] == ["w" * 200] * 3
     feed.head["prompt_id"] = "p" * 5000  # a client may choose it
     run.decisions.append("C")
     run.lfds.append(None)
     feed.tell(run, None, is_ended=True)
-    assert len(server.sent) == 1
+    assert len(server.sent) == 3
 
 
 def test_a_server_that_has_ended_stops_events_and_not_the_run(bench, server, monkeypatch):

@@ -50,6 +50,17 @@ def shown(panel):
     return [{name: value for name, value in run.items() if name != "cache"} for run in panel]
 
 
+def test_an_interrupted_run_says_so(page):
+    page.load(graph_of(seed=12, steps=100))
+    page.queue()
+    page.wait("document.querySelector('.precisecache-run')")
+    page.interrupt()
+    page.wait("document.querySelector('.precisecache-state')?.textContent == 'ended'")
+    run, = page.panel(STATS)
+    assert any("was interrupted" in warning for warning in run["warnings"])
+    assert 0 < len(run["decisions"]) < 100
+
+
 def decisions(run):
     return run["decisions"]
 
