@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..precisecache_core.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
-from .host.attachment import attach
+from .host.attachment import attach, attachment_of
 from .host.schema import advanced, node_id_of
 
 # PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
@@ -81,6 +81,12 @@ class PreciseCacheLFCache(io.ComfyNode):
                     tooltip="Where predictions are kept. They are as large as the latent, so the model's own "
                             "device is nearly always right.",
                 ),
+                io.Model.Input(
+                    "calibrate_from", optional=True,
+                    tooltip="For a second sampler that goes on where a first one stopped, such as Wan2.2's low-noise "
+                            "expert: the first sampler's MODEL with LFCache. Its scale for alpha is taken over, and "
+                            "no new warm-up is needed.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # ComfyUI would answer one of two equal nodes with the other's MODEL
@@ -89,10 +95,22 @@ class PreciseCacheLFCache(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, alpha, warmup=3, start_percent=0.0, end_percent=1.0, trial="snr_matched",
-                reference="trial", reuse="fitted", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model"):
+                reference="trial", reuse="fitted", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model",
+                calibrate_from=None):
         config = LFCacheConfig.from_preset(
             preset, alpha, warmup=warmup, start_percent=start_percent, end_percent=end_percent, trial=trial,
             reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,
             cache_device=cache_device,
         )
-        return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config))
+        return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config, earlier=earlier_of(calibrate_from)))
+
+
+def earlier_of(calibrate_from):
+    """The Attachment that `calibrate_from` names, or None where it is not connected; ValueError without LFCache."""
+    if calibrate_from is None:
+        return None
+    attachment = attachment_of(calibrate_from)
+    if attachment is None or attachment.lfcache is None:
+        raise ValueError("PreciseCache: calibrate_from must be a MODEL with LFCache, got one without. Connect the "
+                         "MODEL that the first sampler gets, behind its PreciseCache LFCache, or nothing.")
+    return attachment

@@ -18,14 +18,17 @@ class LFCacheController:
     Ours: where the LFD's growth says that the error cannot be near the threshold yet, a
     call needs no trial (`needs_trial`, `skip_trial`). The next LFD settles what those
     calls added, as if it had grown evenly.
+
+    delta_max: of an earlier stage of the same sampling, measured in the same way; then there is no
+    warm-up (ours).
     """
 
-    def __init__(self, alpha, warmup, is_every_call_tried=False):
+    def __init__(self, alpha, warmup, is_every_call_tried=False, delta_max=None):
         self.alpha = alpha
-        self.warmup = warmup
+        self.warmup = warmup if delta_max is None else 0
         self.is_every_call_tried = is_every_call_tried
         self.calls = 0
-        self.delta_max = None
+        self.delta_max = delta_max
         self._restart()
 
     def _restart(self):

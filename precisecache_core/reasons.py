@@ -23,7 +23,7 @@ def why_nothing_was_reused(decisions, lfds, controller):
     if controller.delta_max == 0:
         return "the warm-up's answers did not differ, so that there was no scale for alpha: nothing was reused"
     finite = [lfd for lfd in lfds if lfd is not None and math.isfinite(lfd)]
-    after = finite[controller.warmup - 1:]  # a warm-up has one difference less than calls
+    after = finite[max(0, controller.warmup - 1):]  # a warm-up has one difference less than calls
     if not after:
         return "after the warm-up no low-frequency difference could be measured: nothing was reused"
     return (f"every low-frequency difference reached the threshold (smallest {min(after):.3g}, threshold "

@@ -33,13 +33,14 @@ class LFCacheRun:
     space, sigma_min: how noise enters x (see `trial`), and the model's smallest sigma.
     sigma_window: (high, low), the noise levels between which reuse is allowed.
     patch: the model's patch over (T, H, W), below which no trial latent may shrink.
+    delta_max: of an earlier stage of the same sampling: takes the warm-up's place (see `controller`).
     boundaries: noise levels at which the conditioning changes, which without trials nobody sees coming.
 
     Where no trial can be made, LFDs are extrapolated from the computed calls (`do_without_trials`).
     """
 
     def __init__(self, config, affine, space, sigma_min=0.0, sigma_window=(math.inf, 0.0),
-                 patch=(1, 2, 2), boundaries=(), device="cpu"):
+                 patch=(1, 2, 2), boundaries=(), device="cpu", delta_max=None):
         self.config = config or LFCacheConfig(alpha=0.0)
         self.affine = affine
         self.space = space
@@ -56,13 +57,14 @@ class LFCacheRun:
         self.is_standing_aside = False
         self.is_extrapolating = False
         self._peak_bytes = 0
-        self._begin(None)
+        self._begin(None, delta_max)
         if config is None:
             self.is_standing_aside = True
 
-    def _begin(self, x):
+    def _begin(self, x, delta_max=None):
         """Start from a blank state, for the first call or after a change of shape."""
-        self.controller = LFCacheController(self.config.alpha, self.config.warmup, self.config.is_every_call_tried)
+        self.controller = LFCacheController(
+            self.config.alpha, self.config.warmup, self.config.is_every_call_tried, delta_max)
         self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
         self._reference = None
         self._previous = None  # last computed prediction where the cache holds something else
@@ -102,8 +104,8 @@ class LFCacheRun:
             return
         self.is_extrapolating = True
         self._reference = None
-        # trials and calls differ in size, and so in their LFDs
-        self.controller.rescale(self._extrapolation.largest(self.config.warmup - 1))
+        if self.decisions:  # trials and calls differ in size, and so in their LFDs
+            self.controller.rescale(self._extrapolation.largest(self.config.warmup - 1))
         self.warn(f"{reason}: reuse is decided without trials")
 
     def release(self):
@@ -129,7 +131,7 @@ class LFCacheRun:
         if not self.is_standing_aside and self._signature != (x.shape, x.dtype, x.device):
             if self._signature is not None:
                 self.warn("the latent changed in mid-run: the warm-up starts again")
-            self._begin(x)
+            self._begin(x, self.controller.delta_max if self._signature is None else None)
         if self.is_standing_aside:
             return self._record(sigma, None, self._compute(model))
         if (self.sigma_high, self.sigma_low) != (math.inf, 0.0):

@@ -10,6 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from ...precisecache_core.report import summary_line
 from . import reports
 from .blockcache import GuidedBlocks
+from .calibration import Calibration
 from .events import CallFeed
 from .lfcache import GuidedRun
 
@@ -23,19 +24,21 @@ class Attachment:
 
     Immutable, shared by clones of the patcher. `id` names it in the report store, `nodes` are
     the ids of the nodes that made it, {"lfcache" or "blockcache": id}, the last one at the end.
+    `earlier` is the Attachment of the sampler before, whose calibration LFCache takes over, or None.
     """
 
-    def __init__(self, nodes, lfcache=None, blockcache=None):
+    def __init__(self, nodes, lfcache=None, blockcache=None, earlier=None):
         self.nodes = nodes
         self.lfcache = lfcache
         self.blockcache = blockcache
+        self.earlier = earlier
         self.id = uuid.uuid4().hex
 
     def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         """OUTER_SAMPLE: one run. State goes into the guider's options and leaves with them."""
         guider = executor.class_obj
         original = guider.model_options
-        run = SamplerRun(self, guider, len(sigmas) - 1, args, kwargs)
+        run = SamplerRun(self, guider, noise, len(sigmas) - 1, args, kwargs)
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         try:
@@ -74,7 +77,8 @@ class Attachment:
 def attach(patcher, node_id=None, **configs):
     """A clone of the patcher with `lfcache=` or `blockcache=` settings beside those it has.
 
-    node_id: of the node that asks. Attaching one kind again replaces its settings.
+    node_id: of the node that asks. `earlier=` goes with `lfcache=`. Attaching one kind again
+    replaces its settings.
     Raises ValueError if `patcher` is not a diffusion model's.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
@@ -83,9 +87,9 @@ def attach(patcher, node_id=None, **configs):
     before = attachment_of(patcher)
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
     if node_id is not None:
-        nodes |= dict.fromkeys(configs, node_id)
+        nodes |= {kind: node_id for kind in configs if kind != "earlier"}
     if before is not None:
-        configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, **configs}
+        configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, "earlier": before.earlier, **configs}
     attachment = Attachment(nodes, **configs)
     patcher = patcher.clone()
     wrappers = {WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
@@ -108,10 +112,11 @@ def attachment_of(patcher):
 class SamplerRun:
     """The state of one sampler run: its steps (LFCache, or only the record) and its blocks."""
 
-    def __init__(self, attachment, guider, steps, args, kwargs):
+    def __init__(self, attachment, guider, noise, steps, args, kwargs):
         self.count = steps
         self.model_name = type(guider.model_patcher.model).__name__
-        self.steps = GuidedRun(attachment.lfcache, guider, steps, args, kwargs)
+        self.steps = GuidedRun(attachment.lfcache, guider, steps, args, kwargs,
+                               Calibration(attachment.earlier, noise))
         self.blocks = attachment.blockcache and GuidedBlocks(attachment.blockcache, guider, steps)
         self.feed = CallFeed(list(attachment.nodes.values()), self.model_name, steps)
 

@@ -22,24 +22,29 @@ logger = logging.getLogger("precisecache")
 class GuidedRun:
     """LFCacheRun plus the guider that its trials call; only records where config is None."""
 
-    def __init__(self, config, guider, steps, args, kwargs):
+    def __init__(self, config, guider, steps, args, kwargs, calibration):
         self.guider = guider
         model = guider.model_patcher.model
         sampling = guider.model_patcher.get_model_object("model_sampling")
         space = noise_space(sampling)
         window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
+        against_all = config and reason_to_stand_aside(guider, steps)
+        against_trials = config and reason_against_trials(model, space, config, args, kwargs)
+        delta_max, warning = (None, None)
+        if config and not against_all:
+            delta_max, warning = calibration.delta_max(config, patch_of(model), may_try=not against_trials)
         self.cache = LFCacheRun(
             config, affine_of(sampling), space, sigma_min=float(sampling.sigma_min),
-            sigma_window=sigma_window(sampling, *window),
-            patch=patch_of(model), device=guider.model_patcher.load_device)
+            sigma_window=sigma_window(sampling, *window), patch=patch_of(model),
+            device=guider.model_patcher.load_device, delta_max=delta_max)
         self.small_conds = None
         self.unconditional = None
-        if config is None:
-            return
-        if reason := reason_to_stand_aside(guider, steps):
-            self.cache.stand_aside(reason)
-        elif reason := reason_against_trials(model, space, config, args, kwargs):
-            self.cache.do_without_trials(reason)
+        if against_all:
+            self.cache.stand_aside(against_all)
+        elif against_trials:
+            self.cache.do_without_trials(against_trials)
+        if warning:
+            self.cache.warn(warning)
 
     def denoised(self, x, timestep, model_options, seed, compute):
         """The denoised latent of one call; `compute(model_options)` asks the model."""

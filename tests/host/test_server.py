@@ -113,7 +113,7 @@ def test_flash_runs_and_reports_both_caches(server):
 
 
 @pytest.mark.parametrize("node, name, first, count", [
-    ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 13),
+    ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 14),
     ("PreciseCacheBlockCache", "PreciseCache BlockCache", ["model", "cache_rate", "reuse_steps"], 6),
 ])
 def test_every_input_of_a_node_has_a_tooltip_and_bounds(server, node, name, first, count):

@@ -1,0 +1,44 @@
+"""What a sampler that goes on where another stopped takes over from it (Wan2.2's two experts)."""
+
+import torch
+
+from ...precisecache_core.shrink import fit_factors
+from . import reports
+
+# settings in which two runs must agree for their LFDs to be of one scale
+_SCALE = ("trial", "reference", "factor_t", "factor_hw", "cutoff")
+
+
+class Calibration:
+    """The scale of LFDs measured by an earlier stage of the same sampling, where there is one.
+
+    earlier: the Attachment of the model that was sampled before, or None.
+    noise: what this sampler adds to its latent; a stage that goes on adds none.
+    """
+
+    def __init__(self, earlier, noise):
+        self.earlier = earlier
+        self.shape = noise.shape
+        self.is_later_stage = isinstance(noise, torch.Tensor) and noise.device.type == "cpu" and not noise.any()
+
+    def delta_max(self, config, patch, may_try):
+        """(delta_max of the earlier stage or None, what to warn of or None).
+
+        config: this run's LFCacheConfig. patch: the model's. may_try: False if nothing small can
+            stand for this latent, whatever its size.
+        """
+        if self.earlier is None:
+            if self.is_later_stage:
+                return None, ("this sampler goes on where another stopped: alpha is measured on changes that are "
+                              "small already. Connect calibrate_from to the MODEL of the sampler before")
+            return None, None
+        if any(getattr(config, name) != getattr(self.earlier.lfcache, name) for name in _SCALE):
+            return None, f"calibrate_from has other settings ({', '.join(_SCALE)} must agree): not taken over"
+        runs = [run for run in reports.runs_of(self.earlier.id) if run["delta_max"]]
+        if not runs:
+            return None, "calibrate_from was not sampled before, or measured nothing: not taken over"
+        is_tried = may_try and len(self.shape) in (4, 5) and fit_factors(
+            self.shape, config.factor_t, config.factor_hw, patch) != (1, 1, 1)
+        if (runs[-1]["trials"] > 0) != is_tried:
+            return None, "calibrate_from and this model differ in whether trials can be made: not taken over"
+        return runs[-1]["delta_max"], None

@@ -1,0 +1,114 @@
+"""A second sampler that goes on where the first stopped takes over its calibration (Wan2.2's experts)."""
+
+import pytest
+import torch
+
+from benchmarks.tiny_host import pack_module
+
+STEPS, SPLIT = 50, 25  # where the whole run computes: nothing cached is lost
+
+
+def stage(bench, model, start, end, latent=None):
+    """KSamplerAdvanced's steps from start to end, without noise of its own after the first stage."""
+    import nodes
+
+    latent = torch.zeros_like(bench.noise()) if latent is None else latent
+    out, = nodes.KSamplerAdvanced().sample(
+        model, "enable" if start == 0 else "disable", 3, STEPS, 4.0, "euler", "simple", bench.positive,
+        bench.negative, {"samples": latent}, start, end, "disable" if end == STEPS else "enable")
+    return out["samples"]
+
+
+def second(bench, first, model=None, **settings):
+    """A MODEL with LFCache and calibrate_from."""
+    node = pack_module("nodes.lfcache").PreciseCacheLFCache
+    return node.execute(model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first,
+                        **settings).result[0]
+
+
+@pytest.fixture(scope="module")
+def whole(bench):
+    """(report, result) of the run that is not split."""
+    model = bench.lfcache(alpha=0.5)
+    result = stage(bench, model, 0, STEPS)
+    return bench.report(model), result
+
+
+def split(bench, first, later):
+    """Both reports and the result of a run in two stages."""
+    latent = stage(bench, first, 0, SPLIT)
+    result = stage(bench, later, SPLIT, STEPS, latent)
+    return bench.report(first), bench.report(later), result
+
+
+def test_a_run_split_in_two_decides_as_the_whole_one(bench, whole):
+    first = bench.lfcache(alpha=0.5)
+    begun, ended, result = split(bench, first, second(bench, first))
+    report, expected = whole
+    assert begun["decisions"] == report["decisions"][:SPLIT]
+    assert ended["delta_max"] == begun["delta_max"] == report["delta_max"] and ended["warnings"] == []
+    assert ended["decisions"] == report["decisions"][SPLIT:]
+    # the trend begins anew, so that the first reuse repeats a prediction
+    bare = stage(bench, bench.model, 0, STEPS)
+    assert (result - bare).norm() < 2 * (expected - bare).norm()
+
+
+def test_split_between_computed_calls_only_the_first_decision_differs_much(bench, whole):
+    first = bench.lfcache(alpha=0.5)
+    latent = stage(bench, first, 0, SPLIT - 3)
+    later = second(bench, first)
+    stage(bench, later, SPLIT - 3, STEPS, latent)
+    ended, rest = bench.report(later)["decisions"], whole[0]["decisions"][SPLIT - 3:]
+    assert ended[0] == "C" and rest[0] == "R"  # nothing is cached when the second stage begins
+    assert abs(ended.count("C") - rest.count("C")) <= 2
+
+
+def test_without_it_the_second_stage_warms_up_again_and_says_so(bench, whole):
+    first = bench.lfcache(alpha=0.5)
+    later = bench.lfcache(alpha=0.5)
+    begun, ended, _ = split(bench, first, later)
+    assert ended["decisions"].startswith("CCC") and ended["delta_max"] < begun["delta_max"]
+    assert any("Connect calibrate_from" in warning for warning in ended["warnings"])
+    assert not any("calibrate_from" in warning for warning in begun["warnings"])
+
+
+@pytest.mark.parametrize("settings, says", [
+    (dict(factor_hw=2), "calibrate_from has other settings"),
+    (dict(factor_t=1, factor_hw=1), "calibrate_from has other settings"),
+])
+def test_a_calibration_that_does_not_fit_is_not_taken_over(bench, settings, says):
+    first = bench.lfcache(alpha=0.5)
+    begun, ended, _ = split(bench, first, second(bench, first, **settings))
+    assert any(says in warning for warning in ended["warnings"])
+    assert ended["delta_max"] != begun["delta_max"] and ended["decisions"].startswith("CCC")
+
+
+def test_without_trials_the_scale_of_extrapolated_changes_is_taken_over(bench):
+    first = bench.lfcache(alpha=0.5, factor_t=1, factor_hw=1)
+    begun, ended, _ = split(bench, first, second(bench, first, factor_t=1, factor_hw=1))
+    assert begun["trials"] == ended["trials"] == 0
+    assert ended["delta_max"] == begun["delta_max"] and ended["decisions"].startswith("CC") and ended["reused"] > 0
+
+
+def test_an_earlier_model_that_was_not_sampled_is_no_calibration(bench):
+    later = second(bench, bench.lfcache(alpha=0.5))
+    stage(bench, later, 0, STEPS)
+    report = bench.report(later)
+    assert report["decisions"].startswith("CCC") and report["reused"] > 0
+    assert any("was not sampled before" in warning for warning in report["warnings"])
+
+
+def test_blockcache_after_it_keeps_it_and_a_model_without_lfcache_is_refused(bench):
+    first = bench.lfcache(alpha=0.5)
+    later = bench.blockcache(second(bench, first))
+    _, ended, _ = split(bench, first, later)
+    assert ended["warnings"] == [] and ended["blockcache"] is not None
+    for wrong in (bench.model, bench.blockcache()):
+        with pytest.raises(ValueError, match="calibrate_from must be a MODEL with LFCache"):
+            second(bench, wrong)
+
+
+def test_img2img_and_a_stage_of_one_model_need_none(bench):
+    model = bench.lfcache(alpha=0.5)
+    bench.sample(model, steps=20, denoise=0.6, latent=torch.ones_like(bench.noise()))
+    assert not any("calibrate_from" in warning for warning in bench.report(model)["warnings"])
