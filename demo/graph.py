@@ -1,15 +1,40 @@
-"""Graphs in ComfyUI's API format: what the demo changes in the shipped ones."""
+"""The shipped graph of the tiny model, in ComfyUI's API format, and what the demo changes in it."""
 
 import json
 from pathlib import Path
 
 GRAPHS = Path(__file__).resolve().parents[1] / "workflows" / "api"
 DEMO = GRAPHS / "precisecache_tiny_demo.json"
-FLASH = GRAPHS / "precisecache_tiny_flash.json"
 
 
 def load_graph(path=DEMO):
+    """A shipped graph as it is."""
     return json.loads(path.read_text("utf-8"))
+
+
+def load_step_cache():
+    """The demo's graph with LFCache alone, which saves its frames unchanged instead of as a video file."""
+    graph = load_graph()
+    bypass(graph, "PreciseCacheBlockCache")
+    save_frames(graph)
+    return graph
+
+
+def load_flash():
+    """The demo's graph with both caches, as the preset flash; saves its frames unchanged."""
+    graph = load_graph()
+    set_inputs(graph, "PreciseCacheLFCache", preset="turbo")
+    save_frames(graph)
+    return graph
+
+
+def save_frames(graph):
+    """Put an animated WebP without loss in the place of the video file, and leave the plot out."""
+    video = graph.pop(only_node(graph, "CreateVideo"))["inputs"]
+    del graph[only_node(graph, "PreviewImage")]
+    graph[only_node(graph, "SaveVideo")] = {"class_type": "SaveAnimatedWEBP", "inputs": {
+        "images": video["images"], "filename_prefix": "precisecache", "fps": float(video["fps"]), "lossless": True,
+        "quality": 80, "method": "default"}, "_meta": {"title": "Save Animated WEBP"}}
 
 
 def nodes_of(graph, class_type):

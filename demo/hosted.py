@@ -1,4 +1,4 @@
-"""The demo in ComfyUI: the shipped API graphs, with and without their caching nodes."""
+"""The demo in ComfyUI: the shipped API graph, with and without its caching nodes."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageSequence
 
 from precisecache_core.tiny.codec import CELL
 
-from .graph import DEMO, FLASH, bypass, load_graph, only_node, set_inputs
+from .graph import bypass, load_flash, load_step_cache, only_node, set_inputs
 from .variants import Take
 
 PIXELS = 2 * CELL  # pixels a latent position is wide
@@ -28,7 +28,7 @@ class HostedDemo:
         }
 
     async def sample(self, variant, steps):
-        graph = load_graph(FLASH if variant.blockcache else DEMO)
+        graph = load_flash() if variant.blockcache else load_step_cache()
         for class_type, inputs in self.inputs.items():
             set_inputs(graph, class_type, **inputs)
         set_inputs(graph, "KSampler", steps=steps)

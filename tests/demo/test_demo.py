@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from demo import __main__ as command
-from demo.graph import DEMO, FLASH, bypass, load_graph, only_node, set_inputs
+from demo.graph import bypass, load_flash, load_graph, load_step_cache, only_node, set_inputs
 from demo.options import parse
 from demo.quality import compare
 from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS
 
 
 def test_bypass_gives_the_sampler_the_bare_model():
-    graph = load_graph()
+    graph = load_step_cache()
     bypass(graph, "PreciseCacheLFCache")
     tiny = only_node(graph, "PreciseCacheTinyModel")
     for class_type in ("KSampler", "PreciseCacheStats"):
@@ -24,10 +24,13 @@ def test_bypass_gives_the_sampler_the_bare_model():
 
 
 def test_flash_is_the_demo_graph_with_turbo_and_blockcache():
-    demo, flash = load_graph(DEMO), load_graph(FLASH)
+    steps, flash, shipped = load_step_cache(), load_flash(), load_graph()
+    assert flash[only_node(flash, "PreciseCacheBlockCache")] == shipped[only_node(shipped, "PreciseCacheBlockCache")]
     bypass(flash, "PreciseCacheBlockCache")
-    set_inputs(demo, "PreciseCacheLFCache", preset="turbo")
-    assert flash == demo
+    set_inputs(steps, "PreciseCacheLFCache", preset="turbo")
+    assert flash == steps
+    saved = steps[only_node(steps, "SaveAnimatedWEBP")]["inputs"]
+    assert saved["images"] == [only_node(steps, "VAEDecode"), 0] and saved["lossless"]
 
 
 def test_a_graph_without_the_input_is_an_error():

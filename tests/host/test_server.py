@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.tiny_host import find_host
 from demo.client import ComfyClient
-from demo.graph import FLASH, bypass, load_graph, only_node, set_inputs
+from demo.graph import bypass, load_flash, load_step_cache, only_node, set_inputs
 from demo.hosted import read_frames
 from demo.server import ComfyServer, ServerFailed
 
@@ -19,7 +19,7 @@ def server(tmp_path_factory):
 
 
 def small_graph(**lfcache):
-    graph = load_graph()
+    graph = load_step_cache()
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=12)
     set_inputs(graph, "PreciseCacheLFCache", **lfcache)
@@ -60,7 +60,7 @@ def test_alpha_zero_gives_the_frames_of_a_graph_without_the_node(server):
 def test_a_graph_queued_again_changed_bypassed_and_changed_back(server):
     """As a user does it in one session of the server, with both nodes in the graph."""
     def flash(**lfcache):
-        graph = load_graph(FLASH)
+        graph = load_flash()
         set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
         set_inputs(graph, "KSampler", steps=16)
         set_inputs(graph, "PreciseCacheLFCache", **lfcache)
@@ -103,7 +103,7 @@ def test_a_graph_may_leave_advanced_inputs_out(server):
 
 
 def test_flash_runs_and_reports_both_caches(server):
-    graph = load_graph(FLASH)
+    graph = load_flash()
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=20)
     run, = queue(server, graph)[0][1]["runs"]

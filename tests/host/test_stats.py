@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from benchmarks.tiny_host import ROOT, find_host, pack_module
 from demo.client import ComfyClient
-from demo.graph import FLASH, load_graph, only_node, set_inputs
+from demo.graph import load_flash, only_node, set_inputs
 from demo.server import ComfyServer
 from precisecache_core import build_report, dump_report
 
@@ -168,7 +168,7 @@ def test_a_server_that_has_ended_stops_events_and_not_the_run(bench, server, mon
 
 def test_fingerprints_and_the_cache_stats_of_a_node():
     Prompt = pack_module("nodes.host.prompt").Prompt
-    graph = load_graph(FLASH)
+    graph = load_flash()
     stats, sampler, lfcache, blocks = (only_node(graph, kind) for kind in (
         "PreciseCacheStats", "KSampler", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
     prompt = Prompt("a", sampler, graph)
@@ -189,7 +189,7 @@ def comfyui(tmp_path_factory):
 
 
 def small(seed=0):
-    graph = load_graph(FLASH)
+    graph = load_flash()
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=16, seed=seed)
     return graph

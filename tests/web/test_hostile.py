@@ -6,9 +6,9 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo.graph import FLASH, load_graph, only_node
+from demo.graph import load_flash, only_node
 
-STATS, LFCACHE, BLOCKCACHE = (only_node(load_graph(FLASH), kind) for kind in (
+STATS, LFCACHE, BLOCKCACHE = (only_node(load_flash(), kind) for kind in (
     "PreciseCacheStats", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
 
 HOSTILE = [
@@ -75,7 +75,7 @@ def send(page, events, reports=()):
 
 
 def test_whatever_comes(page):
-    page.load(load_graph(FLASH))
+    page.load(load_flash())
 
     @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(spoiled(GOOD) | junk, min_size=1, max_size=5), st.lists(spoiled(REPORT) | junk, max_size=2))
@@ -89,7 +89,7 @@ def test_whatever_comes(page):
 
 
 def test_text_is_shown_as_text(page):
-    page.load(load_graph(FLASH))
+    page.load(load_flash())
     for number, name in enumerate(HOSTILE[:6]):
         send(page, [{**GOOD, "prompt_id": f"{number}", "model": name}])
         assert page.panel(STATS)[0]["model"] == name
@@ -101,7 +101,7 @@ def test_text_is_shown_as_text(page):
 
 
 def test_calls_that_were_missed_show_as_unknown(page):
-    page.load(load_graph(FLASH))
+    page.load(load_flash())
     send(page, [{**GOOD, "prompt_id": "a", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]},
                    {**GOOD, "prompt_id": "a", "calls": 7, "first": 5, "decisions": "RC", "lfd": [2, None]}])
     assert page.panel(STATS)[0]["decisions"] == "CCR??RC" and page.panel(STATS)[0]["lfds"] == 3

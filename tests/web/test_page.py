@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.graph import FLASH, load_graph, only_node, set_inputs
+from demo.graph import load_flash, only_node, set_inputs
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 
@@ -23,17 +23,17 @@ window.watcher.observe(widget.element, {childList: true, subtree: true, characte
 """
 
 
-def graph_of(path=FLASH, steps=40, seed=0, **lfcache):
-    graph = load_graph(path)
+def graph_of(steps=40, seed=0, **lfcache):
+    graph = load_flash()
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=steps, seed=seed)
     set_inputs(graph, "PreciseCacheLFCache", **lfcache)
     return graph
 
 
-STATS = only_node(load_graph(FLASH), "PreciseCacheStats")
-LFCACHE = only_node(load_graph(FLASH), "PreciseCacheLFCache")
-BLOCKCACHE = only_node(load_graph(FLASH), "PreciseCacheBlockCache")
+STATS = only_node(load_flash(), "PreciseCacheStats")
+LFCACHE = only_node(load_flash(), "PreciseCacheLFCache")
+BLOCKCACHE = only_node(load_flash(), "PreciseCacheBlockCache")
 
 
 def texts(run):

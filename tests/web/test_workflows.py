@@ -1,0 +1,62 @@
+"""The shipped workflows in the real page: every one loads whole and turns into the API graph beside it."""
+
+import json
+
+import pytest
+
+from benchmarks.tiny_host import ROOT
+
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+# what is wrong in the open graph: nodes that are not there, links to nowhere, inputs that a node does not have
+FAULTS = """
+const known = LiteGraph.registered_node_types;
+return app.graph.nodes.flatMap((node) => [
+    ...(known[node.type] ? [] : [`${node.type} is missing`]),
+    ...node.inputs.filter((input) => input.link != null && !app.graph.getLink(input.link))
+        .map((input) => `${node.type}.${input.name} is linked to nothing`),
+    ...node.inputs.filter((input) => input.link == null && !input.widget && !optional(node, input.name))
+        .map((input) => `${node.type}.${input.name} is not linked`),
+]);
+function optional(node, name) { return !(name in (node.constructor.nodeData?.input?.required ?? {})); }
+"""
+
+
+def test_every_workflow_has_its_twin():
+    assert len(NAMES) >= 6
+    assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_survives_saving_and_is_the_api_graph(page, name):
+    shipped = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    expected = json.loads((FOLDER / "api" / f"{name}.json").read_text("utf-8"))
+    page.call("app.loadGraphData(a[0])", shipped)
+    assert page.js(FAULTS) == []
+    assert len(page.js("return app.graph.nodes.map((n) => n.id)")) == len(shipped["nodes"])
+    saved = page.call("app.graphToPrompt()")
+    assert plain(saved["output"]) == plain(expected)
+    page.call("app.loadGraphData(a[0])", saved["workflow"])
+    again = page.call("app.graphToPrompt()")
+    assert plain(again["output"]) == plain(expected)
+    assert {n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in again["workflow"]["nodes"]} == {
+        n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in shipped["nodes"]}
+    page.js("app.canvas.ds.scale = 0.55; app.canvas.ds.offset = [120, 420]; app.graph.setDirtyCanvas(true, true)")
+    page.picture(f"workflow_{name}")
+
+
+def plain(graph):
+    """An API graph without titles."""
+    return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
+
+
+def test_the_templates_are_in_the_browser_with_their_pictures(page):
+    pack = ROOT.name
+    listed = page.call("fetch('/api/workflow_templates').then((r) => r.json())")
+    assert sorted(listed[pack]) == NAMES
+    for name in NAMES:
+        status, kind = page.call(
+            "fetch(a[0]).then((r) => [r.status, r.headers.get('content-type')])",
+            f"/api/workflow_templates/{pack}/{name}.jpg")
+        assert (status, kind) == (200, "image/jpeg"), name
