@@ -43,8 +43,8 @@ def listening():
     feed_class = pack_module("nodes.host.events").CallFeed
     tell = feed_class.tell
 
-    def keep(self, steps, blocks, is_ended=False):
-        tell(self, steps, blocks, is_ended)
+    def keep(self, steps, blocks, peak_bytes, is_ended=False):
+        tell(self, steps, blocks, peak_bytes, is_ended)
         if is_ended:
             feeds.append(self)
 

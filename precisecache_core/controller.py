@@ -29,6 +29,7 @@ class LFCacheController:
         self.is_every_call_tried = is_every_call_tried
         self.calls = 0
         self.delta_max = delta_max
+        self.smallest = None  # LFD that was held against the threshold
         self._restart()
 
     def _restart(self):
@@ -40,10 +41,16 @@ class LFCacheController:
         self.growth = 0.0  # and how much that had grown per call since the trial before
 
     def rescale(self, delta_max):
-        """The LFDs to come are of another size, in which the warm-up's largest is `delta_max` or not known."""
-        if delta_max and self.delta_max:
-            self.error *= delta_max / self.delta_max
+        """The LFDs to come are of another size, in which the warm-up's largest is `delta_max` or not known.
+
+        Returns by how much they are larger, or None where that is not known.
+        """
+        ratio = delta_max / self.delta_max if delta_max and self.delta_max else None
+        for name in ("error", "lfd", "growth"):
+            setattr(self, name, getattr(self, name) * (ratio or 0.0))
+        self.smallest = None
         self.delta_max = delta_max
+        return ratio
 
     @property
     def is_warmup(self):
@@ -69,6 +76,7 @@ class LFCacheController:
         if threshold is not None and is_known:
             untried = self.distance - self.tried - 1
             self.error += untried * (self.lfd + lfd) / 2 + lfd
+            self.smallest = lfd if self.smallest is None else min(self.smallest, lfd)
             if self.error < threshold:
                 self.growth = max(0.0, lfd - self.lfd) / (untried + 1)
                 self.tried, self.lfd = self.distance, lfd

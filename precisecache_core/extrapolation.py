@@ -7,17 +7,15 @@ class LFDExtrapolation:
     """The LFD of the coming calls, as if it grew with the noise level as it did before.
 
     Source: ours, for runs in which no trial can be made. Between two computed calls the true
-    LFD is known; per unit of sigma it changes slowly. It cannot foresee what a trial sees,
-    so calls beyond a `boundary` are not foretold.
+    LFD is known; per unit of sigma it changes slowly.
 
-    boundaries: noise levels at which something else than the latent changes (the range of a
-        prompt, a keyframe of a LoRA).
+    first: so many of the LFDs are kept, for `largest`.
     """
 
-    def __init__(self, boundaries=()):
-        self.boundaries = boundaries
+    def __init__(self, first):
+        self.first = first
         self.sigma = None
-        self._lfds = []  # true LFDs between computed calls, 0-dim tensors
+        self._lfds = []  # the first true LFDs between computed calls, 0-dim tensors
         self._unread = None  # the last of them, and the distance in sigma that it spans
         self._growth = None  # LFD per unit of sigma
 
@@ -27,7 +25,8 @@ class LFDExtrapolation:
         if lfd is not None:
             gap = abs(sigma - self.sigma)
             self._unread = lfd, gap
-            if gap:  # a second call at the same sigma (heun, sa_solver) says nothing about growth
+            # a second call at the same sigma (heun, sa_solver) says nothing about growth
+            if gap and len(self._lfds) < self.first:
                 self._lfds.append(lfd)
         self.sigma = sigma
 
@@ -47,12 +46,9 @@ class LFDExtrapolation:
                 self._growth = lfd / gap
         if self._growth is None:
             return None
-        low, high = sorted((sigma, self.sigma))
-        if low < high and any(low <= b <= high for b in self.boundaries):
-            return None
-        return self._growth * (high - low)
+        return self._growth * abs(sigma - self.sigma)
 
-    def largest(self, count):
-        """Largest finite one of the first `count` LFDs, or None."""
-        known = [lfd for lfd in map(float, self._lfds[:count]) if math.isfinite(lfd)]
+    def largest(self):
+        """Largest finite one of the first LFDs, or None."""
+        known = [lfd for lfd in map(float, self._lfds) if math.isfinite(lfd)]
         return max(known, default=None)

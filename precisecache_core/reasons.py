@@ -1,12 +1,10 @@
 """Why a run reused nothing: the sentence that answers "is it working?"."""
 
-import math
 
-
-def why_nothing_was_reused(decisions, lfds, controller):
+def why_nothing_was_reused(decisions, controller):
     """One sentence with the remedy for a run that reused no call, or None if it reused one.
 
-    decisions, lfds: per call "C" or "R", and the LFD or None.
+    decisions: per call "C" or "R".
     controller: the run's LFCacheController as the run left it.
     Source: ours.
     """
@@ -22,9 +20,7 @@ def why_nothing_was_reused(decisions, lfds, controller):
         return "no low-frequency difference could be measured in the warm-up: nothing was reused"
     if controller.delta_max == 0:
         return "the warm-up's answers did not differ, so that there was no scale for alpha: nothing was reused"
-    finite = [lfd for lfd in lfds if lfd is not None and math.isfinite(lfd)]
-    after = finite[max(0, controller.warmup - 1):]  # a warm-up has one difference less than calls
-    if not after:
+    if controller.smallest is None:
         return "after the warm-up no low-frequency difference could be measured: nothing was reused"
-    return (f"every low-frequency difference reached the threshold (smallest {min(after):.3g}, threshold "
+    return (f"every low-frequency difference reached the threshold (smallest {controller.smallest:.3g}, threshold "
             f"{controller.threshold:.3g}): for more reuse choose turbo or raise alpha")

@@ -9,6 +9,7 @@ from .config import LFCacheConfig
 from .controller import LFCacheController
 from .extrapolation import LFDExtrapolation
 from .frequency import low_band_weights, low_frequency_difference
+from .memory import is_out_of_memory
 from .rank import rank_correlation
 from .reasons import why_nothing_was_reused
 from .reuse import PredictionCache
@@ -34,7 +35,8 @@ class LFCacheRun:
     sigma_window: (high, low), the noise levels between which reuse is allowed.
     patch: the model's patch over (T, H, W), below which no trial latent may shrink.
     delta_max: of an earlier stage of the same sampling: takes the warm-up's place (see `controller`).
-    boundaries: noise levels at which the conditioning changes, which without trials nobody sees coming.
+    boundaries: noise levels at which something else than the latent changes (the range of a prompt
+        or a ControlNet, a keyframe of a LoRA): what was computed before stands for no call behind.
 
     Where no trial can be made, LFDs are extrapolated from the computed calls (`do_without_trials`).
     """
@@ -56,7 +58,10 @@ class LFCacheRun:
         self.trials = 0
         self.is_standing_aside = False
         self.is_extrapolating = False
-        self._peak_bytes = 0
+        self._may_try = True  # whether trials make sense at all, whatever the latent's size
+        self.has_companion = False
+        self.companion_denoised = None
+        self.peak_bytes = 0
         self._begin(None, delta_max)
         if config is None:
             self.is_standing_aside = True
@@ -65,12 +70,12 @@ class LFCacheRun:
         """Start from a blank state, for the first call or after a change of shape."""
         self.controller = LFCacheController(
             self.config.alpha, self.config.warmup, self.config.is_every_call_tried, delta_max)
-        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
+        self.is_extrapolating = not self._may_try
+        self._forget()
         self._reference = None
-        self._previous = None  # last computed prediction where the cache holds something else
         self._agreement = []  # (LFD foretold, true LFD on the device), one pair per computed call
         self._true = None  # the last true LFD, on the device
-        self._extrapolation = LFDExtrapolation(self.boundaries)
+        self._extrapolation = LFDExtrapolation(self.config.warmup - 1)
         self._faults = 0
         self._weights = {}
         self._signature = None if x is None else (x.shape, x.dtype, x.device)
@@ -78,13 +83,13 @@ class LFCacheRun:
         if x is None:
             return
         if x.ndim not in (4, 5):
-            self.do_without_trials(f"a latent of {x.ndim} dimensions cannot be shrunk")
+            self._extrapolate_from_here(f"a latent of {x.ndim} dimensions cannot be shrunk")
             return
         self.factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, self.patch)
         if self.config.factor_t == self.config.factor_hw == 1:
-            self.do_without_trials("factor_t and factor_hw are 1")
+            self._extrapolate_from_here("factor_t and factor_hw are 1")
         elif self.factors == (1, 1, 1):
-            self.do_without_trials(f"a latent of {tuple(x.shape)} is too small to shrink")
+            self._extrapolate_from_here(f"a latent of {tuple(x.shape)} is too small to shrink")
 
     def warn(self, text):
         """Say something once: into the log and into the report."""
@@ -100,13 +105,50 @@ class LFCacheRun:
 
     def do_without_trials(self, reason):
         """Decide from now on by LFDs extrapolated from the computed calls, and say why."""
+        self._may_try = False
+        self._extrapolate_from_here(reason)
+
+    def _extrapolate_from_here(self, reason):
         if self.is_extrapolating:
             return
         self.is_extrapolating = True
         self._reference = None
         if self.decisions:  # trials and calls differ in size, and so in their LFDs
-            self.controller.rescale(self._extrapolation.largest(self.config.warmup - 1))
+            ratio = self.controller.rescale(None if self.controller.is_warmup else self._extrapolation.largest())
+            self.lfds = [None if lfd is None or ratio is None else lfd * ratio for lfd in self.lfds]
         self.warn(f"{reason}: reuse is decided without trials")
+
+    def keep_companion(self):
+        """Reuse another prediction beside the guided one from now on, as the unconditional one.
+
+        Its denoised latent goes in with `store_companion` after a computed call, and is
+        `companion_denoised` after a reused one. Calls before it was first stored are computed.
+        """
+        if not self.has_companion:
+            self.has_companion = True
+            self._companion = self._new_cache()
+
+    def store_companion(self, x, sigma, denoised):
+        """Keep the companion's denoised latent of the call just computed; arguments as of `denoised`."""
+        if self.is_standing_aside or self.sigmas[-1] <= 0:
+            return
+        sigma, level = sigma.reshape(-1)[0], float(self.sigmas[-1])
+        a, b = self.affine(sigma)
+        try:
+            self._companion.store(x, level, ((denoised - a * x) / b).to(x.dtype))
+        except (RuntimeError, MemoryError) as error:
+            self._stand_aside_if_out_of_memory(error, "no memory for a second prediction")
+        self.peak_bytes = max(self.peak_bytes, self.cache_bytes)
+
+    def revoke(self):
+        """The last call was computed after all, by the caller: what was reused could not be used."""
+        self.decisions[-1] = "C"
+
+    def _stand_aside_if_out_of_memory(self, error, reason):
+        """For use in an except clause: anything else goes on as it came."""
+        if not is_out_of_memory(error):
+            raise error
+        self.stand_aside(reason)
 
     def release(self):
         """Let go of every prediction, however long somebody (a traceback) holds this object."""
@@ -139,22 +181,33 @@ class LFCacheRun:
             if not self.sigma_low <= level <= self.sigma_high:
                 return self._record(level, None, self._compute(model))
 
-        if not self.is_extrapolating and not self.controller.needs_trial and self.cache.matches(x):
+        if not self.is_extrapolating and not self.controller.needs_trial and self._has_all(x):
             level = sigma.item()
-            if level > 0:
+            if level > 0 and not self._is_beyond_boundary(level):
                 self.controller.skip_trial()
                 return self._reuse(x, sigma, level, None, model)
         level, lfd, trial_prediction = self._foretell(x, sigma, trial_model)
-        if self.controller.decide(lfd) and self.cache.matches(x):
+        may_reuse = self._has_all(x) and not self._is_beyond_boundary(level)
+        if self.controller.decide(lfd if may_reuse or self.controller.is_warmup else None):
             return self._reuse(x, sigma, level, lfd, model)
-        self._judge(lfd)
         denoised = self._compute(model)
         if level > 0 and denoised.shape == x.shape:
             try:
                 self._keep(x, sigma, level, lfd, denoised, trial_prediction)
-            except torch.cuda.OutOfMemoryError:
-                self.stand_aside("no memory for a prediction")
+            except (RuntimeError, MemoryError) as error:
+                self._stand_aside_if_out_of_memory(error, "no memory for a prediction")
         return self._record(level, lfd, denoised)
+
+    def _has_all(self, x):
+        """Whether everything that a reuse of this call needs is there."""
+        return self.cache.matches(x) and (not self.has_companion or self._companion.matches(x))
+
+    def _is_beyond_boundary(self, level):
+        """Whether a boundary lies between what was last computed and this noise level."""
+        if not self.boundaries or self.cache.sigma is None:
+            return False
+        low, high = sorted((level, self.cache.sigma))
+        return low < high and any(low <= b <= high for b in self.boundaries)
 
     def _foretell(self, x, sigma, trial_model):
         """(sigma, LFD of this call, the trial's prediction); None for what there is not."""
@@ -162,8 +215,10 @@ class LFCacheRun:
             try:
                 trial_prediction = self._trial(x, sigma, trial_model)
                 if trial_prediction is not None:
-                    return *self._measure(sigma, trial_prediction), trial_prediction
-            except torch.cuda.OutOfMemoryError:
+                    return self._tried(sigma, trial_prediction)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 self.do_without_trials("no memory for a trial")
         return *self._extrapolate(sigma), None
 
@@ -171,27 +226,35 @@ class LFCacheRun:
         """Store what was computed, and compare it with what was stored before."""
         a, b = self.affine(sigma)
         prediction = ((denoised - a * x) / b).to(x.dtype)
-        self._compare(level, lfd, prediction)
+        self._compare(level, lfd if trial_prediction is not None else None, prediction)
         self.cache.store(x, level, prediction)
         self._reference = self._new_reference(trial_prediction, prediction)
-        self._peak_bytes = max(self._peak_bytes, self.cache_bytes)
+        self.peak_bytes = max(self.peak_bytes, self.cache_bytes)
 
-    def _judge(self, lfd):
-        """Say that an LFD was not finite; give up trials that never give one that is."""
-        if lfd is None or math.isfinite(lfd):
+    def _tried(self, sigma, trial_prediction):
+        """(sigma, LFD, the trial's prediction); gives up trials that never give anything finite."""
+        level, lfd, is_model_finite = self._measure(sigma, trial_prediction)
+        if lfd is None:
+            return level, None, trial_prediction
+        if math.isfinite(lfd):
             self._faults = 0
-            return
+            return level, lfd, trial_prediction
         self.warn("a low-frequency difference was not finite: that call was computed")
+        if not is_model_finite:
+            return level, lfd, trial_prediction
         self._faults += 1
         if self._faults == FAULTS:
-            self.do_without_trials(f"{FAULTS} trials in a row gave nothing finite")
+            self.do_without_trials(f"{FAULTS} trials gave nothing finite")
+        return level, lfd, None  # this trial is no reference for the next
 
     def _reuse(self, x, sigma, level, lfd, model):
         a, b = self.affine(sigma)
         try:
             denoised = a * x + b * self.cache.predict(x, level)
-        except torch.cuda.OutOfMemoryError:
-            self.stand_aside("no memory to reuse a prediction")
+            if self.has_companion:
+                self.companion_denoised = a * x + b * self._companion.predict(x, level)
+        except (RuntimeError, MemoryError) as error:
+            self._stand_aside_if_out_of_memory(error, "no memory to reuse a prediction")
             return self._record(level, lfd, self._compute(model))
         return self._record(level, lfd, denoised, "R")
 
@@ -224,16 +287,18 @@ class LFCacheRun:
         return low_frequency_difference(current, reference, self.config.cutoff, self._band(current))
 
     def _measure(self, sigma, trial_prediction):
-        """(sigma, LFD) as floats, in the call's one read-back; LFD None without a reference, and not finite
-        after a model's answer that was not."""
+        """(sigma, LFD, whether the model's last answer was finite), in the call's one read-back.
+
+        The LFD is None without a reference, and not finite after an answer that was not.
+        """
         if self._reference is None:
-            return sigma.float().item(), None
+            return sigma.float().item(), None, True
         lfd = self._difference(trial_prediction, self._reference)
         level, lfd, true = torch.stack((sigma.to(lfd.device, torch.float32), lfd, self._true.to(lfd.device))).tolist()
         if math.isfinite(true):
-            return level, lfd
+            return level, lfd, True
         self._forget()  # a trial cannot tell that the model's last answer was not finite, the true LFD can
-        return level, true
+        return level, true, False
 
     def _extrapolate(self, sigma):
         """(sigma, LFD) as floats; LFD None where it cannot be told."""
@@ -241,16 +306,22 @@ class LFCacheRun:
         if self.controller.is_warmup:
             return level, None
         if self.controller.delta_max is None:
-            self.controller.delta_max = self._extrapolation.largest(self.config.warmup - 1)
+            self.controller.delta_max = self._extrapolation.largest()
         lfd = self._extrapolation.at(level)
         if lfd is not None and not math.isfinite(lfd):
+            self.warn("a low-frequency difference was not finite: that call was computed")
             self._forget()
         return level, lfd
 
     def _forget(self):
         """Predictions that are not finite spoil every trend that goes through them: begin with the next."""
-        self.cache = PredictionCache(self.config.reuse, self.config.cache_device)
-        self._previous = None
+        self.cache = self._new_cache()
+        self._companion = self._new_cache() if self.has_companion else None
+        self.companion_denoised = None
+        self._previous = None  # last computed prediction where the cache holds something else
+
+    def _new_cache(self):
+        return PredictionCache(self.config.reuse, self.config.cache_device)
 
     def _new_reference(self, trial_prediction, prediction):
         if trial_prediction is None:
@@ -282,7 +353,8 @@ class LFCacheRun:
     @property
     def cache_bytes(self):
         """Bytes of predictions held now."""
-        held = [self.cache.current, self.cache.previous, self._previous]
+        caches = [self.cache, self._companion] if self._companion else [self.cache]
+        held = [self._previous, *(t for cache in caches for t in (cache.current, cache.previous))]
         return sum({id(t): t.nbytes for t in held if t is not None}.values())
 
     @property
@@ -299,7 +371,7 @@ class LFCacheRun:
         """This run's entry of the report (see `report`); reads the device, so call it after the run."""
         decisions = "".join(self.decisions)
         agreement = self.trial_agreement
-        if not self.is_standing_aside and (reason := why_nothing_was_reused(decisions, self.lfds, self.controller)):
+        if not self.is_standing_aside and (reason := why_nothing_was_reused(decisions, self.controller)):
             self.warn(reason)
         return {
             "model": model,
@@ -317,7 +389,7 @@ class LFCacheRun:
             "threshold": self.controller.threshold,
             "trial_agreement": agreement,
             "seconds": {n: self.stopwatch.seconds(n) for n in ("sampling", "compute", "trial")},
-            "cache_bytes": {"lfcache": self._peak_bytes, "blockcache": 0},
+            "cache_bytes": {"lfcache": self.peak_bytes, "blockcache": 0},
             "blockcache": None,
             "warnings": list(self.warnings),
         }

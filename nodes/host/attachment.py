@@ -122,7 +122,9 @@ class SamplerRun:
 
     def tell(self, is_ended=False):
         """Let the page know of the calls made."""
-        self.feed.tell(self.steps.cache, self.blocks and self.blocks.cache, is_ended)
+        blocks = self.blocks and self.blocks.cache
+        peak = self.steps.cache.peak_bytes + (blocks.peak_bytes if blocks else 0)
+        self.feed.tell(self.steps.cache, blocks, peak, is_ended)
 
     def note_early_end(self, error):
         """Write into the report that the run was interrupted or failed."""
@@ -140,6 +142,8 @@ class SamplerRun:
                 reports.record(attachment_id, entry)
             self.tell(is_ended=True)
             logger.info("PreciseCache: %s", summary_line(entry))
+        except Exception:  # the sampler's result must not be lost for want of a report
+            logger.warning("PreciseCache: this run has no report", exc_info=True)
         finally:
             if self.blocks is not None:
                 self.blocks.release()

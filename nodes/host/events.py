@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import math
 import sys
 import time
@@ -11,9 +12,12 @@ from .prompt import Prompt
 
 EVENT = "precisecache.calls"
 INTERVAL = 0.1  # seconds between two events, over all runs
+PATIENCE = 1.0  # the last event of a run waits no longer than this
 MAX_BYTES = 2048  # of one event as it goes over the wire
 MAX_NODES, MAX_NAME = 16, 64  # so many node ids, names so long
 MAX_WARNINGS, MAX_WARNING = 3, 200  # in the last event of a run
+
+logger = logging.getLogger("precisecache")
 
 _numbers = itertools.count(1)
 _next_at = 0.0  # no event before this time
@@ -32,7 +36,7 @@ class CallFeed:
         self.server = running_server()
         if self.server is None:
             return
-        with self.timed():
+        with self.guarded():
             self._find_nodes(cache_nodes, model_name, steps)
 
     @contextmanager
@@ -44,48 +48,55 @@ class CallFeed:
         finally:
             self.seconds += time.perf_counter() - start
 
+    @contextmanager
+    def guarded(self):
+        """Context, timed, after whose failure nothing more is told: sampling goes on without events."""
+        with self.timed():
+            try:
+                yield
+            except Exception:
+                self.server = None
+                logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
+
     def _find_nodes(self, cache_nodes, model_name, steps):
         prompt = Prompt.current()
         self.head = {
             "version": 1, "prompt_id": prompt.id, "run": self.number,
-            "nodes": _short(cache_nodes), "stats": _short(prompt.stats_of(cache_nodes[-1]) if cache_nodes else []),
+            "nodes": _short(prompt.in_page(cache_nodes)),
+            "stats": _short(prompt.in_page(prompt.stats_of(cache_nodes[-1]) if cache_nodes else [])),
             "model": model_name[:MAX_NAME], "steps": steps}
 
-    def tell(self, steps, blocks, is_ended=False):
-        """Send what is new, if it is time. At the end it is sent in any case, then or a little later.
+    def tell(self, steps, blocks, peak_bytes, is_ended=False):
+        """Send what is new, if it is time. At the end it is sent too, then or a little later.
 
-        steps, blocks: the run's LFCacheRun and its BlockCacheRun or None. Reads no device.
+        steps, blocks: the run's LFCacheRun and its BlockCacheRun or None. peak_bytes: the most that
+        both have held. Reads no device.
         """
         if self.server is not None:
-            with self.timed():
-                self._tell(steps, blocks, is_ended)
+            with self.guarded():
+                self._tell(steps, blocks, peak_bytes, is_ended)
 
-    def _tell(self, steps, blocks, is_ended):
+    def _tell(self, steps, blocks, peak_bytes, is_ended):
         global _next_at
         now = time.perf_counter()
         wait = max(0.0, _next_at - now)
-        if wait and not is_ended:
+        if wait > (PATIENCE if is_ended else 0):
             return
-        data = self._event(steps, blocks, is_ended)
-        if data is None:
-            return
-        _next_at = now + wait + INTERVAL
-        try:
+        data = self._event(steps, blocks, peak_bytes, is_ended)
+        if data is not None:
+            _next_at = now + wait + INTERVAL
             self._send(data, wait)
-        except RuntimeError:  # the server's loop has ended: nobody listens any more
-            self.server = None
 
-    def _event(self, steps, blocks, is_ended):
+    def _event(self, steps, blocks, peak_bytes, is_ended):
         """The event with as many of the calls not yet told as fit, the latest; None if not even none does.
 
         The last one has the run's warnings too, if there is room.
         """
         warnings = steps.warnings + (blocks.warnings if blocks else []) if is_ended else []
         calls = len(steps.decisions)
-        held = steps.cache_bytes + (blocks.cache_bytes if blocks else 0)
         data = {
             **self.head, "calls": calls, "computed": steps.decisions.count("C"), "reused": steps.decisions.count("R"),
-            "trials": steps.trials, "threshold": _rounded(steps.controller.threshold), "cache_bytes": held,
+            "trials": steps.trials, "threshold": _rounded(steps.controller.threshold), "cache_bytes": peak_bytes,
             "blocks": blocks and {"block_calls": blocks.block_calls,
                                   "block_calls_skipped": blocks.block_calls_skipped},
             "warnings": [text[:MAX_WARNING] for text in warnings[:MAX_WARNINGS]], "is_ended": is_ended}

@@ -38,7 +38,9 @@ class GuidedRun:
             sigma_window=sigma_window(sampling, *window), patch=patch_of(model),
             device=guider.model_patcher.load_device, delta_max=delta_max)
         self.small_conds = None
-        self.unconditional = None
+        self.small_shape = None  # of the latent they are for
+        self.gated = self.ungated = None
+        self.unconditional = UnconditionalFeed()
         if against_all:
             self.cache.stand_aside(against_all)
         elif against_trials:
@@ -56,12 +58,12 @@ class GuidedRun:
         functions = functions_of_sampler(model_options, self.guider)
         if not functions or self.cache.is_standing_aside:
             return self.cache.denoised(x, timestep, lambda: compute(model_options), trial_model)
-        if self.unconditional is None:
-            self.unconditional = UnconditionalFeed(self.cache.config)
+        self.cache.keep_companion()
         watched = self.unconditional.watching(model_options)
         denoised = self.cache.denoised(x, timestep, lambda: compute(watched), trial_model)
-        self.unconditional.follow(x, timestep, model_options, functions, self.cache, denoised)
-        return denoised
+        if self.unconditional.follow(x, timestep, model_options, functions, self.cache, denoised):
+            return denoised
+        return compute(model_options)
 
     def _trial(self, x, x_small, timestep, sigma_small, model_options, seed):
         """The guider's denoised answer on the small latent, or None if it has none."""
@@ -82,7 +84,8 @@ class GuidedRun:
         return None
 
     def _trial_conds(self, x, x_small, timestep):
-        if self.small_conds is None:
+        if self.small_shape != x.shape:
+            self.small_shape = x.shape
             factors, patch = self.cache.factors, self.cache.patch
             conds = conds_of(self.guider)
             self.small_conds = {name: shrink_conds(group, x.shape, x_small.shape, factors, patch)
@@ -96,10 +99,7 @@ class GuidedRun:
 
     def report(self, *names):
         """This run's entry of the report."""
-        entry = self.cache.report(*names)
-        if self.unconditional is not None:
-            entry["cache_bytes"]["lfcache"] += self.unconditional.cache.cache_bytes
-        return entry
+        return self.cache.report(*names)
 
     def release(self):
         """Let go of every tensor."""
@@ -129,10 +129,12 @@ def swapped_conds(guider, conds):
 def trial_options(model_options):
     """The sampler's model options for a trial.
 
-    Without pre- and post-cfg functions, which keep state across steps, and without
+    Without pre- and post-cfg functions, which keep state across steps, without functions
+    around the conds, which may switch at a noise level (a trial has another), and without
     context windows, which a small latent does not need.
     """
-    left_out = ("sampler_pre_cfg_function", "sampler_post_cfg_function", "context_handler")
+    left_out = ("sampler_pre_cfg_function", "sampler_post_cfg_function", "sampler_calc_cond_batch_function",
+                "context_handler")
     options = {k: v for k, v in model_options.items() if k not in left_out}
     options["transformer_options"] = {**options.get("transformer_options", {}), TRIAL_FLAG: True}
     return options

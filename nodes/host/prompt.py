@@ -14,13 +14,17 @@ class Prompt:
     """The executing prompt and node; empty outside a server (tests, other programs).
 
     id, node_id: of the prompt and of the node being executed, or "".
+    list_index: which of a list the node is executed for, 0 where it is for no list.
     nodes: {node id: {"class_type": …, "inputs": …}}, subgraphs flattened, with what nodes have added.
+    displayed_as: the node in the page for such an added one, {id: id}.
     """
 
-    def __init__(self, prompt_id="", node_id="", nodes=None):
+    def __init__(self, prompt_id="", node_id="", nodes=None, list_index=0, displayed_as=None):
         self.id = prompt_id
         self.node_id = node_id
+        self.list_index = list_index
         self.nodes = nodes or {}
+        self.displayed_as = displayed_as or {}
         self._fingerprints = {}
 
     @classmethod
@@ -29,10 +33,21 @@ class Prompt:
         if context is None:
             return cls()
         registry = get_progress_state()
+        if registry.prompt_id != context.prompt_id:
+            return cls(context.prompt_id, context.node_id, list_index=context.list_index or 0)
         graph = registry.dynprompt
-        is_this = registry.prompt_id == context.prompt_id
-        return cls(context.prompt_id, context.node_id,
-                   {name: graph.get_node(name) for name in sorted(graph.all_node_ids())} if is_this else None)
+        names = sorted(graph.all_node_ids())
+        return cls(context.prompt_id, context.node_id, {name: graph.get_node(name) for name in names},
+                   context.list_index or 0, {name: graph.get_display_node_id(name) for name in names})
+
+    @property
+    def is_known(self):
+        """Whether the graph around the executed node is known."""
+        return self.node_id in self.nodes
+
+    def in_page(self, names):
+        """The ids under which the page knows these nodes, each once."""
+        return list(dict.fromkeys(self.displayed_as.get(name, name) for name in names))
 
     def links(self, node_id):
         """Ids of the nodes that feed a node."""
@@ -62,7 +77,8 @@ class Prompt:
             node = self.nodes[node_id]
             inputs = sorted((name, [self.fingerprint(value[0]), value[1]] if is_link(value) else value)
                             for name, value in node.get("inputs", {}).items())
-            text = json.dumps([node.get("class_type"), inputs], default=str)
+            # what is no JSON (nodes added by other nodes may hold anything) is like nothing but itself
+            text = json.dumps([node.get("class_type"), inputs], default=lambda value: f"{type(value)} {id(value)}")
             self._fingerprints[node_id] = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprints[node_id]
 

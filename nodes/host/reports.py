@@ -19,7 +19,8 @@ class Record:
 
     attachment: str
     prompt: str
-    sampler: str  # fingerprint of the node that ran it
+    samplers: frozenset  # fingerprints of the node that ran it and of the one that stands for it in the page
+    list_index: int
     run: dict
 
 
@@ -27,7 +28,8 @@ def record(attachment_id, run):
     """Keep a finished run's report entry under its attachment and the node being executed."""
     global _number
     prompt = Prompt.current()
-    entry = Record(attachment_id, prompt.id, prompt.fingerprint(prompt.node_id), run)
+    samplers = frozenset(map(prompt.fingerprint, [prompt.node_id, *prompt.in_page([prompt.node_id])]))
+    entry = Record(attachment_id, prompt.id, samplers, prompt.list_index, run)
     with _lock:
         _number += 1
         _runs[_number] = entry
@@ -39,21 +41,24 @@ def runs_of(attachment_id):
     """Report entries of an attachment, oldest first: those of the prompt being executed.
 
     A sampler before the asking node that ComfyUI answered from its own cache counts with the
-    runs that produced its result. Where neither is known (another node id, other programs):
-    the runs of the last prompt that used the attachment.
+    runs that produced its result. For one item of a list: the runs of that item. Where the
+    prompt is not known (other programs): the runs of the last prompt that used the attachment.
     """
     with _lock:
         mine = [(number, entry) for number, entry in _runs.items() if entry.attachment == attachment_id]
-    if not mine:
-        return []
     prompt = Prompt.current()
-    chosen = {number: entry for number, entry in mine if prompt.id and entry.prompt == prompt.id}
-    ran = {entry.sampler for entry in chosen.values()}
-    for name in prompt.upstream(prompt.node_id):
-        sampler = prompt.fingerprint(name)
-        if sampler not in ran:
-            made = [(number, entry) for number, entry in mine if entry.sampler == sampler]
+    if not prompt.is_known:
+        return [entry.run for _, entry in mine if entry.prompt == mine[-1][1].prompt]
+    chosen = {number: entry for number, entry in mine if entry.prompt == prompt.id}
+    ran = {name for entry in chosen.values() for name in entry.samplers}
+    for sampler in map(prompt.fingerprint, prompt.upstream(prompt.node_id)):
+        made = [(number, entry) for number, entry in mine if sampler in entry.samplers]
+        if made and sampler not in ran:
             chosen |= {number: entry for number, entry in made if entry.prompt == made[-1][1].prompt}
-    if not chosen:
-        chosen = {number: entry for number, entry in mine if entry.prompt == mine[-1][1].prompt}
-    return [chosen[number].run for number in sorted(chosen)]
+    return [chosen[number].run for number in sorted(chosen) if _is_of_item(chosen[number], chosen, prompt.list_index)]
+
+
+def _is_of_item(entry, chosen, index):
+    """Whether a run belongs to an item of a list, as far as its sampler ran once for each item."""
+    indices = {other.list_index for other in chosen.values() if other.samplers == entry.samplers}
+    return entry.list_index == index or index not in indices or len(indices) == 1

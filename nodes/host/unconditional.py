@@ -1,10 +1,7 @@
 """The unconditional prediction on reused calls, for the samplers that read it."""
 
-import torch
-
-from ...precisecache_core.reuse import PredictionCache
-
 _KEY = "sampler_post_cfg_function"
+_OF_A_CALL = ("denoised", "uncond_denoised", "cond_denoised", "input", "sigma", "model_options")
 
 
 class UnconditionalFeed:
@@ -14,37 +11,40 @@ class UnconditionalFeed:
     function of their own, which only a computed call would reach.
     """
 
-    def __init__(self, config):
-        self.cache = PredictionCache(config.reuse, config.cache_device)
-        self._seen = None
+    def __init__(self):
+        self._seen = None  # the unconditional answer of the call being computed
+        self._others = {}  # what the host gives such a function besides the tensors of a call
 
     def watching(self, model_options):
         """A copy of the model options that also shows the unconditional answer to us."""
         def see(args):
             self._seen = args["uncond_denoised"]
+            self._others = {name: value for name, value in args.items() if name not in _OF_A_CALL}
             return args["denoised"]
 
         return {**model_options, _KEY: [*model_options.get(_KEY, ()), see]}
 
     def follow(self, x, timestep, model_options, functions, run, denoised):
-        """After a call of `run`, an LFCacheRun: keep what was computed, or feed `functions` on reuse."""
-        if run.is_standing_aside:
-            return
-        sigma, level = timestep.reshape(-1)[0], run.sigmas[-1]
-        a, b = run.affine(sigma)
+        """After a call of `run`, an LFCacheRun: keep what was computed, or feed `functions` on reuse.
+
+        False if they cannot be fed: then the call has to be computed.
+        """
+        seen, self._seen = self._seen, None
         if run.decisions[-1] == "R":
-            answer = {"denoised": denoised, "uncond_denoised": a * x + b * self.cache.predict(x, level), "input": x,
+            answer = {**self._others, "denoised": denoised, "uncond_denoised": run.companion_denoised, "input": x,
                       "sigma": timestep, "model_options": model_options}
-            for function in functions:
-                function(answer)
-        elif self._seen is None:
-            run.stand_aside("this sampler reads an unconditional prediction that the model does not give")
-        elif level > 0:
             try:
-                self.cache.store(x, level, ((self._seen - a * x) / b).to(x.dtype))
-            except torch.cuda.OutOfMemoryError:
-                run.stand_aside("no memory for an unconditional prediction")
-        self._seen = None
+                for function in functions:
+                    function(answer)
+            except KeyError as error:
+                run.stand_aside(f"this sampler reads {error} of a call, which a reused one does not have")
+                run.revoke()
+                return False
+        elif seen is not None:
+            run.store_companion(x, timestep, seen)
+        elif not run.is_standing_aside:
+            run.stand_aside("this sampler reads an unconditional prediction that the model does not give")
+        return True
 
 
 def functions_of_sampler(model_options, guider):

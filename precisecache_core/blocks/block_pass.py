@@ -4,6 +4,7 @@ import weakref
 
 import torch
 
+from ..memory import is_out_of_memory
 from .residuals import Residual, add_residuals
 
 OUT_OF_MEMORY = "memory ran out for the residuals (set cache_device to cpu)"
@@ -71,15 +72,21 @@ class BlockPass:
         try:
             # blocks write into their input (Flux and HunyuanVideo do), so it has to be copied
             before = copies(streams)
-        except torch.cuda.OutOfMemoryError:
-            run.stand_aside(OUT_OF_MEMORY)
+        except (RuntimeError, MemoryError) as error:
+            self._stand_aside(error)
             return compute()
         after = compute()
         try:
             self._learn(key, leader, before, after, is_kept)
-        except torch.cuda.OutOfMemoryError:
-            run.stand_aside(OUT_OF_MEMORY)
+        except (RuntimeError, MemoryError) as error:
+            self._stand_aside(error)
         return after
+
+    def _stand_aside(self, error):
+        """Give up for want of memory; any other error goes on as it came."""
+        if not is_out_of_memory(error):
+            raise error
+        self.run.stand_aside(OUT_OF_MEMORY)
 
     @torch.compiler.disable
     def _enter(self, key, streams):
@@ -115,8 +122,8 @@ class BlockPass:
             return None
         try:
             result = add_residuals(streams, residuals, self.rows)
-        except torch.cuda.OutOfMemoryError:
-            self.run.stand_aside(OUT_OF_MEMORY)
+        except (RuntimeError, MemoryError) as error:
+            self._stand_aside(error)
             return None
         self._skipped_leaders.add(leader)
         return result

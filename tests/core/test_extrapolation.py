@@ -15,8 +15,8 @@ UNTRIED = {"factor_t": 1, "factor_hw": 1}
 
 
 def test_growth_is_per_sigma():
-    known = LFDExtrapolation()
-    assert known.at(0.9) is None and known.largest(2) is None
+    known = LFDExtrapolation(2)
+    assert known.at(0.9) is None and known.largest() is None
     known.store(0.9, None)
     assert known.at(0.8) is None
     known.store(0.7, torch.tensor(4.0))  # 20 per unit of sigma
@@ -24,15 +24,28 @@ def test_growth_is_per_sigma():
     known.store(0.7, torch.tensor(9.0))  # the same noise level again says nothing about growth
     assert known.at(0.65) == pytest.approx(1.0)
     known.store(0.5, torch.tensor(math.nan))
-    assert math.isnan(known.at(0.4)) and known.largest(2) == 4.0
+    assert math.isnan(known.at(0.4)) and known.largest() == 4.0
+    known.store(0.3, torch.tensor(90.0))
+    assert known.largest() == 4.0  # of the first two
 
 
-@pytest.mark.parametrize("sigma, is_told", [(0.45, True), (0.4, False), (0.3, False), (0.5, True)])
-def test_nothing_is_foretold_beyond_a_boundary(sigma, is_told):
-    known = LFDExtrapolation(boundaries=(0.4, 0.95))
-    known.store(0.6, None)
-    known.store(0.5, torch.tensor(1.0))
-    assert (known.at(sigma) is not None) == is_told
+@pytest.mark.parametrize("settings", [UNTRIED, {}], ids=["without trials", "with trials"])
+@pytest.mark.parametrize("is_seen", [True, False], ids=["seen by a trial", "not seen"])
+def test_the_first_call_beyond_a_boundary_is_computed(settings, is_seen):
+    sigmas = flow_sigmas(12)
+    edge = (sigmas[7] + sigmas[8]).item() / 2
+
+    def velocity(x, sigma):
+        # a jump that a small latent sees or not (a ControlNet takes no part in trials)
+        return torch.ones_like(x) * (sigma + 5 * (sigma <= edge) * (is_seen or x.shape == SHAPE))
+
+    def decisions(boundaries):
+        run = LFCacheRun(plain(alpha=EAGER, **settings), flow_affine, FLOW, boundaries=boundaries)
+        calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
+        return "".join(run.decisions)
+
+    assert decisions((edge,)) == "CCCRRRRRCRRR"
+    assert decisions((0.99, 1.0, 0.001)) == "CCCRRRRRRRRR"
 
 
 def test_ten_steps_by_hand():
@@ -87,8 +100,54 @@ def test_trials_that_are_never_finite_are_given_up():
         return torch.full_like(x, math.nan) if x.shape != SHAPE else linear(x, sigma)
 
     _, run = sample_flow(Toy(velocity), noise(), flow_sigmas(12), plain(alpha=EAGER))
-    assert run["decisions"] == "CCCC" + "R" * 8 and run["trials"] == 4
+    # every second one is thrown away and has nothing to be compared with
+    assert run["decisions"] == "CCCCCC" + "R" * 6 and run["trials"] == 6
     assert len(run["warnings"]) == 2 and "without trials" in run["warnings"][1]
+
+
+def test_two_bad_trials_far_apart_end_no_trials():
+    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
+    for call, sigma in enumerate(flow_sigmas(30)[:-1]):
+        bad = math.nan if call in (6, 14, 22) else 1.0
+        run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s, bad=bad: small - s * s * bad)
+    assert not run.is_extrapolating and "R" in run.decisions[23:]
+    assert run.warnings == ["a low-frequency difference was not finite: that call was computed"]
+
+
+def test_trials_given_up_in_the_warm_up_leave_its_scale_to_be_measured():
+    velocities = [0.0, 0.1, 0.2, 1.2, 1.3, 1.4] + [1.4] * 6
+    run = LFCacheRun(plain(alpha=0.5, warmup=6), flow_affine, FLOW)
+    x = torch.zeros(SHAPE)
+    for call, (sigma, velocity) in enumerate(zip(flow_sigmas(12)[:-1], velocities)):
+        def trial(small, s, call=call, velocity=velocity):
+            return None if call == 2 else small - s * velocity
+
+        run.denoised(x, sigma, lambda sigma=sigma, v=velocity: x - sigma * v, trial)
+    assert run.controller.delta_max == pytest.approx(1.0 * ROOT, rel=1e-4)
+    assert "R" in run.decisions[6:]
+
+
+def test_after_trials_end_all_lfds_are_of_one_scale_and_the_agreement_is_the_trials():
+    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
+    for call, sigma in enumerate(flow_sigmas(30)[:-1]):
+        run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s, call=call: None if call > 16 else small - s * s)
+    report = run.report("Toy", SHAPE, 30)
+    step = ROOT / 30
+    assert report["delta_max"] == pytest.approx(step, rel=1e-4) and report["threshold"] == pytest.approx(2.5 * step)
+    known = [v / step for v in report["lfd"] if v is not None]
+    assert known == pytest.approx([round(v) for v in known], abs=1e-3)  # whole steps before and after
+    assert len(run._agreement) < report["computed"] - 1  # of the calls with a trial only
+    no_trials = sample_flow(Toy(linear), noise(), flow_sigmas(30), plain(alpha=0.5, **UNTRIED))[1]
+    assert no_trials["trial_agreement"] is None and no_trials["trials"] == 0
+
+
+def test_a_larger_latent_is_tried_again_after_one_that_was_too_small():
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    xs = [torch.zeros(1, 4, 1, 2, 3)] * 5 + [torch.zeros(SHAPE)] * 6
+    calls_of(run, xs, flow_sigmas(11)[:-1])
+    assert run.trials > 0 and not run.is_extrapolating
 
 
 def test_after_a_model_that_was_not_finite_calls_are_computed():

@@ -107,6 +107,7 @@ def server(monkeypatch):
     server = FakeServer()
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
     monkeypatch.setattr(pack_module("nodes.host.events"), "_next_at", 0.0)
+    monkeypatch.setattr(pack_module("nodes.host.events"), "PATIENCE", 60.0)
     return server
 
 
@@ -135,24 +136,24 @@ def test_an_event_is_never_longer_than_two_kilobytes(bench, server, monkeypatch)
     feed = events.CallFeed(["x" * 60] * 100 + ["y" * 5000], "M" * 5000, 3000)
     run = pack_module("precisecache_core.run").LFCacheRun(bench.config(), None, None)
     run.decisions, run.lfds = ["R"] * 3000, [1.23456789e-5] * 3000
-    feed.tell(run, None, is_ended=True)
+    feed.tell(run, None, 0, is_ended=True)
     (_, event, data, _), = server.sent
     assert len(json.dumps({"type": event, "data": data})) <= 2048
     assert data["calls"] == 3000 and data["first"] + len(data["decisions"]) == 3000 and len(data["lfd"]) > 10
     run.warnings = ["\u4e2d" * 500] * 9
     run.decisions.append("C")
     run.lfds.append(None)
-    feed.tell(run, None, is_ended=True)
+    feed.tell(run, None, 0, is_ended=True)
     assert len(server.sent) == 2 and server.sent[-1][2]["warnings"] == []  # six bytes a character
     run.warnings = ["w" * 500] * 9
     run.decisions.append("C")
     run.lfds.append(None)
-    feed.tell(run, None, is_ended=True)
+    feed.tell(run, None, 0, is_ended=True)
     assert server.sent[-1][2]["warnings"] == ["w" * 200] * 3
     feed.head["prompt_id"] = "p" * 5000  # a client may choose it
     run.decisions.append("C")
     run.lfds.append(None)
-    feed.tell(run, None, is_ended=True)
+    feed.tell(run, None, 0, is_ended=True)
     assert len(server.sent) == 3
 
 

@@ -76,3 +76,79 @@ def test_the_report_counts_what_is_kept_for_the_sampler(bench):
     plain = bench.report(model)["cache_bytes"]["lfcache"]
     bench.sample(model, "euler_cfg_pp")
     assert bench.report(model)["cache_bytes"]["lfcache"] == 2 * plain
+
+
+class Sampler:
+    """A sampler of another pack, which reads answers by a post-cfg function of its own.
+
+    begins: step from which the function is there. grows: step at which the latent does. reads:
+        what the function looks at.
+    """
+
+    def __init__(self, begins=0, grows=None, reads=()):
+        self.begins, self.grows, self.reads = begins, grows, reads
+        self.fed = []
+
+    def __call__(self, model, x, sigmas, extra_args=None, callback=None, disable=None):
+        from comfy.model_patcher import set_model_options_post_cfg_function
+
+        def see(args):
+            for name in self.reads:
+                args[name]
+            self.fed.append(args["uncond_denoised"].shape)
+            return args["denoised"]
+
+        bare = extra_args["model_options"]
+        for step in range(len(sigmas) - 1):
+            if step == self.grows:
+                x = torch.nn.functional.interpolate(x.flatten(1, 2), scale_factor=2.0).unflatten(1, x.shape[1:3])
+            options = bare.copy() if step < self.begins else set_model_options_post_cfg_function(bare.copy(), see, True)
+            denoised = model(x, sigmas[step] * x.new_ones([x.shape[0]]), **{**extra_args, "model_options": options})
+            x = denoised + sigmas[step + 1] * (x - denoised) / sigmas[step]
+        return x
+
+
+def sample_with(bench, sampler, model):
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 16)
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(bench.positive, bench.negative)
+    guider.set_cfg(1.5)
+    noise = bench.noise()
+    return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True,
+                         seed=0)
+
+
+@pytest.mark.parametrize("settings, fed", [({"begins": 6}, 10), ({"grows": 8}, 16), ({"reads": ["cond_scale"]}, 16)])
+def test_samplers_of_other_packs_are_fed(bench, settings, fed):
+    sampler = Sampler(**settings)
+    model = bench.lfcache(alpha=1.0)
+    assert torch.isfinite(sample_with(bench, sampler, model)).all()
+    run = bench.report(model)
+    assert len(sampler.fed) == fed and run["calls"] == 16 and "R" in run["decisions"][9:]
+
+
+def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
+    sampler = Sampler(reads=["cond_denoised"])
+    model = bench.lfcache(alpha=1.0)
+    assert torch.equal(sample_with(bench, sampler, model), sample_with(bench, Sampler(), bench.model))
+    run = bench.report(model)
+    assert run["reused"] == 0 and any("cond_denoised" in warning for warning in run["warnings"])
+
+
+def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, monkeypatch):
+    from benchmarks.tiny_host import pack_module
+
+    cache = pack_module("precisecache_core.reuse").PredictionCache
+    predict, calls = cache.predict, []
+
+    def failing(*given):
+        calls.append(1)
+        if len(calls) == 2:  # the first reuse asks for the guided one, then for this
+            raise torch.cuda.OutOfMemoryError("simulated")
+        return predict(*given)
+
+    monkeypatch.setattr(cache, "predict", failing)
+    model = bench.lfcache(alpha=1.0)
+    bare = bench.sample(bench.model, "euler_cfg_pp", steps=16, cfg=1.5)
+    assert torch.equal(bench.sample(model, "euler_cfg_pp", steps=16, cfg=1.5), bare)
+    assert bench.report(model)["reused"] == 0
