@@ -40,7 +40,7 @@ def test_the_first_call_beyond_a_boundary_is_computed(settings, is_seen):
         return torch.ones_like(x) * (sigma + 5 * (sigma <= edge) * (is_seen or x.shape == SHAPE))
 
     def decisions(boundaries):
-        run = LFCacheRun(plain(alpha=EAGER, **settings), flow_affine, FLOW, boundaries=boundaries)
+        run = LFCacheRun(plain(alpha=1e4, **settings), flow_affine, FLOW, boundaries=boundaries)
         calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
         return "".join(run.decisions)
 
