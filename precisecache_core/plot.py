@@ -7,6 +7,7 @@ import numpy as np
 logger = logging.getLogger("precisecache")
 WIDTH, HEIGHT = 1024, 420  # pixels of one run's panel
 BLOCKS_HEIGHT = 200  # and of its pivotal blocks
+MOST = 8  # runs in one picture, the latest
 
 # from Okabe and Ito's palette, which colour-blind readers can tell apart
 COMPUTED, REUSED, THRESHOLD, ERROR = "#0072B2", "#E69F00", "#D55E00", "#009E73"
@@ -25,7 +26,8 @@ def plot_runs(runs):
         logger.warning("PreciseCache: %s", text)
         return _written(text)
     panels = []  # (draw, run, height)
-    for run in runs:
+    left_out = len(runs) - MOST
+    for run in runs[-MOST:]:
         panels.append((_draw_calls, run, HEIGHT))
         if run["blockcache"] and run["blockcache"]["pivotal"]:
             panels.append((_draw_blocks, run, BLOCKS_HEIGHT))
@@ -38,6 +40,8 @@ def plot_runs(runs):
         axes[0].text(0.5, 0.5, "No run of this model was recorded.", ha="center", va="center", fontsize=14)
     for axis, (draw, run, _) in zip(axes, panels):
         draw(axis, run)
+    if left_out > 0:
+        figure.suptitle(f"{left_out} earlier runs are in the report only", fontsize=10)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -68,7 +72,8 @@ def _draw_calls(panel, run):
     shown = [v for v in (*lfd, run["threshold"]) if v is not None and np.isfinite(v)]
     if np.isfinite(lfd).any():
         tried = np.isfinite(lfd)
-        panel.plot(calls[tried], lfd[tried], color="black", marker="o", markersize=3, linewidth=1, label="LFD")
+        label, marker = ("LFD", "o") if run["trials"] else ("LFD, extrapolated", None)
+        panel.plot(calls[tried], lfd[tried], color="black", marker=marker, markersize=3, linewidth=1, label=label)
     if run["threshold"] is not None:
         panel.axhline(run["threshold"], color=THRESHOLD, linestyle="--", label="threshold")
         error = accumulated(run["lfd"], run["decisions"])

@@ -1,29 +1,44 @@
 // A badge on LFCache and BlockCache nodes: what the last run reused, of how much.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { nodeById, whenRemoved } from "./graph.js";
-import { readCalls } from "./runs.js";
+import { onCalls } from "./feed.js";
+import { graphOfPage, nodeById, nodesOf, whenRemoved } from "./graph.js";
 
-const TEXTS = {
-  PreciseCacheLFCache: (event) => `${event.reused}/${event.calls}`,
-  PreciseCacheBlockCache: (event) => event.blocks && `${event.blocks.skipped}/${event.blocks.calls}`,
-};
+const TEXTS = new Map([
+  ["PreciseCacheLFCache", (event) => `${event.reused}/${event.calls}`],
+  ["PreciseCacheBlockCache", (event) => event.blocks && `${event.blocks.skipped}/${event.blocks.calls}`],
+]);
+const MAX_TEXTS = 256;
 
-const badges = new Map(); // node -> {drawn, element}
+const texts = new Map(); // "graph id/execution id" -> text, so that a graph loaded again has its badges
+const badges = new WeakMap(); // node -> {drawn, element}
+
+function remember(id, text) {
+  const key = `${graphOfPage()?.id}/${id}`;
+  texts.delete(key);
+  texts.set(key, text);
+  if (texts.size > MAX_TEXTS) texts.delete(texts.keys().next().value);
+}
 
 function show(node, text) {
-  const before = badges.get(node);
-  before?.element.remove();
+  hide(node);
   const badge = { drawn: drawnBadge(text), element: document.createElement("span") };
   badges.set(node, badge);
-  node.badges = [...(node.badges ?? []).filter((one) => one !== before?.drawn), badge.drawn].filter(Boolean);
-  node.setDirtyCanvas?.(true, true);
-  // the Vue renderer looks at badges once, when it makes the node's element
+  if (badge.drawn) node.badges = [...(node.badges ?? []), badge.drawn];
+  // nodes made by Vue look at `badges` once, so theirs is an element of its own
   badge.element.className = "precisecache-badge";
   badge.element.textContent = text;
   if (node.graph === app.canvas?.graph)
     document.querySelector(`[data-node-id="${CSS.escape(node.id)}"]`)?.append(badge.element);
+  node.setDirtyCanvas?.(true, true);
+}
+
+function hide(node) {
+  const badge = badges.get(node);
+  if (!badge) return;
+  badge.element.remove();
+  node.badges = node.badges?.filter((one) => one !== badge.drawn);
+  badges.delete(node);
 }
 
 // For the canvas; without text, and so invisible, while Vue renders the nodes.
@@ -33,26 +48,38 @@ function drawnBadge(text) {
   return Object.defineProperty(badge, "text", { get: () => (window.LiteGraph?.vueNodesMode ? "" : text) });
 }
 
+// Nodes were made anew: give them the badges of the runs before.
+function restore() {
+  if (!nodesOf([...TEXTS.keys()]).size) return;
+  const graph = `${graphOfPage()?.id}/`;
+  for (const [key, text] of texts) {
+    const node = key.startsWith(graph) ? nodeById(key.slice(graph.length)) : null;
+    if (TEXTS.has(node?.comfyClass)) show(node, text);
+  }
+}
+
 app.registerExtension({
   name: "PreciseCache.Badges",
 
-  async setup() {
-    api.addEventListener("precisecache.calls", ({ detail }) => {
-      const event = readCalls(detail);
-      for (const node of (event?.nodes ?? []).map(nodeById)) {
-        const text = TEXTS[node?.comfyClass]?.(event);
-        if (text) show(node, text);
+  setup() {
+    onCalls((event) => {
+      for (const id of event.nodes) {
+        const node = nodeById(id);
+        const text = TEXTS.get(node?.comfyClass)?.(event);
+        if (!text) continue;
+        remember(id, text);
+        show(node, text);
       }
     });
+    // Vue makes the elements of a subgraph's nodes when it is opened
+    app.canvas?.canvas?.addEventListener("litegraph:set-graph", () => setTimeout(restore));
   },
 
   nodeCreated(node) {
-    if (!(node.comfyClass in TEXTS)) return;
-    whenRemoved(node, () => {
-      const badge = badges.get(node);
-      badge?.element.remove();
-      node.badges = node.badges?.filter((one) => one !== badge?.drawn);
-      badges.delete(node);
-    });
+    if (TEXTS.has(node.comfyClass)) whenRemoved(node, () => hide(node));
+  },
+
+  afterConfigureGraph() {
+    setTimeout(restore);
   },
 });

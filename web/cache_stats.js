@@ -2,104 +2,42 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { graphOfPage, nodeById, whenRemoved } from "./graph.js";
+import { onCalls, onExecuted } from "./feed.js";
+import { isOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
 import { Panel } from "./panel.js";
-import { readCalls, readReport, withCalls } from "./runs.js";
+import { shownTo, storeCalls, storeReports } from "./store.js";
 import { loadText } from "./text.js";
 
 const CLASS = "PreciseCacheStats";
 const SHOW_ALL = "show all samplers"; // the node's property behind the panel's checkbox
-const MIN_SIZE = [340, 200];
-const MAX_RUNS = 64;
+const SIZE = [340, 200]; // at least
 const HISTORY = 8; // prompts looked through for the last report
 
-const views = new Map(); // node -> View
+const panels = new WeakMap(); // node -> Panel; a node that never gets into a graph goes with its panel
 
-// What one node shows: the runs of one prompt, by events until there is a report.
-class View {
-  constructor(node) {
-    this.node = node;
-    this.panel = new Panel((isAll) => {
-      node.properties[SHOW_ALL] = isAll;
-      this.restart(this.promptId);
-      restore();
-    });
-    this.restart(null);
-  }
-
-  get isAll() {
-    return this.node.properties?.[SHOW_ALL] === true;
-  }
-
-  get isEmpty() {
-    return !this.runs.size && !this.reports.size;
-  }
-
-  restart(promptId) {
-    this.promptId = promptId;
-    this.runs = new Map(); // number -> run, of which no report is known yet
-    this.reports = new Map(); // Cache Stats node -> report
-    this.draw();
-  }
-
-  takeCalls(event, owners) {
-    if (!this.isAll && !owners.includes(this.node)) return;
-    if (event.promptId !== this.promptId) this.restart(event.promptId);
-    const before = this.runs.get(event.run);
-    // the last event of a run may come after its report
-    if (!before && event.isEnded && owners.some((node) => this.reports.has(node))) return;
-    this.runs.set(event.run, { ...withCalls(before, event), owners });
-    if (this.runs.size > MAX_RUNS) this.runs.delete(this.runs.keys().next().value);
-    this.draw();
-  }
-
-  takeReport(promptId, node, report) {
-    if (!this.isAll && node !== this.node) return;
-    if (promptId !== this.promptId) this.restart(promptId);
-    this.reports.set(node, report);
-    for (const [number, run] of this.runs) if (run.owners.includes(node)) this.runs.delete(number);
-    this.draw();
-  }
-
-  draw() {
-    const reports = [...this.reports.values()];
-    const report = reports.length ? { ...reports[0], runs: reports.flatMap((one) => one.runs) } : null;
-    this.panel.show([...readReport(report), ...this.runs.values()], report, this.isAll);
-  }
+function draw(node) {
+  const isAll = node.properties?.[SHOW_ALL] === true;
+  const shown = shownTo((id) => isAll || nodeById(id) === node);
+  panels.get(node).show(shown.runs, shown.report, isAll);
+  return shown;
 }
 
-function takeReport(promptId, id, output) {
-  const [report] = Array.isArray(output?.precisecache) ? output.precisecache : [];
-  const node = nodeById(id);
-  if (node?.comfyClass !== CLASS || !Array.isArray(report?.runs)) return;
-  for (const view of views.values()) view.takeReport(promptId, node, report);
+function drawAll() {
+  return [...nodesOf([CLASS])].map(draw);
 }
 
-// Whether a prompt of the history was queued from the open graph: by the graph's id or, where one
-// has none (a file in API format), by its nodes.
-function isOfThisGraph(prompt) {
-  const [mine, its] = [graphOfPage().id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
-  if (isId(mine) && isId(its)) return mine === its;
-  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => nodeById(id)?.comfyClass === node?.class_type);
-}
-
-const isId = (id) => typeof id === "string" && /[1-9a-f]/.test(id);
-
-// After the page or a graph was loaded: the last report of this graph, from the server's history.
+// After a graph was loaded or the connection was lost: the last reports of this graph, from the
+// server's history.
 async function restore() {
-  if (![...views.values()].some((view) => view.isEmpty)) return;
+  if (!drawAll().some((shown) => !shown.runs.length || shown.isOpen)) return;
   try {
     const answer = await api.fetchApi(`/history?max_items=${HISTORY}`);
+    // newest first
     for (const [promptId, { prompt, outputs }] of Object.entries(await answer.json()).reverse()) {
       if (!isOfThisGraph(prompt)) continue;
-      const found = Object.entries(outputs ?? {}).filter(([, output]) => output?.precisecache);
-      const waiting = [...views.values()].filter((view) => view.isEmpty);
-      for (const [id, output] of found) {
-        const node = nodeById(id);
-        if (node?.comfyClass !== CLASS || !Array.isArray(output.precisecache[0]?.runs)) continue;
-        for (const view of waiting) view.takeReport(promptId, node, output.precisecache[0]);
-      }
+      for (const [id, output] of Object.entries(outputs ?? {})) storeReports(promptId, id, output, true);
     }
+    drawAll();
   } catch (error) {
     console.debug("PreciseCache: no history", error);
   }
@@ -108,45 +46,52 @@ async function restore() {
 app.registerExtension({
   name: "PreciseCache.CacheStats",
 
-  async init() {
+  init() {
     const style = document.createElement("link");
     style.rel = "stylesheet";
     style.href = new URL("./style.css", import.meta.url).href;
     document.head.append(style);
-    await loadText();
   },
 
-  async setup() {
-    api.addEventListener("precisecache.calls", ({ detail }) => {
-      const event = readCalls(detail);
-      const owners = event?.stats.map(nodeById).filter(Boolean);
-      if (event) for (const view of views.values()) view.takeCalls(event, owners);
+  setup() {
+    loadText().then(drawAll);
+    onCalls((event) => {
+      storeCalls(event);
+      drawAll();
     });
-    api.addEventListener("executed", ({ detail }) =>
-      takeReport(detail?.prompt_id, detail?.display_node ?? detail?.node, detail?.output)
-    );
+    onExecuted((promptId, id, output) => {
+      storeReports(promptId, id, output);
+      drawAll();
+    });
+    api.addEventListener("reconnected", () => void restore());
   },
 
   nodeCreated(node) {
     if (node.comfyClass !== CLASS) return;
-    const view = new View(node);
-    views.set(node, view);
-    const widget = node.addDOMWidget("precisecache_panel", "precisecache_panel", view.panel.element, {
+    const panel = new Panel((isAll) => {
+      node.properties[SHOW_ALL] = isAll;
+      draw(node);
+    });
+    panels.set(node, panel);
+    const widget = node.addDOMWidget("precisecache_panel", "precisecache_panel", panel.element, {
       serialize: false,
       hideOnZoom: false,
-      getMinHeight: () => MIN_SIZE[1],
+      getMinHeight: () => SIZE[1],
     });
     widget.serialize = false;
     const size = node.computeSize();
-    node.setSize([Math.max(MIN_SIZE[0], size[0]), size[1]]);
-    whenRemoved(node, () => {
-      views.delete(node);
-      view.panel.remove();
-    });
+    node.setSize([Math.max(SIZE[0], size[0]), size[1]]);
+    whenRemoved(node, () => panel.remove());
+    const { onConfigure } = node;
+    node.onConfigure = function (...args) {
+      const result = onConfigure?.apply(this, args);
+      draw(node); // its properties are there now
+      return result;
+    };
   },
 
-  async afterConfigureGraph() {
-    for (const view of views.values()) view.draw();
-    await restore();
+  // not awaited: the page must not wait for the server to open a graph
+  afterConfigureGraph() {
+    void restore();
   },
 });

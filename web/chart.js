@@ -9,8 +9,11 @@ function shape(name, attributes) {
   return element;
 }
 
-function picture(kind, width, height, children) {
-  const svg = shape("svg", { class: `precisecache-${kind}`, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" });
+function picture(kind, label, width, height, children) {
+  const svg = shape("svg", {
+    class: `precisecache-${kind}`, viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none",
+    role: "img", "aria-label": label,
+  });
   svg.append(...children);
   return svg;
 }
@@ -20,11 +23,12 @@ const KINDS = { C: "computed", R: "reused" };
 // One box a call, coloured by its decision; neighbours that agree are one box.
 export function strip(run) {
   const boxes = [];
+  let x = 0;
   for (const [same] of run.decisions.matchAll(/C+|R+|[^CR]+/g)) {
-    const x = boxes.reduce((sum, box) => sum + Number(box.getAttribute("width")), 0);
     boxes.push(shape("rect", { x, y: 0, width: same.length, height: 1, class: KINDS[same[0]] ?? "unknown" }));
+    x += same.length;
   }
-  return picture("strip", length(run), 1, boxes);
+  return picture("strip", `${run.decisions}`, length(run), 1, boxes);
 }
 
 // The LFD of every call that had one, against the threshold.
@@ -37,7 +41,7 @@ export function curve(run) {
     children.push(shape("line", { class: "threshold", x1: 0, x2: length(run), y1: y(run.threshold), y2: y(run.threshold) }));
   if (found.length)
     children.push(shape("polyline", { class: "lfd", points: found.map(([x, value]) => `${x},${y(value)}`).join(" ") }));
-  return picture("curve", length(run), HEIGHT, children);
+  return picture("curve", "LFD", length(run), HEIGHT, children);
 }
 
 // A step makes a call or more: as long as the run may get, so that it fills while it goes on.

@@ -1,6 +1,12 @@
-// Finding nodes of the open graph by the ids that the server uses.
+// Finding nodes of the open graph by the ids that the server uses, and prompts that belong to it.
 
+import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+
+// The graph as a whole, whichever subgraph is open.
+export function graphOfPage() {
+  return app.rootGraph ?? app.graph;
+}
 
 // The node with an execution id, "5" or, inside a subgraph, "12:5"; null if it is not in the open graph.
 export function nodeById(id) {
@@ -13,9 +19,13 @@ export function nodeById(id) {
   return node;
 }
 
-// The graph as a whole, whichever subgraph is open.
-export function graphOfPage() {
-  return app.rootGraph ?? app.graph;
+// Every node of these classes in the open graph and its subgraphs, once.
+export function nodesOf(classes, graph = graphOfPage(), found = new Set()) {
+  for (const node of graph?.nodes ?? []) {
+    if (classes.includes(node.comfyClass)) found.add(node);
+    if (node.subgraph) nodesOf(classes, node.subgraph, found);
+  }
+  return found;
 }
 
 // Call `undo` once the node is removed, before what the page itself does then.
@@ -25,4 +35,38 @@ export function whenRemoved(node, undo) {
     undo();
     return before?.apply(this, args);
   };
+}
+
+// Whether a prompt, as the server's queue and history give it, was queued from the open graph: by
+// the graph's id or, where one has none (a file in API format), by its nodes.
+export function isOfThisGraph(prompt) {
+  const [mine, its] = [graphOfPage()?.id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
+  if (isId(mine) && isId(its)) return mine === its;
+  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => nodeById(id)?.comfyClass === node?.class_type);
+}
+
+const isId = (id) => typeof id === "string" && /[1-9a-f]/.test(id);
+
+const MAX_PROMPTS = 32;
+const prompts = new Map(); // id -> promise of the prompt, or of null where the server does not know it
+
+// The prompt with this id, asked for once.
+export function promptById(id) {
+  if (!prompts.has(id)) {
+    prompts.set(id, fetchPrompt(id));
+    if (prompts.size > MAX_PROMPTS) prompts.delete(prompts.keys().next().value);
+  }
+  return prompts.get(id);
+}
+
+async function fetchPrompt(id) {
+  try {
+    const queue = await (await api.fetchApi("/queue")).json();
+    const waiting = [...(queue.queue_running ?? []), ...(queue.queue_pending ?? [])];
+    const found = waiting.find((prompt) => prompt?.[1] === id);
+    return found ?? (await (await api.fetchApi(`/history/${encodeURIComponent(id)}`)).json())[id]?.prompt ?? null;
+  } catch (error) {
+    console.debug("PreciseCache: no prompt", error);
+    return null;
+  }
 }

@@ -26,17 +26,22 @@ function bytes(value) {
 // Plain JSON for people: the report as it would be saved.
 const asText = (report) => JSON.stringify(report, null, 1);
 
+// Whether the text is in the clipboard now.
 async function copy(content) {
   try {
     await navigator.clipboard.writeText(content);
+    return true;
   } catch {
     // not a secure context (a server in the local network): the old way
+    const focused = document.activeElement;
     const area = document.createElement("textarea");
     area.value = content;
     document.body.append(area);
     area.select();
-    document.execCommand("copy");
+    const isCopied = document.execCommand("copy");
     area.remove();
+    focused?.focus?.();
+    return isCopied;
   }
 }
 
@@ -46,7 +51,7 @@ function save(content) {
   link.href = url;
   link.download = "precisecache_report.json";
   link.click();
-  URL.revokeObjectURL(url);
+  setTimeout(() => URL.revokeObjectURL(url)); // once the browser has taken it
 }
 
 export class Panel {
@@ -54,13 +59,17 @@ export class Panel {
   constructor(onToggleAll) {
     this.element = element("div", "precisecache-panel");
     this.runs = element("div", "precisecache-runs");
-    this.copyButton = button(t("Copy JSON"), () => this.#copy());
-    this.saveButton = button(t("Save JSON"), () => save(asText(this.report)));
+    this.runs.tabIndex = 0; // the keyboard and, where Vue makes the nodes, the wheel scroll it
+    this.runs.dataset.captureWheel = "true";
+    this.copyButton = button("", () => this.#copy());
+    this.copyButton.ariaLive = "polite";
+    this.saveButton = button("", () => save(asText(this.report)));
     const label = element("label", "precisecache-all");
     this.allBox = document.createElement("input");
     this.allBox.type = "checkbox";
     this.allBox.addEventListener("change", () => onToggleAll(this.allBox.checked));
-    label.append(this.allBox, t("All samplers"));
+    this.allText = element("span", "");
+    label.append(this.allBox, this.allText);
     const bar = element("div", "precisecache-bar");
     bar.append(this.copyButton, this.saveButton, label);
     this.element.append(this.runs, bar);
@@ -71,6 +80,9 @@ export class Panel {
   show(runs, report, isAll) {
     this.report = report;
     this.copyButton.disabled = this.saveButton.disabled = !report;
+    this.allText.textContent = t("All samplers");
+    this.saveButton.textContent = t("Save JSON");
+    if (!this.timer) this.copyButton.textContent = t("Copy JSON");
     this.allBox.checked = isAll;
     if (runs.length) this.runs.replaceChildren(...runs.map((run) => this.#run(run)));
     else this.runs.replaceChildren(element("div", "precisecache-empty", t("No run yet")));
@@ -78,19 +90,25 @@ export class Panel {
 
   remove() {
     clearTimeout(this.timer);
+    this.isRemoved = true;
     this.element.remove();
   }
 
   async #copy() {
-    await copy(asText(this.report));
-    this.copyButton.textContent = t("Copied");
+    const isCopied = await copy(asText(this.report));
+    if (this.isRemoved) return;
+    this.copyButton.textContent = isCopied ? t("Copied") : t("Not copied");
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => (this.copyButton.textContent = t("Copy JSON")), 1500);
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      this.copyButton.textContent = t("Copy JSON");
+    }, 1500);
   }
 
   #run(run) {
     const box = element("div", "precisecache-run");
-    const state = run.isEnded ? t("ended") : `${run.calls} / ${Math.max(run.steps, run.calls)}`;
+    // a step makes a call or more, so that calls alone do not say how far it is
+    const state = run.isEnded ? t("ended") : `${t("call")} ${run.calls}, ${run.steps} ${t("steps")}`;
     const head = element("div", "precisecache-head");
     head.append(element("span", "precisecache-model", run.model), element("span", "precisecache-state", state));
     const counters = element("dl", "precisecache-counters");

@@ -61,23 +61,25 @@ export function withCalls(before, event) {
   return { ...event, decisions, lfd, seconds: null };
 }
 
-// The runs of a report.
-export function readReport(report) {
-  return list(report?.runs)
-    .map((run) => {
-      const found = counters(run);
-      return (
-        found && {
-          ...found,
-          decisions: typeof run.decisions === "string" ? run.decisions.slice(0, MAX_CALLS).replace(/[^CR]/g, "?") : "",
-          lfd: list(run.lfd).slice(0, MAX_CALLS).map(number),
-          cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
-          blocks: blocksOf(run.blockcache),
-          warnings: list(run.warnings).map(text),
-          seconds: number(run.seconds?.sampling),
-          isEnded: true,
-        }
-      );
-    })
-    .filter(Boolean);
+// What a Cache Stats node has put out, a report for each item of a list, as {runs}; null if there is none.
+export function readReports(output) {
+  const reports = list(output?.precisecache).filter((report) => Array.isArray(report?.runs));
+  return reports.length ? { runs: reports.flatMap((report) => report.runs.map(readRun)).filter(Boolean) } : null;
+}
+
+function readRun(run) {
+  const found = counters(run);
+  return (
+    found && {
+      ...found,
+      raw: run,
+      decisions: typeof run.decisions === "string" ? run.decisions.slice(0, MAX_CALLS).replace(/[^CR]/g, "?") : "",
+      lfd: list(run.lfd).slice(0, MAX_CALLS).map(number),
+      cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
+      blocks: blocksOf(run.blockcache),
+      warnings: list(run.warnings).map(text),
+      seconds: number(run.seconds?.sampling),
+      isEnded: true,
+    }
+  );
 }

@@ -1,7 +1,7 @@
 """One graph that people build, and what the cache does in it."""
 
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 from unittest import mock
 
@@ -42,6 +42,7 @@ class Cell:
     bound: float | None = 0.3
     alpha: float = 0.2
     blocks: bool | None = True
+    block_settings: dict = field(default_factory=dict)
 
     @property
     def key(self):
@@ -93,10 +94,15 @@ class Attached:
             self.configs["blockcache"] = bench.block_config(**blockcache)
         self.models = []
 
-    def __call__(self, model):
+    def __call__(self, model, after=None):
+        """The model with the settings; after: the MODEL of the sampler before, for its `calibrate_from`."""
         if not self.configs:
             return model
-        self.models.append(self.bench.attachment.attach(model, **self.configs))
+        attachment = self.bench.attachment
+        configs = dict(self.configs)
+        if after is not None and "lfcache" in configs:
+            configs["earlier"] = attachment.attachment_of(after)
+        self.models.append(attachment.attach(model, **configs))
         return self.models[-1]
 
     def runs(self):
@@ -140,7 +146,7 @@ def compare(cell, bench):
     runs = attached.runs()
     attached.models.clear()
 
-    flash = Attached(bench, lfcache, {})
+    flash = Attached(bench, lfcache, cell.block_settings)
     both = tensors(cell.run(bench, flash))
     blocks = [run["blockcache"] for run in flash.runs()]
     flash.models.clear()
@@ -176,7 +182,9 @@ def left_behind(bench):
     kinds = {getattr(pack_module(module), name) for module, name in (
         ("nodes.host.attachment", "SamplerRun"), ("nodes.host.lfcache", "GuidedRun"),
         ("nodes.host.unconditional", "UnconditionalFeed"), ("precisecache_core.run", "LFCacheRun"),
-        ("precisecache_core.reuse", "PredictionCache"), ("precisecache_core.blocks.run", "BlockCacheRun"))}
+        ("precisecache_core.reuse", "PredictionCache"), ("precisecache_core.blocks.run", "BlockCacheRun"),
+        ("precisecache_core.blocks.block_pass", "BlockPass"), ("precisecache_core.blocks.residuals", "Residual"),
+        ("nodes.host.blockcache", "GuidedBlocks"), ("nodes.host.events", "CallFeed"))}
     held = [type(o).__name__ for o in gc.get_objects() if type(o) in kinds]
     network = bench.model.model.diffusion_model
     held += [f"forward of {name}" for name, module in network.named_modules() if "forward" in vars(module)]

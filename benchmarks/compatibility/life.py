@@ -86,7 +86,7 @@ def interrupted_in_trials(bench):
 
 
 def not_finite(value):
-    """The model's answer is spoilt at every call index in turn: the run ends, as the bare one does."""
+    """The model's answer is spoilt at a call of the warm-up or after it: the run ends, as the bare one does."""
     def examine(bench):
         for call in (0, 2, 3):
             model = spoil(flash(bench), {call}, lambda result: result * value)

@@ -44,7 +44,8 @@ def split(at):
 
 def split_over_two_models(bench, attach):
     """The way of Wan2.2's two experts: each stage has a MODEL and a node of its own."""
-    high_model, low_model = attach(bench.model), attach(bench.shifted(3.0))
+    high_model = attach(bench.model)
+    low_model = attach(bench.shifted(3.0), after=high_model)
     sigmas = comfy.samplers.calculate_sigmas(bench.model.get_model_object("model_sampling"), "simple", 24)
     first = custom(bench, high_model, sigmas[:13], {"samples": torch.zeros_like(bench.noise())}, "RandomNoise")
     return custom(bench, low_model, sigmas[12:], first)["samples"]

@@ -116,7 +116,7 @@ class SamplerRun:
         self.count = steps
         self.model_name = type(guider.model_patcher.model).__name__
         self.steps = GuidedRun(attachment.lfcache, guider, steps, args, kwargs,
-                               Calibration(attachment.earlier, noise))
+                               Calibration(attachment, noise))
         self.blocks = attachment.blockcache and GuidedBlocks(attachment.blockcache, guider, steps)
         self.feed = CallFeed(list(attachment.nodes.values()), self.model_name, steps)
 

@@ -72,6 +72,14 @@ def test_without_it_the_second_stage_warms_up_again_and_says_so(bench, whole):
     assert not any("calibrate_from" in warning for warning in begun["warnings"])
 
 
+def test_one_model_sampled_in_two_stages_needs_no_input(bench, whole):
+    model = bench.lfcache(alpha=0.5)
+    stage(bench, model, SPLIT, STEPS, stage(bench, model, 0, SPLIT))
+    ended = bench.report(model)
+    assert ended["delta_max"] == whole[0]["delta_max"] and ended["warnings"] == []
+    assert ended["decisions"] == whole[0]["decisions"][SPLIT:]
+
+
 @pytest.mark.parametrize("settings, says", [
     (dict(factor_hw=2), "calibrate_from has other settings"),
     (dict(factor_t=1, factor_hw=1), "calibrate_from has other settings"),

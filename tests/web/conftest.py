@@ -187,7 +187,7 @@ class Page:
             time.sleep(0.1)
 
     def errors(self):
-        """Errors in the browser's console that name our files, since the last time."""
+        """What the browser's console says of our files, or of listeners that threw, since the last time."""
+        ours = f"/extensions/{Path(__file__).resolve().parents[2].name}/", "Uncaught error in", "PreciseCache."
         return [entry["message"] for entry in self.browser.get_log("browser")
-                if entry["level"] == "SEVERE" and "/extensions/" in entry["message"]
-                and f"/extensions/{Path(__file__).resolve().parents[2].name}/" in entry["message"]]
+                if entry["level"] in ("SEVERE", "WARNING") and any(text in entry["message"] for text in ours)]

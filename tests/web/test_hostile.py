@@ -56,22 +56,38 @@ def spoiled(draw, good):
 
 # events and reports go in as the websocket hands them to the page
 SEND = """
-window.faults ??= [];
-window.onerror = (message) => window.faults.push(`${message}`);
-window.onunhandledrejection = (event) => window.faults.push(`${event.reason}`);
+(async ([eventsText, reportsText, node]) => {
+if (!window.faults) {
+    window.faults = [];
+    window.onerror = (message) => window.faults.push(`${message}`);
+    window.onunhandledrejection = (event) => window.faults.push(`${event.reason?.stack ?? event.reason}`);
+    // the page catches what a listener throws, and only says so
+    for (const kind of ['warn', 'error']) {
+        const original = console[kind];
+        console[kind] = (...args) => {
+            if (args.some((arg) => `${arg?.stack ?? arg}`.match(/Uncaught error in|PreciseCache/)))
+                window.faults.push(args.map((arg) => `${arg?.stack ?? arg}`).join(' '));
+            original(...args);
+        };
+    }
+}
 const {api} = window.comfyAPI.api;
-const [events, reports] = [JSON.parse(arguments[0]), JSON.parse(arguments[1])];
+const [events, reports] = [JSON.parse(eventsText), JSON.parse(reportsText)];
 for (const detail of events) api.dispatchEvent(new CustomEvent('precisecache.calls', {detail}));
 for (const report of reports) api.dispatchEvent(new CustomEvent('executed',
-    {detail: {node: arguments[2], display_node: arguments[2], prompt_id: 'p', output: {precisecache: [report]}}}));
+    {detail: {node, display_node: node, prompt_id: 'p', output: {precisecache: [report]}}}));
+// whose prompt it is, the page asks the server
+const asked = new Set(events.map((event) => event?.prompt_id));
+await new Promise((done) => setTimeout(done, 20 + 15 * asked.size));
 const made = document.querySelectorAll('.precisecache-panel img, .precisecache-panel script');
 return [window.faults, window.hacked ?? null, made.length];
+})(a)
 """
 
 
 def send(page, events, reports=()):
     """Faults, what hostile text has run, and elements made of it, after these were sent."""
-    return page.js(SEND, json.dumps(events), json.dumps(list(reports)), STATS)
+    return page.call(SEND, json.dumps(events), json.dumps(list(reports)), STATS)
 
 
 def test_whatever_comes(page):
@@ -85,7 +101,18 @@ def test_whatever_comes(page):
     check()
     send(page, [{**GOOD, "prompt_id": "good", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]}])
     run, = page.panel(STATS)
-    assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "3 / 10")
+    assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "call 3, 10 steps")
+
+
+def test_a_fault_in_the_page_would_be_seen(page):
+    page.load(load_flash())
+    send(page, [])
+    page.js("""window.comfyAPI.api.api.addEventListener('precisecache.calls', () => { throw new Error('seen'); });
+        window.comfyAPI.api.api.addEventListener('precisecache.calls', async () => { throw new Error('seen'); });""")
+    faults, _, _ = send(page, [GOOD])
+    assert sum("seen" in fault for fault in faults) == 2
+    page.browser.get_log("browser")  # these two are ours
+    page.open()
 
 
 def test_text_is_shown_as_text(page):
@@ -95,6 +122,7 @@ def test_text_is_shown_as_text(page):
         assert page.panel(STATS)[0]["model"] == name
     report = copy.deepcopy(REPORT)
     report["runs"][0] |= {"model": HOSTILE[0], "warnings": HOSTILE[:3]}
+    send(page, [{**GOOD, "prompt_id": "p", "run": 9}])
     assert send(page, [], [report]) == [[], None, 0]
     run, = page.panel(STATS)
     assert run["model"] == HOSTILE[0] and run["warnings"] == HOSTILE[:3]

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ window.watcher = new MutationObserver(() => {
 });
 window.watcher.observe(widget.element, {childList: true, subtree: true, characterData: true});
 """
+
+
+def ask(server, path, body):
+    """The server's answer to a POST."""
+    request = urllib.request.Request(f"http://{server.address}{path}", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
 
 
 def graph_of(steps=40, seed=0, **lfcache):
@@ -121,6 +130,50 @@ def with_second_sampler(graph):
     return graph, "53"
 
 
+def test_after_undo_paste_and_a_reload_in_mid_run_everything_is_where_it_was(page):
+    page.load(graph_of(seed=20))
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")  # a graph in API format has no id
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    # as undo does: the whole graph is made anew
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+    run, = report["runs"]
+    page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", LFCACHE,
+              f"{run['reused']}/{run['calls']}")
+    # a copy is another node, with nothing to show, and the original keeps what it has
+    page.js("""const node = app.graph.getNodeById(arguments[0]); app.canvas.selectNode(node);
+        app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard();""", STATS)
+    copy = page.wait("app.graph.nodes.find((n) => n.type == 'PreciseCacheStats' && n.id != a[0])?.id", STATS)
+    assert page.panel(copy) == [] and shown(page.panel(STATS)) == [texts(run)]
+    page.js("app.graph.remove(app.graph.getNodeById(arguments[0]))", copy)
+
+    page.js("app.graph.nodes.find((n) => n.type == 'KSampler').widgets.find((w) => w.name == 'steps').value = 400")
+    prompt = page.queue()
+    page.wait("document.querySelector('.precisecache-state')?.textContent.startsWith('call')")
+    workflow = page.call("app.graphToPrompt().then((p) => p.workflow)")
+    page.open()
+    page.call("app.loadGraphData(a[0])", workflow)
+    page.wait("document.querySelector('.precisecache-panel')?.textContent.includes('WAN21')")
+    report = page.report(prompt, STATS)
+    page.wait("document.querySelector('.precisecache-strip')?.ariaLabel == a[0]", report["runs"][0]["decisions"])
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+
+
+def test_a_run_of_another_graph_is_not_shown(page):
+    """A program that names no client is heard by every page; node ids are the same in many graphs."""
+    page.load(graph_of(seed=21))
+    other = graph_of(seed=22)
+    other["77"] = other.pop("3")
+    other["4"]["inputs"]["latent_image"] = ["77", 0]
+    answer = ask(page.server, "/prompt", {"prompt": other})
+    page.history(answer["prompt_id"])
+    time.sleep(1)
+    assert page.panel(STATS) == []
+    assert not any(page.js("return app.graph.nodes.map((n) => (n.badges ?? []).length > 1)"))
+
+
 def test_two_nodes_show_their_own_runs_and_together_those_of_both(page):
     graph, second = with_second_sampler(graph_of(seed=4))
     page.load(graph)
@@ -171,7 +224,6 @@ def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
             ".widgets[0].value = 55", inner)
     prompt = page.queue()
     report = page.report(prompt, inner)
-    page.wait("document.querySelectorAll('.precisecache-panel').length >= 0")
     page.js("app.canvas.openSubgraph(app.graph.getNodeById(arguments[0].split(':')[0]).subgraph)", inner)
     deadline = time.monotonic() + 20
     while not any(run["seconds"] for run in page.panel(inner)) and time.monotonic() < deadline:
