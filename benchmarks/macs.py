@@ -215,7 +215,8 @@ def schedule_lines():
                 f"{skipped:>21} {cost.macs / P:7.2f} {cost.macs / whole:6.1%} {cost.trials / whole:6.2%} "
                 f"{cost.macs / whole / share:8.1%}")
     return [*lines, "/ paper: our share of the baseline over the paper's share of its own. A skipped block counts as "
-                    "the mean block.", "trials: one a call; a real run of the pack leaves out a quarter of them or more."]
+                    "the mean block.",
+            "trials: one a call; a real run of the pack leaves out a quarter of them or more."]
 
 
 def main():
