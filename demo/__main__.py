@@ -33,9 +33,10 @@ async def sample_hosted(options):
     # needs aiohttp, which the embedded demo does without
     import aiohttp
 
-    from .client import ComfyClient
+    from headless.client import ComfyClient
+    from headless.server import ComfyServer, ServerFailed
+
     from .hosted import HostedDemo
-    from .server import ComfyServer, ServerFailed
 
     say(f"starting a headless ComfyUI: {options.host}")
     with ComfyServer(options.host, options.out / "comfyui.log") as server:

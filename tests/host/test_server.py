@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.tiny_host import find_host
-from demo.client import ComfyClient
 from demo.graph import bypass, load_flash, load_step_cache, only_node, set_inputs
 from demo.hosted import read_frames
-from demo.server import ComfyServer, ServerFailed
+from headless.client import ComfyClient
+from headless.server import ComfyServer, ServerFailed
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import torch
 from jsonschema import Draft202012Validator
 
 from benchmarks.tiny_host import ROOT, find_host, pack_module
-from demo.client import ComfyClient
 from demo.graph import load_flash, only_node, set_inputs
-from demo.server import ComfyServer
+from headless.client import ComfyClient
+from headless.server import ComfyServer
 from precisecache_core import build_report, dump_report
 
 SCHEMA = Draft202012Validator(json.loads((ROOT / "precisecache_core" / "report.schema.json").read_text("utf-8")))

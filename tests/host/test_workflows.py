@@ -8,9 +8,9 @@ import urllib.request
 import pytest
 
 from benchmarks.tiny_host import ROOT, find_host
-from demo.client import ComfyClient
 from demo.graph import load_graph, nodes_of
-from demo.server import ComfyServer
+from headless.client import ComfyClient
+from headless.server import ComfyServer
 
 FILES = sorted((ROOT / "workflows" / "api").glob("*.json"))
 # of the loaders and of LoadImage; what they name is not on this machine

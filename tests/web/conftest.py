@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.tiny_host import find_host
-from demo.server import ComfyServer
+from headless.server import ComfyServer
 
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
 SECONDS = 60  # what the slowest machine may take for anything here

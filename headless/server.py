@@ -1,4 +1,4 @@
-"""A headless ComfyUI that runs while the demo does, and leaves nothing behind."""
+"""ComfyUI servers to run graphs on: started for it, in folders of their own or the user's, or running already."""
 
 import json
 import os
@@ -56,19 +56,20 @@ class ComfyServer:
         return self
 
     def _command(self):
-        base = Path(self.folder.name)
-        for name in ("user", "models", "input", "output", "temp", "custom_nodes"):
-            (base / name).mkdir()
-        # JSON is YAML; the pack is found by its own folder, wherever the clone is
-        paths = base / "paths.yaml"
-        paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(ROOT.parent)}}), encoding="utf-8")
         return [
             sys.executable, "main.py", *([] if torch.cuda.is_available() else ["--cpu"]),
             "--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch",
+            "--database-url", "sqlite:///:memory:", *self._folders(Path(self.folder.name)),
+        ]
+
+    def _folders(self, base):
+        """Arguments: the pack alone, and every folder in `base`."""
+        for name in ("user", "models", "input", "output", "temp", "custom_nodes"):
+            (base / name).mkdir()
+        return [
             "--base-directory", str(base), "--user-directory", str(base / "user"),
-            "--database-url", "sqlite:///:memory:",
-            "--extra-model-paths-config", str(paths),
-            "--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name, "--disable-api-nodes",
+            *pack_path(base), "--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name,
+            "--disable-api-nodes",
             *(["--cache-lru", str(self.cached_nodes)] if self.cached_nodes else ["--cache-none"]),
         ]
 
@@ -102,3 +103,39 @@ class ComfyServer:
                 self.process.kill()
                 self.process.wait()
         self.folder.cleanup()
+
+
+class UsersComfyServer(ComfyServer):
+    """The same with the models, inputs and nodes that its user has there; what it makes goes to a temporary folder."""
+
+    def _folders(self, base):
+        (base / "output").mkdir()
+        is_installed = self.host in ROOT.parents
+        return ["--output-directory", str(base / "output"), *([] if is_installed else pack_path(base))]
+
+
+class RunningServer:
+    """A ComfyUI that somebody else runs, "host:port"."""
+
+    has_ended = False  # nobody can tell but by asking it
+
+    def __init__(self, address):
+        self.address = address.removeprefix("http://").rstrip("/")
+
+    def log_tail(self):
+        return f"(its log is where the ComfyUI at {self.address} was started)"
+
+    import_error = log_tail
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def pack_path(base):
+    """Arguments with which a ComfyUI finds this pack by its own folder, wherever the clone is."""
+    paths = base / "paths.yaml"  # JSON is YAML
+    paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(ROOT.parent)}}), encoding="utf-8")
+    return ["--extra-model-paths-config", str(paths)]

@@ -13,15 +13,18 @@ START_SECONDS = 600  # a first start on a slow disk and a busy machine imports f
 
 
 class ComfyClient:
-    """Context around an HTTP session and a websocket to a ComfyServer.
+    """Context around an HTTP session and a websocket to a server of server.py.
 
     on_event: called with the text of every event of the prompt that runs.
+    patience: seconds that the server may take to answer at all.
     """
 
-    def __init__(self, server, on_event=lambda text: None):
+    def __init__(self, server, on_event=lambda text: None, patience=START_SECONDS):
         self.server = server
         self.on_event = on_event
+        self.patience = patience
         self.id = uuid.uuid4().hex
+        self.prompt_id = None  # being run
 
     async def __aenter__(self):
         self.session = aiohttp.ClientSession(f"http://{self.server.address}")
@@ -40,7 +43,7 @@ class ComfyClient:
 
     async def _wait_until_ready(self):
         """The server's description of itself, as soon as it answers."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             if self.server.has_ended:
                 raise ServerFailed(f"ComfyUI ended while it started:\n{self.server.log_tail()}")
@@ -51,7 +54,8 @@ class ComfyClient:
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.2)
-        raise ServerFailed(f"ComfyUI did not start in {START_SECONDS} s:\n{self.server.log_tail()}")
+        raise ServerFailed(f"no ComfyUI answered at {self.server.address} in {self.patience} s:\n"
+                           f"{self.server.log_tail()}")
 
     async def _require_pack(self):
         """Raise ServerFailed, with the reason ComfyUI logged, if it runs without our nodes."""
@@ -65,10 +69,22 @@ class ComfyClient:
             text = await answer.text()
             if answer.status != 200:
                 raise ServerFailed(f"ComfyUI refused the graph (status {answer.status}): {readable(text)}")
-        prompt_id = json.loads(text)["prompt_id"]
-        seconds = await self._follow(prompt_id, timed_node)
-        async with self.session.get(f"/history/{prompt_id}") as answer:
-            return (await answer.json())[prompt_id]["outputs"], seconds
+        self.prompt_id = json.loads(text)["prompt_id"]
+        seconds = await self._follow(self.prompt_id, timed_node)
+        async with self.session.get(f"/history/{self.prompt_id}") as answer:
+            outputs = (await answer.json())[self.prompt_id]["outputs"]
+        self.prompt_id = None
+        return outputs, seconds
+
+    async def stop(self):
+        """Take the prompt that `run` waits for out of the queue, or interrupt it if it runs."""
+        if self.prompt_id is None:
+            return
+        await self.session.post("/queue", json={"delete": [self.prompt_id]})
+        async with self.session.get("/queue") as answer:
+            running = {item[1] for item in (await answer.json())["queue_running"]}
+        if self.prompt_id in running:
+            await self.session.post("/interrupt", json={"prompt_id": self.prompt_id})
 
     async def _follow(self, prompt_id, timed_node):
         """Wait for the end of a prompt; returns how long a node was the executing one."""

@@ -1,0 +1,47 @@
+"""What a run prints while it goes on."""
+
+import json
+import sys
+
+
+class Progress:
+    """Lines from a server's events: the node that runs, its steps, and what the cache does.
+
+    Every step replaces the line before on a terminal; elsewhere only every tenth part is printed.
+    """
+
+    def __init__(self, graph, out=None):
+        self.graph = graph
+        self.out = out or sys.stdout
+        self.is_live = self.out.isatty()
+        self.cache = ""
+        self.tenth = None
+
+    def take(self, text):
+        """Take one event as it came."""
+        event = json.loads(text)
+        data = event.get("data") or {}
+        if event["type"] == "executing" and data.get("node"):
+            self.cache, self.tenth = "", None
+            self._line(self._name(data["node"]))
+        elif event["type"] == "precisecache.calls":
+            self.cache = f", reused {data['reused']} of {data['calls']} calls"
+            if data["is_ended"]:
+                self._line(f"{data['model']}: {data['calls']} calls, {data['computed']} computed, "
+                           f"{data['reused']} reused")
+        elif event["type"] == "progress" and data.get("max"):
+            tenth = 10 * data["value"] // data["max"]
+            if self.is_live or tenth != self.tenth:
+                self.tenth = tenth
+                line = f"{self._name(data.get('node'))}: {data['value']} of {data['max']}{self.cache}"
+                self._line(line, is_passing=self.is_live and data["value"] < data["max"])
+
+    def _name(self, node):
+        return self.graph.get(node, {}).get("_meta", {}).get("title") or self.graph.get(node, {}).get(
+            "class_type") or f"node {node}"
+
+    def _line(self, text, is_passing=False):
+        if self.is_live:
+            self.out.write("\r\x1b[K")
+        self.out.write(text + ("" if is_passing else "\n"))
+        self.out.flush()

@@ -1,0 +1,152 @@
+"""The headless runner against a real server: results, mistakes, a server that dies, an interrupt."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from benchmarks.tiny_host import ROOT, find_host
+from demo.graph import GRAPHS, load_graph, only_node, set_inputs
+from headless import __main__ as command
+from headless import overrides
+from headless.progress import Progress
+from headless.server import ComfyServer, free_port
+
+DEMO = GRAPHS / "precisecache_tiny_demo.json"
+SMALL = ["--set", "EmptyHunyuanLatentVideo.width=64", "--set", "3.height=64", "--set", "Empty video latent.length=5"]
+
+
+def wait_until_ready(server):
+    deadline = time.monotonic() + 600
+    while True:
+        try:
+            urllib.request.urlopen(f"http://{server.address}/system_stats").close()
+            return
+        except OSError:
+            assert not server.has_ended and time.monotonic() < deadline, server.log_tail()
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log") as server:
+        wait_until_ready(server)
+        yield server
+
+
+def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tmp_path, capsys):
+    arguments = [str(DEMO), "--server", f"http://{server.address}/", "--preset", "flash", "--seed", "5",
+                 "--set", "KSampler.steps=20", *SMALL, "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
+    run, = report["runs"]
+    assert run["steps"] == 20 and run["alpha"] == 0.7 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    assert f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused" in out
+    video, = tmp_path.glob("*.mp4")
+    assert video.stat().st_size > 100 and f"wrote {video}" in out
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
+    (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
+     "start_percent must be below end_percent"),
+    (["--preset", "fastest"], "fastest"),
+])
+def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, says):
+    assert command.main([str(DEMO), "--server", server.address, *SMALL, *arguments, "--out", str(tmp_path)]) == 1
+    assert says in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--set", "KSampler.stepz=4"], "KSampler has no input 'stepz'; it has"),
+    (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel)"),
+    (["--set", "KSampler.model=4"], "comes from another node"),
+    (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
+])
+def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):
+    assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_files_that_are_no_api_graph_are_refused(tmp_path, capsys):
+    assert command.main([str(tmp_path / "none.json")]) == 2 and "cannot read" in capsys.readouterr().err
+    assert command.main([str(ROOT / "workflows" / "precisecache_tiny_demo.json")]) == 2
+    assert "Export (API)" in capsys.readouterr().err
+
+
+def test_a_missing_model_file_is_named(server, tmp_path, capsys):
+    assert command.main([str(GRAPHS / "wan2.1_t2v_precisecache.json"), "--server", server.address]) == 1
+    assert "wan2.1_t2v_1.3B_fp16.safetensors" in capsys.readouterr().err
+
+
+def test_no_server_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "ANSWER_SECONDS", 1)
+    assert command.main([str(DEMO), "--server", f"127.0.0.1:{free_port()}"]) == 1
+    assert "no ComfyUI answered at 127.0.0.1" in capsys.readouterr().err
+
+
+def start(server, out, *more):
+    """The command in a process of its own, once the sampler runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "headless", str(DEMO), "--server", server.address, *SMALL,
+         "--set", "KSampler.steps=10000", "--preset", "custom", "--set", "PreciseCacheLFCache.alpha=0",
+         "--out", str(out), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "KSampler" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    return process
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_interrupt_stops_the_prompt_on_the_server_too(server, tmp_path):
+    process = start(server, tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in errors
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(f"http://{server.address}/queue") as answer:
+            if not any(json.load(answer).values()):
+                break
+        assert time.monotonic() < deadline, "the prompt runs on"
+        time.sleep(0.2)
+
+
+def test_a_server_that_dies_in_mid_run_is_said(tmp_path):
+    with ComfyServer(find_host(), tmp_path / "comfyui.log") as server:
+        wait_until_ready(server)
+        process = start(server, tmp_path)
+        server.process.kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "headless:" in errors and "connection" in errors.lower()
+
+
+def test_values_are_json_or_text():
+    assert overrides.parse("a.b.c=1.5") == ("a.b", "c", 1.5)
+    assert overrides.parse("Load Image.image=my file.png") == ("Load Image", "image", "my file.png")
+    assert overrides.parse('7.text="3"') == ("7", "text", "3")
+    graph = load_graph()
+    overrides.set_seed(graph, 9)
+    assert graph[only_node(graph, "KSampler")]["inputs"]["seed"] == 9
+    with pytest.raises(overrides.OverrideError, match="no node with a seed"):
+        overrides.set_seed({"1": {"class_type": "A", "inputs": {}}}, 1)
+    del graph[only_node(graph, "PreciseCacheBlockCache")]
+    with pytest.raises(overrides.OverrideError, match="flash is turbo with"):
+        overrides.set_preset(graph, "flash")
+    set_inputs(graph, "PreciseCacheLFCache", preset="custom")
+
+
+def test_progress_prints_every_tenth_part_where_nobody_watches():
+    out = io.StringIO()
+    progress = Progress({"4": {"class_type": "KSampler", "inputs": {}}}, out)
+    progress.take(json.dumps({"type": "executing", "data": {"node": "4"}}))
+    for value in range(1, 101):
+        progress.take(json.dumps({"type": "progress", "data": {"node": "4", "value": value, "max": 100}}))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "KSampler" and lines[-1] == "KSampler: 100 of 100" and len(lines) == 12
