@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 import torch
@@ -72,6 +74,18 @@ class ComfyServer:
             "--disable-api-nodes",
             *(["--cache-lru", str(self.cached_nodes)] if self.cached_nodes else ["--cache-none"]),
         ]
+
+    def wait(self, seconds=600):
+        """Until it answers. Raises ServerFailed if it ends or takes longer."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{self.address}/system_stats").close()
+                return
+            except OSError as error:
+                if self.has_ended or time.monotonic() > deadline:
+                    raise ServerFailed(f"ComfyUI does not answer:\n{self.log_tail()}") from error
+            time.sleep(0.2)
 
     @property
     def address(self):

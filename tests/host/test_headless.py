@@ -22,21 +22,10 @@ DEMO = GRAPHS / "precisecache_tiny_demo.json"
 SMALL = ["--set", "EmptyHunyuanLatentVideo.width=64", "--set", "3.height=64", "--set", "Empty video latent.length=5"]
 
 
-def wait_until_ready(server):
-    deadline = time.monotonic() + 600
-    while True:
-        try:
-            urllib.request.urlopen(f"http://{server.address}/system_stats").close()
-            return
-        except OSError:
-            assert not server.has_ended and time.monotonic() < deadline, server.log_tail()
-            time.sleep(0.2)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log") as server:
-        wait_until_ready(server)
+        server.wait()
         yield server
 
 
@@ -120,7 +109,7 @@ def test_an_interrupt_stops_the_prompt_on_the_server_too(server, tmp_path):
 
 def test_a_server_that_dies_in_mid_run_is_said(tmp_path):
     with ComfyServer(find_host(), tmp_path / "comfyui.log") as server:
-        wait_until_ready(server)
+        server.wait()
         process = start(server, tmp_path)
         server.process.kill()
         _, errors = process.communicate(timeout=60)

@@ -21,13 +21,8 @@ TINY = {"UNETLoader": 0, "VAELoader": 3}  # output of the tiny model in the plac
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log") as server:
-        asyncio.run(ready(server))
+        server.wait()
         yield server
-
-
-async def ready(server):
-    async with ComfyClient(server):
-        pass
 
 
 def has_nodes(server, graph):

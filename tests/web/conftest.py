@@ -53,14 +53,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log", cached_nodes=100) as server:
-        deadline = time.monotonic() + 600
-        while True:
-            try:
-                ask(server, "/system_stats")
-                break
-            except OSError:
-                assert not server.has_ended and time.monotonic() < deadline, server.log_tail()
-                time.sleep(0.2)
+        server.wait()
         yield server
 
 
