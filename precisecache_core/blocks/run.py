@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import threading
 
 import torch
@@ -189,4 +190,6 @@ class BlockCacheRun:
         if self._calls <= self.config.warmup:
             return (f"BlockCache: {self._calls} computed calls after start_percent are too few to skip blocks in any, "
                     f"the first {self.config.warmup} are for ranking them")
-        return f"BlockCache: {self.config.cache_rate:g} of {len(self.keys)} blocks is none: raise cache_rate"
+        if math.floor(self.config.cache_rate * len(self.keys)) == 0:
+            return f"BlockCache: {self.config.cache_rate:g} of {len(self.keys)} blocks is none: raise cache_rate"
+        return "BlockCache: no block could be ranked or kept: none is skipped"
