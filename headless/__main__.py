@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -64,8 +65,9 @@ async def run(options, graph, server):
     patience = 600 if options.comfyui else ANSWER_SECONDS
     async with ComfyClient(server, Progress(graph).take, patience) as client:
         task = asyncio.current_task()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with suppress(NotImplementedError):  # Windows has no such handlers: Ctrl+C ends the run there all the same
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         try:
             outputs, _ = await client.run(graph)
         except asyncio.CancelledError:
