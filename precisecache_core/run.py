@@ -234,18 +234,14 @@ class LFCacheRun:
     def _tried(self, sigma, trial_prediction):
         """(sigma, LFD, the trial's prediction); gives up trials that never give anything finite."""
         level, lfd, is_model_finite = self._measure(sigma, trial_prediction)
-        if lfd is None:
-            return level, None, trial_prediction
-        if math.isfinite(lfd):
+        if lfd is not None and not math.isfinite(lfd):
+            self.warn("a low-frequency difference was not finite: that call was computed")
+            self._faults += is_model_finite
+            if self._faults == FAULTS:
+                self.do_without_trials(f"{FAULTS} trials in a row, or what they are compared with, were not finite")
+        elif lfd is not None:
             self._faults = 0
-            return level, lfd, trial_prediction
-        self.warn("a low-frequency difference was not finite: that call was computed")
-        if not is_model_finite:
-            return level, lfd, trial_prediction
-        self._faults += 1
-        if self._faults == FAULTS:
-            self.do_without_trials(f"{FAULTS} trials gave nothing finite")
-        return level, lfd, None  # this trial is no reference for the next
+        return level, lfd, trial_prediction
 
     def _reuse(self, x, sigma, level, lfd, model):
         a, b = self.affine(sigma)

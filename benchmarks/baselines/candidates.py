@@ -146,8 +146,8 @@ def weighing(exponent):
     measure = run._measure
 
     def weighed(self, sigma, trial_prediction):
-        level, lfd = measure(self, sigma, trial_prediction)
-        return level, lfd and lfd * level**exponent
+        level, lfd, is_model_finite = measure(self, sigma, trial_prediction)
+        return level, lfd and lfd * level**exponent, is_model_finite
 
     with mock.patch.object(run, "_measure", weighed):
         yield
@@ -165,8 +165,8 @@ def against_forecast():
         last["trial"] = make_trial(x, *args)
         return last["trial"]
 
-    def _begin(self, x):
-        begin(self, x)
+    def _begin(self, *given):
+        begin(self, *given)
         self.small = module.PredictionCache(self.config.reuse)
 
     def _measure(self, sigma, trial_prediction):
@@ -193,23 +193,23 @@ def calibrated(is_extrapolated):
     run = pack_module("precisecache_core.run").LFCacheRun
     measure, begin, compare = run._measure, run._begin, run._compare
 
-    def _begin(self, x):
-        begin(self, x)
+    def _begin(self, *given):
+        begin(self, *given)
         self.told = self.ratio = None
 
     def _compare(self, sigma, lfd, prediction):
         compare(self, sigma, lfd, prediction)
-        if self.told and self._extrapolation._lfds:
-            self.ratio = float(self._extrapolation._lfds[-1]) / self.told
+        if self.told:
+            self.ratio = float(self._true) / self.told
 
     def _measure(self, sigma, trial_prediction):
-        level, lfd = measure(self, sigma, trial_prediction)
+        level, lfd, is_model_finite = measure(self, sigma, trial_prediction)
         self.told = lfd
         if lfd is None or self.ratio is None or self.controller.is_warmup:
-            return level, lfd
-        self.controller.delta_max = self._extrapolation.largest(self.config.warmup - 1)
+            return level, lfd, is_model_finite
+        self.controller.delta_max = self._extrapolation.largest()
         true = lfd * self.ratio
-        return level, math.sqrt(true * self._extrapolation.at(level)) if is_extrapolated else true
+        return level, math.sqrt(true * self._extrapolation.at(level)) if is_extrapolated else true, is_model_finite
 
     with mock.patch.multiple(run, _begin=_begin, _compare=_compare, _measure=_measure):
         yield
