@@ -65,8 +65,10 @@ def main(arguments):
         return run([VENV_PYTHON, "-m", "demo", *rest], environment)
     # the tests' tensors are too small to share between cores; threads only make them wait
     environment.setdefault("OMP_NUM_THREADS", "1")
+    # two at a time where there are two cores; more would wait for the host's memory, not for cores
+    whole = ["tests", *(["-n", "2", "--dist", "loadfile"] if (os.cpu_count() or 1) > 1 else [])]
     return run([VENV_PYTHON, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", "tests",
-                *([] if names_tests(rest) else ["tests"]), *rest], environment)
+                *([] if names_tests(rest) else whole), *rest], environment)
 
 
 def demo_host(arguments):

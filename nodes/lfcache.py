@@ -106,11 +106,10 @@ class PreciseCacheLFCache(io.ComfyNode):
 
 
 def earlier_of(calibrate_from):
-    """The Attachment that `calibrate_from` names, or None where it is not connected; ValueError without LFCache."""
-    if calibrate_from is None:
-        return None
-    attachment = attachment_of(calibrate_from)
-    if attachment is None or attachment.lfcache is None:
-        raise ValueError("PreciseCache: calibrate_from must be a MODEL with LFCache, got one without. Connect the "
-                         "MODEL that the first sampler gets, behind its PreciseCache LFCache, or nothing.")
-    return attachment
+    """The Attachment that `calibrate_from` names, or None.
+
+    None too for a MODEL without LFCache, as it comes where the first sampler's node is bypassed: the
+    run says that it has no calibration.
+    """
+    attachment = attachment_of(calibrate_from) if calibrate_from is not None else None
+    return attachment if attachment is not None and attachment.lfcache is not None else None

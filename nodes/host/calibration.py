@@ -38,7 +38,7 @@ class Calibration:
             return None, "calibrate_from was not sampled before, or measured nothing: not taken over"
         if not runs:
             return None, ("this sampler goes on where another stopped: alpha is measured on changes that are "
-                          "small already. Connect calibrate_from to the MODEL of the sampler before")
+                          "small already. Connect calibrate_from to the MODEL of the sampler before, with LFCache")
         is_tried = may_try and len(self.shape) in (4, 5) and fit_factors(
             self.shape, config.factor_t, config.factor_hw, patch) != (1, 1, 1)
         if (runs[-1]["trials"] > 0) != is_tried:

@@ -106,14 +106,19 @@ def test_an_earlier_model_that_was_not_sampled_is_no_calibration(bench):
     assert any("was not sampled before" in warning for warning in report["warnings"])
 
 
-def test_blockcache_after_it_keeps_it_and_a_model_without_lfcache_is_refused(bench):
+def test_blockcache_after_it_keeps_it(bench):
     first = bench.lfcache(alpha=0.5)
     later = bench.blockcache(second(bench, first))
     _, ended, _ = split(bench, first, later)
     assert ended["warnings"] == [] and ended["blockcache"] is not None
-    for wrong in (bench.model, bench.blockcache()):
-        with pytest.raises(ValueError, match="calibrate_from must be a MODEL with LFCache"):
-            second(bench, wrong)
+
+
+def test_a_first_node_that_is_bypassed_costs_only_the_calibration(bench):
+    later = second(bench, bench.model)
+    stage(bench, later, SPLIT, STEPS, stage(bench, bench.model, 0, SPLIT))
+    ended = bench.report(later)
+    assert ended["decisions"].startswith("CCC")
+    assert any("Connect calibrate_from" in text for text in ended["warnings"])
 
 
 def test_img2img_and_a_stage_of_one_model_need_none(bench):
