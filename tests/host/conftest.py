@@ -18,6 +18,13 @@ def bench():
     load.cache_clear()  # the host's models cannot be deleted any more while Python ends
 
 
+@pytest.fixture(autouse=True)
+def _same_clip(request):
+    """Every test begins with the same words asked of the tiny model, whatever ran before."""
+    if "bench" in request.fixturenames:
+        request.getfixturevalue("bench").ask("triangle", "orange", "right")
+
+
 @pytest.fixture(scope="session")
 def host_of_benchmarks():
     """Skips where the host is older than what the benchmarks are written for."""

@@ -26,6 +26,11 @@ def second(bench, first, model=None, **settings):
                         **settings).result[0]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _asked(bench):
+    bench.ask("triangle", "orange", "right")  # other tests ask for other clips, which are computed elsewhere
+
+
 @pytest.fixture(scope="module")
 def whole(bench):
     """(report, result) of the run that is not split."""
