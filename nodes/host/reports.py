@@ -51,7 +51,8 @@ def runs_of(attachment_id):
         return [entry.run for _, entry in mine if entry.prompt == mine[-1][1].prompt]
     chosen = {number: entry for number, entry in mine if entry.prompt == prompt.id}
     ran = {name for entry in chosen.values() for name in entry.samplers}
-    for sampler in map(prompt.fingerprint, prompt.upstream(prompt.node_id)):
+    # not the asking node itself: a sampler that runs again must not learn from its own run before
+    for sampler in map(prompt.fingerprint, prompt.upstream(prompt.node_id)[1:]):
         made = [(number, entry) for number, entry in mine if sampler in entry.samplers]
         if made and sampler not in ran:
             chosen |= {number: entry for number, entry in made if entry.prompt == made[-1][1].prompt}

@@ -182,6 +182,23 @@ def test_fingerprints_and_the_cache_stats_of_a_node():
     assert Prompt.current().id == ""
 
 
+def test_a_sampler_that_runs_again_finds_no_run_of_its_own(bench, monkeypatch):
+    """Else a stage without noise of its own would calibrate on itself, and the second run be another one."""
+    Prompt = pack_module("nodes.host.prompt").Prompt
+    graph = load_flash()
+    stats, sampler = only_node(graph, "PreciseCacheStats"), only_node(graph, "KSampler")
+
+    def asking(prompt_id, node):
+        monkeypatch.setattr(Prompt, "current", classmethod(lambda cls: cls(prompt_id, node, graph)))
+
+    asking("first", sampler)
+    bench.reports.record("again", {"number": 1})
+    asking("second", sampler)
+    assert bench.reports.runs_of("again") == []
+    asking("second", stats)  # the sampler's result came from ComfyUI's cache
+    assert bench.reports.runs_of("again") == [{"number": 1}]
+
+
 @pytest.fixture(scope="module")
 def comfyui(tmp_path_factory):
     """A ComfyUI that answers from its own cache, as it does for people."""
