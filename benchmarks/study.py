@@ -140,9 +140,9 @@ def compare_videos(reference, video):
     Ends the program where scikit-image is missing.
     """
     try:
-        from demo.quality import compare
+        from benchmarks.quality import compare
     except ImportError:
-        sys.exit('this benchmark needs scikit-image: pip install "precisecache[demo]"')
+        sys.exit('this benchmark needs scikit-image: pip install "precisecache[test]"')
     return compare(reference[0].numpy(), video[0].numpy())
 
 

@@ -1,18 +1,13 @@
 """What the demo leaves behind: the comparison, the plot, the report, and the table."""
 
-import math
-
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from precisecache_core.plot import plot_runs
+from precisecache_core.quality import compare_videos, decibels
 from precisecache_core.report import build_report, dump_report
-
-from .quality import compare
+from precisecache_core.side_by_side import side_by_side
 
 FRAME_MILLISECONDS = 125
-PANEL_WIDTH = 256  # a smaller video is enlarged to this, so that its caption fits
-GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14
 
 
 def rows_of(results):
@@ -21,7 +16,7 @@ def rows_of(results):
     rows = []
     for result in results:
         run = result.run
-        psnr, ssim = (None, None) if result is reference else compare(reference.frames, result.frames)
+        psnr, ssim = (None, None) if result is reference else compare_videos(reference.video, result.video)
         rows.append({"name": result.variant.name, "computed": run["computed"] if run else None,
                      "reused": run["reused"] if run else 0, "blocks": skipped_share(run), "seconds": result.seconds,
                      "ratio": result.seconds / reference.seconds, "psnr": psnr, "ssim": ssim})
@@ -34,13 +29,9 @@ def skipped_share(run):
     return blocks["block_calls_skipped"] / max(1, blocks["block_calls"]) if blocks else None
 
 
-def decibels(psnr):
-    return "equal" if math.isinf(psnr) else f"{psnr:.2f}"
-
-
 def table(rows, steps):
     """The rows as aligned text."""
-    lines = [("", "computed", "reused", "blocks skipped", "seconds", "time ratio", "PSNR dB", "SSIM")]
+    lines = [("", "computed", "reused", "blocks skipped", "seconds", "time ratio", "PSNR", "SSIM")]
     for row in rows:
         lines.append((
             row["name"], str(steps if row["computed"] is None else row["computed"]), str(row["reused"]),
@@ -57,32 +48,15 @@ def caption(row, steps):
     """Two lines over a panel."""
     if row["computed"] is None:
         return f"{row['name']}\n{steps} calls, {row['seconds']:.2f} s"
-    quality = "" if row["psnr"] is None else f", {decibels(row['psnr'])} dB".replace("equal dB", "equal")
+    quality = "" if row["psnr"] is None else f", {decibels(row['psnr'])}"
     calls = row["computed"] + row["reused"]
     return f"{row['name']}: {row['computed']} of {calls} calls computed\n{row['seconds']:.2f} s{quality}"
 
 
-def to_bytes(frames):
-    return frames if frames.dtype == np.uint8 else (frames * 255).round().astype(np.uint8)
-
-
 def write_comparison(path, results, captions):
     """The videos side by side with captions, as an animated WebP."""
-    font = ImageFont.load_default(FONT_SIZE)
-    height, width = results[0].frames.shape[1:3]
-    scale = max(1, math.ceil(PANEL_WIDTH / width))
-    width, height = width * scale, height * scale
-    videos = [to_bytes(result.frames) for result in results]
-    pictures = []
-    for frames in zip(*videos):
-        picture = Image.new("RGB", (len(videos) * (width + GAP) + GAP, height + CAPTION_HEIGHT + GAP), "white")
-        draw = ImageDraw.Draw(picture)
-        for i, (frame, text) in enumerate(zip(frames, captions)):
-            left = GAP + i * (width + GAP)
-            draw.multiline_text((left, 4), text, fill="black", font=font)
-            picture.paste(Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST),
-                          (left, CAPTION_HEIGHT))
-        pictures.append(picture)
+    film = side_by_side([result.video for result in results], captions)
+    pictures = [Image.fromarray(frame) for frame in (film * 255).round().byte().numpy()]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0,
                      quality=90, method=4)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,12 @@ class Result:
     def add(self, take):
         self.frames, self.run = take.frames, take.run
         self.times.append(take.seconds)
+
+    @property
+    def video(self):
+        """The frames as a float32 tensor in [0, 1]."""
+        frames = torch.from_numpy(self.frames)
+        return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
     @property
     def seconds(self):

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .blockcache import PreciseCacheBlockCache
+from .compare import PreciseCacheCompare
 from .lfcache import PreciseCacheLFCache
 from .stats import PreciseCacheStats
 from .tiny_model import PreciseCacheTinyModel
@@ -10,7 +11,8 @@ from .tiny_model import PreciseCacheTinyModel
 
 class PreciseCacheExtension(ComfyExtension):
     async def get_node_list(self):
-        return [PreciseCacheLFCache, PreciseCacheBlockCache, PreciseCacheStats, PreciseCacheTinyModel]
+        return [PreciseCacheLFCache, PreciseCacheBlockCache, PreciseCacheStats, PreciseCacheCompare,
+                PreciseCacheTinyModel]
 
 
 async def comfy_entrypoint():

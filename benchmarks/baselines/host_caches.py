@@ -9,17 +9,13 @@ WINDOW = (0.15, 0.95)  # start_percent and end_percent, the nodes' defaults
 
 
 def attach_easycache(patcher, threshold):
-    """The host's EasyCache node with its default window, and a copy of its input.
+    """The host's EasyCache node with its default window.
 
-    EasyCache adds its residual into its input in place. Where inference runs in float32
-    that input is also used to form the result, which would spoil it; a wrapper in front
-    of it hands it a copy.
+    It adds its residual into its input in place, which spoils the result where inference runs in
+    float32; the bundled model hands it a copy (`nodes/host/tiny_model.py`).
     """
-    from comfy.patcher_extension import WrappersMP
     from comfy_extras.nodes_easycache import EasyCacheNode
 
-    patcher = patcher.clone()
-    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "copy_input", copy_input)
     return EasyCacheNode.execute(patcher, threshold, *WINDOW, False)[0]
 
 
@@ -33,8 +29,3 @@ def attach_lazycache(patcher, threshold):
     from comfy_extras.nodes_easycache import LazyCacheNode
 
     return LazyCacheNode.execute(patcher, threshold, *WINDOW, False)[0]
-
-
-def copy_input(executor, x, *args, **kwargs):
-    """DIFFUSION_MODEL: the same call on a copy of x."""
-    return executor(x.clone(), *args, **kwargs)

@@ -12,6 +12,7 @@ import comfy.model_sampling
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ...precisecache_core.tiny import bundle
 from ...precisecache_core.tiny.codec import CHANNELS
@@ -19,7 +20,11 @@ from ...precisecache_core.tiny.prompts import encode_prompt
 
 
 def load_model():
-    """A fresh MODEL of the bundled weights, with the flow shift it was made for."""
+    """A fresh MODEL of the bundled weights, with the flow shift it was made for.
+
+    It runs in float32 and hands whatever is attached to it a copy of its input, as the cast to 16 bits
+    does in other models: EasyCache writes into that input, and the sampler's result is formed from it.
+    """
     weights, metadata = bundle.read_weights()
     load = comfy.sd.load_diffusion_model_state_dict
     if "metadata" in inspect.signature(load).parameters:
@@ -30,7 +35,13 @@ def load_model():
     shifted = type(sampling)(patcher.model.model_config)
     shifted.set_parameters(shift=bundle.SHIFT)
     patcher.add_object_patch("model_sampling", shifted)
+    patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "precisecache_tiny", _on_a_copy)
     return patcher
+
+
+def _on_a_copy(executor, x, *args, **kwargs):
+    """DIFFUSION_MODEL wrapper, the outermost as it is attached first."""
+    return executor(x.clone(), *args, **kwargs)
 
 
 def _load_with_sizes(weights, sizes):

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "precisecache_core"
 CORE_MAY = {"torch", "numpy", "einops", "safetensors"} | set(sys.stdlib_module_names)
-CORE_MAY_LAZILY = {"matplotlib", "PIL"}
+CORE_MAY_LAZILY = {"matplotlib", "PIL", "kornia"}
 HOST_INSIDE = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_paths", "server"}
 
 

@@ -2,14 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from demo import __main__ as command
 from demo.graph import bypass, load_flash, load_graph, load_step_cache, only_node, set_inputs
 from demo.options import parse
-from demo.quality import compare
 from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS
 
 
@@ -44,17 +42,6 @@ def test_wrong_options_end_with_a_message(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(arguments)
     assert stop.value.code == 2 and "error: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("span, kind", [(1.0, np.float32), (255, np.uint8)])
-def test_psnr_of_a_known_difference(span, kind):
-    black = np.zeros((2, 8, 8, 3), kind)
-    grey = black + kind(span / 5)
-    psnr, ssim = compare(black, grey)
-    assert psnr == pytest.approx(20 * np.log10(5), abs=1e-4) and ssim < 1
-    assert compare(black, black) == (np.inf, pytest.approx(1.0))
-    with pytest.raises(ValueError, match="cannot compare"):
-        compare(black, grey[1:])
 
 
 def test_the_embedded_demo_writes_what_it_says(tmp_path, monkeypatch, capsys):

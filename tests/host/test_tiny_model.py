@@ -81,3 +81,17 @@ def test_cache_stats_reports_the_run(bench):
 def test_cache_stats_without_a_cache_says_so(bench):
     out = pack_module("nodes.stats").PreciseCacheStats.execute(bench.model, {"samples": bench.noise()})
     assert json.loads(out[1]) == {"version": 1, "runs": []}
+
+
+def test_what_writes_into_the_models_input_does_not_spoil_the_result(bench):
+    """EasyCache does; other models are cast to 16 bits before, which is a copy."""
+    from comfy.patcher_extension import WrappersMP
+
+    def write(executor, x, *args, **kwargs):
+        out = executor(x, *args, **kwargs)
+        x.zero_()
+        return out
+
+    model = bench.model.clone()
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "writes", write)
+    assert torch.equal(bench.sample(model, steps=2), bench.sample(bench.model, steps=2))
