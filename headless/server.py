@@ -125,7 +125,9 @@ class UsersComfyServer(ComfyServer):
     def _folders(self, base):
         (base / "output").mkdir()
         is_installed = self.host in ROOT.parents
-        return ["--output-directory", str(base / "output"), *([] if is_installed else pack_path(base))]
+        # the folder "temp" is made inside the one named here
+        return ["--output-directory", str(base / "output"), "--temp-directory", str(base),
+                *([] if is_installed else pack_path(base))]
 
 
 class RunningServer:

@@ -81,6 +81,27 @@ def test_no_server_is_said(tmp_path, capsys, monkeypatch):
     assert "no ComfyUI answered at 127.0.0.1" in capsys.readouterr().err
 
 
+def test_it_starts_and_stops_a_users_comfyui_and_leaves_no_results_in_it(tmp_path, capsys):
+    host = find_host()
+
+    def results():
+        return {path for name in ("output", "temp") for path in (host / name).rglob("*")}
+
+    before = results()
+    assert command.main([str(DEMO), "--comfyui", str(host), "--set", "KSampler.steps=8", *SMALL,
+                         "--out", str(tmp_path)]) == 0
+    assert "WAN21: 8 calls" in capsys.readouterr().out and list(tmp_path.glob("*.mp4"))
+    assert results() == before
+
+
+def test_a_comfyui_that_does_not_start_is_said_with_its_log(tmp_path, capsys):
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy" / "samplers.py").touch()
+    (tmp_path / "main.py").write_text("raise SystemExit('torch was built for another machine')")
+    assert command.main([str(DEMO), "--comfyui", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "torch was built for another machine" in capsys.readouterr().err
+
+
 def start(server, out, *more):
     """The command in a process of its own, once the sampler runs."""
     process = subprocess.Popen(

@@ -51,12 +51,23 @@ def plain(graph):
     return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
 
 
-def test_the_templates_are_in_the_browser_with_their_pictures(page):
-    pack = ROOT.name
-    listed = page.call("fetch('/api/workflow_templates').then((r) => r.json())")
-    assert sorted(listed[pack]) == NAMES
-    for name in NAMES:
-        status, kind = page.call(
-            "fetch(a[0]).then((r) => [r.status, r.headers.get('content-type')])",
-            f"/api/workflow_templates/{pack}/{name}.jpg")
-        assert (status, kind) == (200, "image/jpeg"), name
+# the pictures of the open template browser, by name; 0 wide while they load
+PICTURES_SHOWN = """Object.fromEntries([...document.querySelectorAll('[role=dialog] img')]
+    .map((image) => [image.alt, image.naturalWidth]))"""
+
+
+def click_text(page, text):
+    """Click the innermost element of the dialog that says so."""
+    page.wait("""[...document.querySelectorAll('[role=dialog] *')]
+        .filter((e) => !e.children.length && e.textContent.trim() === a[0]).pop()""", text).click()
+
+
+def test_the_templates_are_in_the_browser_with_their_pictures_and_open(page):
+    page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    click_text(page, ROOT.name)  # the folder's name is the group's
+    page.wait(f"(shown => a[0].every((name) => shown[name] > 0))({PICTURES_SHOWN})", NAMES)
+    assert sorted(page.js(f"return {PICTURES_SHOWN}")) == NAMES
+    page.picture("templates")
+    click_text(page, "precisecache_compare")
+    page.wait("app.graph.nodes.some((node) => node.type === 'PreciseCacheCompare')")
+    page.wait("!document.querySelector('[role=dialog]')")
