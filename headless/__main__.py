@@ -15,7 +15,7 @@ from demo.locate import is_comfyui
 
 from . import overrides
 from .client import ComfyClient
-from .progress import Progress
+from .progress import Progress, described
 from .server import RunningServer, ServerFailed, UsersComfyServer
 
 ANSWER_SECONDS = 15  # a server that runs already answers at once
@@ -61,7 +61,7 @@ def read_graph(options):
 
 
 async def run(options, graph, server):
-    """Run the graph and save its files and reports; returns the paths."""
+    """Run the graph, print what the cache did, save files and reports; returns their paths."""
     patience = 600 if options.comfyui else ANSWER_SECONDS
     async with ComfyClient(server, Progress(graph).take, patience) as client:
         task = asyncio.current_task()
@@ -73,6 +73,9 @@ async def run(options, graph, server):
         except asyncio.CancelledError:
             await client.stop()
             raise
+        for report in (report for output in outputs.values() for report in output.get("precisecache", ())):
+            for entry in report["runs"]:
+                print("\n".join([described(entry), *(f"warning: {text}" for text in entry["warnings"])]))
         return [path for node, output in outputs.items() for path in await save(client, options.out, node, output)]
 
 

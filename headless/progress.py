@@ -4,6 +4,11 @@ import json
 import sys
 
 
+def described(run):
+    """A run of a report, or the last event of one, in a line."""
+    return f"{run['model']}: {run['calls']} calls, {run['computed']} computed, {run['reused']} reused"
+
+
 class Progress:
     """Lines from a server's events: the node that runs, its steps, and what the cache does.
 
@@ -26,9 +31,8 @@ class Progress:
             self._line(self._name(data["node"]))
         elif event["type"] == "precisecache.calls":
             self.cache = f", reused {data['reused']} of {data['calls']} calls"
-            if data["is_ended"]:
-                self._line(f"{data['model']}: {data['calls']} calls, {data['computed']} computed, "
-                           f"{data['reused']} reused")
+            if data["is_ended"] and not data["stats"]:  # of the others there is a report
+                self._line(described(data))
         elif event["type"] == "progress" and data.get("max"):
             tenth = 10 * data["value"] // data["max"]
             if self.is_live or tenth != self.tenth:

@@ -37,7 +37,7 @@ def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tm
     report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
     run, = report["runs"]
     assert run["steps"] == 20 and run["alpha"] == 0.7 and run["latent_shape"] == [1, 16, 2, 8, 8]
-    assert f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused" in out
+    assert out.count(f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused\n") == 1
     video, = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 100 and f"wrote {video}" in out
 
@@ -160,3 +160,12 @@ def test_progress_prints_every_tenth_part_where_nobody_watches():
         progress.take(json.dumps({"type": "progress", "data": {"node": "4", "value": value, "max": 100}}))
     lines = out.getvalue().splitlines()
     assert lines[0] == "KSampler" and lines[-1] == "KSampler: 100 of 100" and len(lines) == 12
+
+
+@pytest.mark.parametrize("stats, lines", [([], ["WAN21: 9 calls, 3 computed, 6 reused"]), (["5"], [])])
+def test_the_end_of_a_run_is_told_once(stats, lines):
+    """By its last event only where no Cache Stats reports it: with one, the event may come after the end."""
+    out = io.StringIO()
+    data = {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "is_ended": True, "stats": stats}
+    Progress({}, out).take(json.dumps({"type": "precisecache.calls", "data": data}))
+    assert out.getvalue().splitlines() == lines
