@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.methods import Schedule, all_rows
-from benchmarks.study import COLORS, MARKERS, RESULTS, compare_videos, head, host_version, mean, text, write_plot
+from benchmarks.study import COLORS, MARKERS, RESULTS, head, host_version, mean, psnr_and_ssim, text, write_plot
 from benchmarks.study import write_table as keep_table
 from benchmarks.tiny_host import enter_host, find_host
 from demo.machine import describe_machine
@@ -51,7 +51,7 @@ def measure(bench, schedule, seed, rows):
         model = row.attach(bench, base, schedule)
         with row.running(schedule):
             video = sample(model, meter)
-        psnr, ssim = compare_videos(reference, video)
+        psnr, ssim = psnr_and_ssim(reference, video)
         record = {"seed": seed, "name": row.name, "cost": meter.flops / full.flops,
                   "trial_cost": meter.trial_flops / full.flops,
                   "computed": meter.computed(row_flops) * schedule.steps / full.rows,

@@ -1,7 +1,7 @@
 """How near a video is to the uncached one, as the kept records have it.
 
 scikit-image's SSIM with uniform windows; the nodes and the demo report `precisecache_core.quality`'s,
-whose Gaussian window gives other values in the third digit.
+whose Gaussian window gives values that differ by up to some hundredths.
 """
 
 import numpy as np

@@ -86,7 +86,7 @@ class Study:
         """How near a final latent is to a reference: L2 norms of its and of its video's error,
         the video's PSNR in dB (inf where equal) and its frames' mean SSIM."""
         videos = self.decode(reference), self.decode(latent)
-        psnr, ssim = compare_videos(*videos)
+        psnr, ssim = psnr_and_ssim(*videos)
         return {"latent_error": (latent - reference).norm().item(),
                 "video_error": (videos[1] - videos[0]).norm().item(), "psnr": psnr, "ssim": ssim}
 
@@ -133,7 +133,7 @@ class Recording:
         return patcher
 
 
-def compare_videos(reference, video):
+def psnr_and_ssim(reference, video):
     """(PSNR in dB, mean SSIM over the frames) of two videos from `Study.decode`.
 
     Both are scikit-image's; PSNR is inf for equal videos, SSIM None below its window of 7 x 7.

@@ -3,7 +3,7 @@
 from PIL import Image
 
 from precisecache_core.plot import plot_runs
-from precisecache_core.quality import compare_videos, decibels
+from precisecache_core.quality import compare_videos, psnr_text
 from precisecache_core.report import build_report, dump_report
 from precisecache_core.side_by_side import side_by_side
 
@@ -37,7 +37,7 @@ def table(rows, steps):
             row["name"], str(steps if row["computed"] is None else row["computed"]), str(row["reused"]),
             "-" if row["blocks"] is None else f"{row['blocks']:.0%}",
             f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
-            "-" if row["psnr"] is None else decibels(row["psnr"]),
+            "-" if row["psnr"] is None else psnr_text(row["psnr"]),
             "-" if row["ssim"] is None else f"{row['ssim']:.4f}"))
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
@@ -48,7 +48,7 @@ def caption(row, steps):
     """Two lines over a panel."""
     if row["computed"] is None:
         return f"{row['name']}\n{steps} calls, {row['seconds']:.2f} s"
-    quality = "" if row["psnr"] is None else f", {decibels(row['psnr'])}"
+    quality = "" if row["psnr"] is None else f", {psnr_text(row['psnr'])}"
     calls = row["computed"] + row["reused"]
     return f"{row['name']}: {row['computed']} of {calls} calls computed\n{row['seconds']:.2f} s{quality}"
 

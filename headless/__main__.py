@@ -15,7 +15,7 @@ from demo.locate import is_comfyui
 
 from . import overrides
 from .client import ComfyClient
-from .progress import Progress, described
+from .progress import Progress
 from .server import RunningServer, ServerFailed, UsersComfyServer
 
 ANSWER_SECONDS = 15  # a server that runs already answers at once
@@ -63,7 +63,8 @@ def read_graph(options):
 async def run(options, graph, server):
     """Run the graph, print what the cache did, save files and reports; returns their paths."""
     patience = 600 if options.comfyui else ANSWER_SECONDS
-    async with ComfyClient(server, Progress(graph).take, patience) as client:
+    progress = Progress(graph)
+    async with ComfyClient(server, progress.take, patience) as client:
         task = asyncio.current_task()
         with suppress(NotImplementedError):  # Windows has no such handlers: Ctrl+C ends the run there all the same
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,24 +74,25 @@ async def run(options, graph, server):
         except asyncio.CancelledError:
             await client.stop()
             raise
-        for report in (report for output in outputs.values() for report in output.get("precisecache", ())):
-            for entry in report["runs"]:
-                print("\n".join([described(entry), *(f"warning: {text}" for text in entry["warnings"])]))
+        progress.results(outputs)
         return [path for node, output in outputs.items() for path in await save(client, options.out, node, output)]
 
 
 async def save(client, folder, node, output):
-    """The files and the report of one node's output, written into the folder."""
+    """The files, the report and the comparison of one node's output, written into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for entry in (item for items in output.values() if isinstance(items, list) for item in items):
         if isinstance(entry, dict) and entry.get("filename") and entry.get("type") == "output":
             paths.append(folder / Path(entry["filename"]).name)
             paths[-1].write_bytes(await client.file(entry))
-    for number, report in enumerate(output.get("precisecache", ())):
-        suffix = f"_{number}" if number else ""
-        paths.append(folder / f"precisecache_report_{Path(node.replace(':', '_')).name}{suffix}.json")
-        paths[-1].write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    results = {"report": output.get("precisecache", ()),
+               "comparison": [entries] if (entries := output.get("precisecache_compare")) else ()}
+    for kind, found in results.items():
+        for number, result in enumerate(found):
+            suffix = f"_{number}" if number else ""
+            paths.append(folder / f"precisecache_{kind}_{Path(node.replace(':', '_')).name}{suffix}.json")
+            paths[-1].write_text(json.dumps(result, indent=1) + "\n", "utf-8")
     return paths
 
 

@@ -1,18 +1,17 @@
 """Node PreciseCache Compare: videos side by side, with their distance to the first."""
 
-import logging
 import math
+import re
 
-import torch
 from comfy_api.latest import io
 
-from ..precisecache_core.quality import compare_videos, decibels, has_ssim
+from ..precisecache_core.quality import compare_videos, has_ssim, quality_text
 from ..precisecache_core.report import jsonable
 from ..precisecache_core.side_by_side import side_by_side
-from .host.device import on_fastest_device
+from .host.device import on_model_device
 
-logger = logging.getLogger("precisecache")
-NO_SSIM = "no SSIM: kornia is not installed (pip install kornia)"
+LABELS = "uncached, cached"
+NO_SSIM = "no SSIM: kornia is not installed (python -m pip install kornia, with ComfyUI's Python)"
 
 
 class PreciseCacheCompare(io.ComfyNode):
@@ -23,12 +22,13 @@ class PreciseCacheCompare(io.ComfyNode):
             display_name="PreciseCache Compare",
             category="PreciseCache",
             description="Puts videos of the same seed side by side and measures how near they are to the uncached one.",
+            is_output_node=True,  # so that its numbers are in the history of a cached prompt too
             inputs=[
                 io.Image.Input("reference", tooltip="The uncached frames."),
                 io.Image.Input("first", tooltip="Frames of the same size, sampled with a cache."),
                 io.Image.Input("second", optional=True, tooltip="More frames of the same size, for example of another "
                                "cache."),
-                io.String.Input("labels", default="uncached, LFCache, EasyCache", optional=True,
+                io.String.Input("labels", default=LABELS, optional=True,
                                 tooltip="What is written over the videos, separated by commas."),
             ],
             outputs=[
@@ -38,34 +38,38 @@ class PreciseCacheCompare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, reference, first, second=None, labels=""):
-        reference, others = reference[..., :3], {"first": first[..., :3]}
-        if second is not None:
-            others["second"] = second[..., :3]
-        given = [label.strip() for label in labels.split(",")] + [""] * 3
-        captions = [f"{given[0] or 'reference'}\n{len(reference)} frames"]
-        entries, lines = [], []
-        for label, (name, video) in zip(given[1:], others.items()):
-            psnr, ssim = measured(name, reference, video)
-            label, distance = label or name, described(psnr, ssim)
-            captions.append(f"{label}\n{distance}")
-            lines.append(f"{label}: {distance}")
-            entries.append({"label": label, "psnr": psnr, "ssim": ssim, "equal": torch.equal(reference, video)})
-        if not has_ssim():
-            logger.warning("PreciseCache: %s", NO_SSIM)
-            lines.append(NO_SSIM)
-        return io.NodeOutput(side_by_side([reference, *others.values()], captions), "\n".join(lines),
-                             ui={"precisecache_compare": jsonable(entries)})
+    def execute(cls, reference, first, second=None, labels=LABELS):
+        videos = {"reference": reference, "first": first} | ({} if second is None else {"second": second})
+        videos = {name: rgb(name, video) for name, video in videos.items()}
+        labels = labels_of(videos, labels)
+        entries = [{"label": labels[name], **distance(name, videos)} for name in list(videos)[1:]]
+        texts = [quality_text(entry["psnr"], entry["ssim"]) for entry in entries]
+        lines = [f"{entry['label']}: {text}" for entry, text in zip(entries, texts)]
+        captions = [f"{label}\n{text}" for label, text in zip(labels.values(), [f"{len(reference)} frames", *texts])]
+        return io.NodeOutput(
+            side_by_side(list(videos.values()), captions), "\n".join(lines + ([] if has_ssim() else [NO_SSIM])),
+            ui={"precisecache_compare": jsonable(entries)})
 
 
-def described(psnr, ssim):
-    """PSNR and SSIM as they stand over a video; without SSIM where there is none."""
-    return decibels(psnr) + (f", SSIM {ssim:.4f}" if ssim is not None and math.isfinite(ssim) else "")
+def rgb(name, video):
+    """The frames with three channels. Raises ValueError naming the input."""
+    if video.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Give it images.")
+    return video[..., :3].expand(*video.shape[:-1], 3)
 
 
-def measured(name, reference, video):
-    """(PSNR, SSIM), or a ValueError that names the input."""
+def labels_of(videos, text):
+    """{input's name: its label}: the texts between commas, or the name where one is empty."""
+    given = [" ".join(label.split()) for label in re.split("[,，、]", text)]
+    return {name: label or name for name, label in zip(videos, given + [""] * len(videos))}
+
+
+def distance(name, videos):
+    """PSNR, SSIM and equality of one of the videos to the reference. Raises ValueError naming the input."""
+    reference, video = videos["reference"], videos[name]
     try:
-        return on_fastest_device(lambda device: compare_videos(reference, video, device))
+        psnr, ssim = on_model_device(
+            lambda device, each_frame: compare_videos(reference, video, device, each_frame), len(video))
     except ValueError as error:
         raise ValueError(f"PreciseCache: {name}: {error}. Give both samplers the same latent.") from error
+    return {"psnr": psnr, "ssim": ssim, "equal": psnr == math.inf}

@@ -2,43 +2,71 @@
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 
-PANEL_WIDTH = 256  # a smaller video is enlarged to this, so that its caption fits
-GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14
+SMALLEST, LARGEST = 256, 640  # pixels of a video's longer side: what is outside is enlarged or shrunk
+GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14  # pixels over a video 256 wide, more over a wider one
+# for letters that Pillow's own font lacks; by name, as systems or matplotlib install them
+FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf", "arial.ttf")
 
 
 def side_by_side(videos, captions):
     """One video of several: (frames, H, W, 3), float32 in [0, 1], on white.
 
-    videos: tensors (frames, height, width, 3), float in [0, 1], equal shapes; small ones are
-        enlarged by a whole factor. captions: a text of at most two lines for each.
+    videos: tensors (frames, height, width, 3), float in [0, 1], equal shapes. captions: a text of at
+        most two lines for each.
     Needs Pillow.
     """
-    frames, height, width = videos[0].shape[:3]
-    scale = max(1, math.ceil(PANEL_WIDTH / width))
-    height, width = height * scale, width * scale
-    size = (height + CAPTION_HEIGHT + GAP, len(videos) * (width + GAP) + GAP)
-    heading = _captions(captions, size[1], width)
-    result = torch.ones(frames, *size, 3)
-    result[:, :CAPTION_HEIGHT] = heading
-    for i, video in enumerate(videos):
-        left = GAP + i * (width + GAP)
-        panel = video.repeat_interleave(scale, 1).repeat_interleave(scale, 2) if scale > 1 else video
-        result[:, CAPTION_HEIGHT:CAPTION_HEIGHT + height, left:left + width] = panel
+    height, width = _panel_size(*videos[0].shape[1:3])
+    scale = max(1.0, width / SMALLEST)
+    gap, strip = round(GAP * scale), round(CAPTION_HEIGHT * scale)
+    result = torch.ones(len(videos[0]), height + strip + gap, len(videos) * (width + gap) + gap, 3)
+    for i, (video, caption) in enumerate(zip(videos, captions)):
+        columns = slice(gap + i * (width + gap), (i + 1) * (width + gap))
+        result[:, :strip, columns] = _caption(caption, strip, width, round(FONT_SIZE * scale))
+        for frame, target in zip(video, result[:, strip:strip + height, columns]):
+            target.copy_(_resized(frame, height, width))
     return result
 
 
-def _captions(captions, full_width, width):
-    """The strip over the videos, (CAPTION_HEIGHT, full_width, 3), float32."""
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+def _panel_size(height, width):
+    longer = max(height, width)
+    if longer < SMALLEST:
+        factor = math.ceil(SMALLEST / longer)
+        return height * factor, width * factor
+    factor = min(1, LARGEST / longer)
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
-    strip = Image.new("RGB", (full_width, CAPTION_HEIGHT), "white")
-    font = ImageFont.load_default(FONT_SIZE)
-    for i, text in enumerate(captions):
-        # each on its own, so that a long one does not run into the next
-        panel = Image.new("RGB", (width, CAPTION_HEIGHT), "white")
-        ImageDraw.Draw(panel).multiline_text((0, 4), text, fill="black", font=font)
-        strip.paste(panel, (GAP + i * (width + GAP), 0))
+
+def _resized(frame, height, width):
+    """A frame (h, w, 3) at another size: whole factors up, averaged down."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    mode = "area" if height < frame.shape[0] else "nearest"
+    return F.interpolate(frame.float().movedim(-1, 0)[None], (height, width), mode=mode)[0].movedim(0, -1)
+
+
+def _caption(text, height, width, font_size):
+    """A text in black on white, (height, width, 3), float32."""
+    from PIL import Image, ImageDraw
+
+    strip = Image.new("RGB", (width, height), "white")
+    ImageDraw.Draw(strip).multiline_text((0, height // 11), text, fill="black", font=_font(text, font_size))
     return torch.from_numpy(np.array(strip)).float() / 255
+
+
+def _font(text, size):
+    """Pillow's own font where it has the letters, else the first of FONTS that this machine has."""
+    from PIL import ImageFont
+
+    for name in () if text.isascii() else FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    try:
+        return ImageFont.load_default(size)
+    except TypeError:  # Pillow before 10.1 has one size
+        return ImageFont.load_default()

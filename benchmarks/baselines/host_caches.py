@@ -12,7 +12,7 @@ def attach_easycache(patcher, threshold):
     """The host's EasyCache node with its default window.
 
     It adds its residual into its input in place, which spoils the result where inference runs in
-    float32; the bundled model hands it a copy (`nodes/host/tiny_model.py`).
+    float32 (on a CPU); the bundled model hands it a copy (`nodes/host/tiny_model.py`).
     """
     from comfy_extras.nodes_easycache import EasyCacheNode
 

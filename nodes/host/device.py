@@ -1,21 +1,38 @@
-"""Where short computations of ours run."""
+"""Where and how a node's own long computation runs."""
 
 import logging
 
 import comfy.model_management
+import comfy.utils
+import torch
 
 from ...precisecache_core.memory import is_out_of_memory
 
 logger = logging.getLogger("precisecache")
 
 
-def on_fastest_device(work):
-    """work(device) on the device that models run on, or on the CPU where that has no memory left."""
+def on_model_device(work, parts):
+    """work(device, each_part) on the device that models run on, or on the CPU where that has no memory left.
+
+    each_part: to be called before each of the `parts` pieces of the work: moves the node's progress
+        bar, and raises ComfyUI's exception where the user has interrupted the run.
+    Returns what work returns.
+    """
     device = comfy.model_management.get_torch_device()
     try:
-        return work(device)
+        return work(device, _progress(parts))
     except Exception as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
         logger.info("PreciseCache: no memory left on %s, using the CPU", device)
-    return work("cpu")
+    return work(torch.device("cpu"), _progress(parts))
+
+
+def _progress(parts):
+    bar = comfy.utils.ProgressBar(parts)
+
+    def each_part():
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update(1)
+
+    return each_part

@@ -22,8 +22,8 @@ from ...precisecache_core.tiny.prompts import encode_prompt
 def load_model():
     """A fresh MODEL of the bundled weights, with the flow shift it was made for.
 
-    It runs in float32 and hands whatever is attached to it a copy of its input, as the cast to 16 bits
-    does in other models: EasyCache writes into that input, and the sampler's result is formed from it.
+    It hands whatever is attached to it a copy of its input, as the cast to 16 bits does in other models:
+    EasyCache writes into that input, which on a CPU, in float32, is what the sampler's result is formed from.
     """
     weights, metadata = bundle.read_weights()
     load = comfy.sd.load_diffusion_model_state_dict

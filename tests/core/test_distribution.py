@@ -29,18 +29,17 @@ def test_icon_and_banner_are_where_the_registry_will_look(pyproject, key, is_fit
         assert picture.format == "PNG" and is_fitting(*picture.size)
 
 
-def test_what_installers_get_is_what_the_nodes_import(pyproject):
+def test_requirements_and_dependencies_agree(pyproject):
     required = (ROOT / "requirements.txt").read_text("utf-8")
     lines = {line for line in required.splitlines() if line and not line.startswith("#")}
     assert lines == set(pyproject["project"]["dependencies"]) - {"torch", "safetensors"}  # ComfyUI's own
 
 
-def test_the_package_leaves_development_out():
-    ignored = {line.rstrip("/") for line in (ROOT / ".comfyignore").read_text("utf-8").splitlines()
-               if not line.startswith("#")}
-    assert all((ROOT / name).is_dir() for name in ignored - {".ci", ".github"})
-    needed = {"nodes", "precisecache_core", "web", "locales", "workflows", "headless", "demo", "assets"}
-    assert not ignored & needed
+def test_the_package_holds_what_the_readme_leads_to():
+    ignored = tuple((ROOT / ".comfyignore").read_text("utf-8").split("\n")[1:-1])
+    assert all((ROOT / name).is_dir() for name in ignored)
+    links = re.findall(r"\]\(([^)#:]+)[)#]", (ROOT / "README.md").read_text("utf-8"))
+    assert len(links) > 20 and not [link for link in links if link.startswith(ignored)]
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +54,22 @@ def checks():
     return [step["run"] for step in steps if "run" in step]
 
 
-def is_accepted(check, folder, repository=""):
-    done = subprocess.run(["bash", "-ec", check], cwd=folder, env={**os.environ, "GITHUB_REPOSITORY": repository},
+def is_accepted(check, folder, **variables):
+    done = subprocess.run(["bash", "-eo", "pipefail", "-c", check], cwd=folder, env={**os.environ, **variables},
                           capture_output=True)
     return done.returncode == 0
 
 
 def test_it_publishes_from_the_named_address_alone(checks):
     named = re.search(r'Repository = "https://github.com/(.*)"', (ROOT / "pyproject.toml").read_text("utf-8"))[1]
-    assert is_accepted(checks[0], ROOT, named)
-    assert not is_accepted(checks[0], ROOT, "somebody/PreciseCache")
+    assert is_accepted(checks[0], ROOT, GITHUB_REPOSITORY=named)
+    assert not is_accepted(checks[0], ROOT, GITHUB_REPOSITORY="somebody/PreciseCache")
 
 
-@pytest.mark.parametrize("heading, accepted", [
-    ("## 1.2.0", True), ("## 1.2.0 (2026-12-01)", True), ("## 1.2.0 (unreleased)", False), ("## 1.2.01", False)])
-def test_it_publishes_versions_that_the_changelog_has(checks, tmp_path, heading, accepted):
+@pytest.mark.parametrize("tag, heading, accepted", [
+    ("v1.2.0", "## 1.2.0", True), ("v1.2.0", "## 1.2.0 (2026-12-01)", True), ("v1.2.0", "## 1.2.0 (unreleased)", False),
+    ("v1.2.0", "## 1.2.01", False), ("v1.2.0", "## 1x2.0", False), ("v1.2.1", "## 1.2.1", False)])
+def test_it_publishes_the_tagged_version_if_the_changelog_has_it(checks, tmp_path, tag, heading, accepted):
     (tmp_path / "pyproject.toml").write_text('version = "1.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
-    assert is_accepted(checks[1], tmp_path) == accepted
+    assert is_accepted(checks[1], tmp_path, GITHUB_REF_NAME=tag) == accepted

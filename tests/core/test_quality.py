@@ -3,11 +3,12 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from precisecache_core.quality import WINDOW, compare_videos, decibels
-from precisecache_core.side_by_side import CAPTION_HEIGHT, GAP, side_by_side
+from precisecache_core.quality import WINDOW, compare_videos, quality_text
+from precisecache_core.side_by_side import CAPTION_HEIGHT, FONTS, GAP, side_by_side
 
 
 @pytest.fixture
@@ -51,36 +52,115 @@ def test_without_kornia_there_is_psnr_alone(video, monkeypatch):
     assert compare_videos(video, video + 0.1) == (pytest.approx(20, abs=1e-3), None)
 
 
-def test_other_shapes_are_refused_by_their_sizes(video):
-    with pytest.raises(ValueError, match="2 frames of 24 x 20 with 1 frames of 24 x 20"):
-        compare_videos(video, video[:1])
+@pytest.mark.parametrize("other, says", [
+    (lambda v: v[:1], "2 frames of 24 x 20 with 3 channels with 1 frames of 24 x 20 with 3 channels"),
+    (lambda v: v[..., :1], "with 1 channels"),
+])
+def test_other_shapes_are_refused_by_their_sizes(video, other, says):
+    with pytest.raises(ValueError, match=says):
+        compare_videos(video, other(video))
+    with pytest.raises(ValueError, match="0 frames"):
+        compare_videos(video[:0], video[:0])
 
 
-@pytest.mark.parametrize("psnr, text", [(41.009, "41.01 dB"), (math.inf, "equal"), (math.nan, "not finite")])
-def test_psnr_as_text(psnr, text):
-    assert decibels(psnr) == text
+@pytest.mark.parametrize("quality, text", [
+    ((41.009, 0.5), "41.01 dB, SSIM 0.5000"), ((41.0, None), "41.00 dB"), ((math.inf, 1.0), "equal"),
+    ((math.nan, math.nan), "not finite")])
+def test_quality_in_words(quality, text):
+    assert quality_text(*quality) == text
 
 
-def test_a_frame_that_is_not_finite(video):
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_frame_that_is_not_finite(video, value):
     broken = video.clone()
-    broken[0, 3, 3] = math.nan
+    broken[0, 3, 3] = value
     assert math.isnan(compare_videos(video, broken)[0])
+    assert math.isnan(compare_videos(broken, broken)[0])
 
 
-@pytest.mark.parametrize("width, scale", [(300, 1), (256, 1), (100, 3)])
-def test_videos_stand_side_by_side_under_their_captions(width, scale):
-    videos = [torch.full((2, 10, width, 3), value) for value in (0.25, 0.75)]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_videos_in_16_bits_are_measured_in_32(video, dtype):
+    other = (video / 2 + 0.25).to(dtype)
+    assert compare_videos(video, other) == compare_videos(video, other.float())
+
+
+def test_each_frame_can_end_the_comparison(video):
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        compare_videos(video, video, each_frame=stop)
+
+
+@pytest.mark.parametrize("shape, panel", [
+    ((256, 256), (256, 256)), ((20, 300), (20, 300)), ((40, 100), (120, 300)), ((360, 640), (360, 640)),
+    ((720, 1280), (360, 640)), ((1280, 720), (640, 360))])
+def test_videos_stand_side_by_side_under_their_captions(shape, panel):
+    height, width = panel
+    ramp = torch.linspace(0, 1, shape[1])[None, :, None].expand(*shape, 3)
+    videos = [torch.stack([ramp, ramp.flip(1)]), torch.full((2, *shape, 3), 0.75)]
     film = side_by_side(videos, ["a", "b\nc"])
-    panel = width * scale
-    assert film.shape == (2, 10 * scale + CAPTION_HEIGHT + GAP, 2 * panel + 3 * GAP, 3)
-    below = film[:, CAPTION_HEIGHT:-GAP]
-    assert (below[:, :, GAP:GAP + panel] == 0.25).all() and (below[:, :, 2 * GAP + panel:-GAP] == 0.75).all()
-    heading = film[0, :CAPTION_HEIGHT]
-    assert heading[:, :GAP + panel].min() < 0.5 and heading[:, GAP + panel:].min() < 0.5
-    assert (film[:, CAPTION_HEIGHT:, GAP + panel:2 * GAP + panel] == 1).all()
+    scale = max(1, width / 256)
+    gap, strip = round(GAP * scale), round(CAPTION_HEIGHT * scale)
+    assert film.shape == (2, height + strip + gap, 2 * width + 3 * gap, 3)
+    left, right = (film[:, strip:-gap, start:start + width] for start in (gap, 2 * gap + width))
+    assert (right == 0.75).all()
+    assert left[0, 0, 0, 0] < 0.01 < 0.99 < left[0, 0, -1, 0]
+    assert left[0, 0].diff(dim=0).min() >= 0 >= left[1, 0].diff(dim=0).max()
+    assert (film[:, strip:, gap + width:2 * gap + width] == 1).all()
+
+
+def test_both_lines_of_a_caption_are_drawn_large_enough_over_their_video():
+    def lines(width, caption):
+        strip = side_by_side([torch.zeros(1, 300, width, 3)] * 2, ["", caption])[0]
+        strip = strip[:round(CAPTION_HEIGHT * width / 256), width + 2 * round(GAP * width / 256):, 0]
+        return [(half < 0.5).any(1).sum().item() for half in strip.chunk(2)]
+
+    for width in (256, 640):
+        upper, lower = lines(width, "first\nsecond")
+        assert min(upper, lower) >= width / 256 * 8  # rows of pixels with ink
+        assert lines(width, "first")[1] < lower / 2
 
 
 def test_a_long_caption_stays_over_its_video():
-    videos = [torch.zeros(1, 8, 256, 3)] * 2
+    videos = [torch.zeros(1, 256, 256, 3)] * 2
     film = side_by_side(videos, ["W" * 500, ""])
     assert (film[0, :CAPTION_HEIGHT, GAP + 256:] == 1).all()
+
+
+def test_letters_that_pillows_font_lacks_are_drawn_where_a_font_has_them():
+    fonts = [font for font in FONTS if has_font(font)]
+    if not fonts:
+        pytest.skip("no other font on this machine")
+    texts = ["ä", "ж"]
+    first, second = (side_by_side([torch.zeros(1, 256, 256, 3)], [text])[0, :CAPTION_HEIGHT] for text in texts)
+    assert not torch.equal(first, second)  # Pillow's own font draws the same box for both
+
+
+def has_font(name):
+    ImageFont = pytest.importorskip("PIL.ImageFont")
+    try:
+        return bool(ImageFont.truetype(name, 14))
+    except OSError:
+        return False
+
+
+def test_pillow_with_one_size_of_font_only(monkeypatch):
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(14)
+    monkeypatch.setattr(ImageFont, "load_default", lambda: font)
+    assert (side_by_side([torch.ones(1, 256, 256, 3)], ["text"])[0, :CAPTION_HEIGHT] < 0.5).any()
+
+
+def test_the_benchmarks_own_measure():
+    """scikit-image's, whose uniform windows the kept records were measured with."""
+    compare = pytest.importorskip("benchmarks.quality").compare
+    for span, kind in ((1.0, np.float32), (255, np.uint8)):
+        black = np.zeros((2, 8, 8, 3), kind)
+        grey = black + kind(span / 5)
+        psnr, ssim = compare(black, grey)
+        assert psnr == pytest.approx(20 * np.log10(5), abs=1e-4) and ssim < 1
+        assert compare(black, black) == (np.inf, pytest.approx(1.0))
+        with pytest.raises(ValueError, match="cannot compare"):
+            compare(black, grey[1:])

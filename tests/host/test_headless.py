@@ -42,6 +42,16 @@ def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tm
     assert video.stat().st_size > 100 and f"wrote {video}" in out
 
 
+def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
+    assert command.main([str(GRAPHS / "precisecache_compare.json"), "--server", server.address, "--out", str(tmp_path),
+                         *(part for change in ("BasicScheduler.steps=10", "7.width=64", "7.height=64", "7.length=5")
+                           for part in ("--set", change))]) == 0
+    entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
+    out = capsys.readouterr().out
+    assert [entry["label"] for entry in entries] == ["LFCache alpha 0.2", "EasyCache"]
+    assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
+
+
 @pytest.mark.parametrize("arguments, says", [
     (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
     (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
@@ -162,10 +172,22 @@ def test_progress_prints_every_tenth_part_where_nobody_watches():
     assert lines[0] == "KSampler" and lines[-1] == "KSampler: 100 of 100" and len(lines) == 12
 
 
-@pytest.mark.parametrize("stats, lines", [([], ["WAN21: 9 calls, 3 computed, 6 reused"]), (["5"], [])])
-def test_the_end_of_a_run_is_told_once(stats, lines):
-    """By its last event only where no Cache Stats reports it: with one, the event may come after the end."""
+def test_every_run_is_told_once_with_its_event_or_without():
+    """The last event may come after the end, two Cache Stats may report one run, and two runs may be alike."""
+    def run(seconds, **more):
+        return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "seconds": seconds, "warnings": [], **more}
+
     out = io.StringIO()
-    data = {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "is_ended": True, "stats": stats}
-    Progress({}, out).take(json.dumps({"type": "precisecache.calls", "data": data}))
+    progress = Progress({}, out)
+    for _ in range(2):
+        progress.take(json.dumps({"type": "precisecache.calls", "data": run(1, is_ended=True)}))
+    lines = ["WAN21: 9 calls, 3 computed, 6 reused"] * 2
     assert out.getvalue().splitlines() == lines
+    progress.results({
+        "5": {"precisecache": [{"runs": [run(1), run(2), run(3, reused=5)]}]},
+        "6": {"precisecache": [{"runs": [run(1), run(4, computed=2, warnings=["too few"])]}],
+              "precisecache_compare": [{"label": "mine", "psnr": 40.5, "ssim": 0.99, "equal": False},
+                                       {"label": "same", "psnr": None, "ssim": 1.0, "equal": True}]}})
+    assert out.getvalue().splitlines() == [
+        *lines, "WAN21: 9 calls, 3 computed, 5 reused", "WAN21: 9 calls, 2 computed, 6 reused", "warning: too few",
+        "mine: 40.50 dB, SSIM 0.9900", "same: equal"]
