@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { onCalls } from "./feed.js";
-import { graphOfPage, nodeById, nodesOf, whenRemoved } from "./graph.js";
+import { isStillOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
 
 const TEXTS = new Map([
   ["PreciseCacheLFCache", (event) => `${event.reused}/${event.calls}`],
@@ -10,13 +10,14 @@ const TEXTS = new Map([
 ]);
 const MAX_TEXTS = 256;
 
-const texts = new Map(); // "graph id/execution id" -> text, so that a graph loaded again has its badges
+// "prompt id/execution id" -> {prompt, id, text}, so that a graph loaded again has its badges
+const texts = new Map();
 const badges = new WeakMap(); // node -> {drawn, element}
 
-function remember(id, text) {
-  const key = `${graphOfPage()?.id}/${id}`;
+function remember(event, prompt, id, text) {
+  const key = `${event.promptId}/${id}`;
   texts.delete(key);
-  texts.set(key, text);
+  texts.set(key, { prompt, id, text });
   if (texts.size > MAX_TEXTS) texts.delete(texts.keys().next().value);
 }
 
@@ -51,9 +52,9 @@ function drawnBadge(text) {
 // Nodes were made anew: give them the badges of the runs before.
 function restore() {
   if (!nodesOf([...TEXTS.keys()]).size) return;
-  const graph = `${graphOfPage()?.id}/`;
-  for (const [key, text] of texts) {
-    const node = key.startsWith(graph) ? nodeById(key.slice(graph.length)) : null;
+  // the last of a node's texts stays
+  for (const { prompt, id, text } of texts.values()) {
+    const node = isStillOfThisGraph(prompt) ? nodeById(id) : null;
     if (TEXTS.has(node?.comfyClass)) show(node, text);
   }
 }
@@ -62,12 +63,12 @@ app.registerExtension({
   name: "PreciseCache.Badges",
 
   setup() {
-    onCalls((event) => {
+    onCalls((event, prompt) => {
       for (const id of event.nodes) {
         const node = nodeById(id);
         const text = TEXTS.get(node?.comfyClass)?.(event);
         if (!text) continue;
-        remember(id, text);
+        remember(event, prompt, id, text);
         show(node, text);
       }
     });

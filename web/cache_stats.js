@@ -35,7 +35,7 @@ async function restore() {
     // newest first
     for (const [promptId, { prompt, outputs }] of Object.entries(await answer.json()).reverse()) {
       if (!isOfThisGraph(prompt)) continue;
-      for (const [id, output] of Object.entries(outputs ?? {})) storeReports(promptId, id, output, true);
+      for (const [id, output] of Object.entries(outputs ?? {})) storeReports(promptId, id, output, prompt, true);
     }
     drawAll();
   } catch (error) {
@@ -55,12 +55,12 @@ app.registerExtension({
 
   setup() {
     loadText().then(drawAll);
-    onCalls((event) => {
-      storeCalls(event);
+    onCalls((event, prompt) => {
+      storeCalls(event, prompt);
       drawAll();
     });
-    onExecuted((promptId, id, output) => {
-      storeReports(promptId, id, output);
+    onExecuted((promptId, id, output, prompt) => {
+      storeReports(promptId, id, output, prompt);
       drawAll();
     });
     api.addEventListener("reconnected", () => void restore());

@@ -45,6 +45,15 @@ export function isOfThisGraph(prompt) {
   return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => nodeById(id)?.comfyClass === node?.class_type);
 }
 
+// Whether a prompt may still be called the open graph's, which may have been changed since, and another
+// one opened: null, a prompt that the server did not know, may be anyone's.
+export function isStillOfThisGraph(prompt) {
+  const [mine, its] = [graphOfPage()?.id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
+  if (isId(mine) && isId(its)) return mine === its;
+  const classOf = (id) => nodeById(id)?.comfyClass;
+  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => [undefined, node?.class_type].includes(classOf(id)));
+}
+
 const isId = (id) => typeof id === "string" && /[1-9a-f]/.test(id);
 
 const MAX_PROMPTS = 32;

@@ -85,7 +85,7 @@ export class Panel {
     if (!this.timer) this.copyButton.textContent = t("Copy JSON");
     this.allBox.checked = isAll;
     if (runs.length) this.runs.replaceChildren(...runs.map((run) => this.#run(run)));
-    else this.runs.replaceChildren(element("div", "precisecache-empty", t("No run yet")));
+    else this.runs.replaceChildren(element("div", "precisecache-empty", report ? t("No run of this model") : t("No run yet")));
   }
 
   remove() {
@@ -122,6 +122,7 @@ export class Panel {
     add("trials", "trials", `${run.trials}`);
     if (run.blocks) add("blocks skipped", "blocks", `${run.blocks.skipped} / ${run.blocks.calls}`);
     add("cache", "cache", bytes(run.cacheBytes));
+    if (run.agreement !== null) add("agreement", "agreement", run.agreement.toFixed(2));
     if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
     box.append(head, strip(run), curve(run), counters);
     box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));

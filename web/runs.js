@@ -58,7 +58,7 @@ export function withCalls(before, event) {
   const decisions = (before?.decisions ?? "").slice(0, event.first).padEnd(event.first, "?") + event.decisions;
   const known = (before?.lfd ?? []).slice(0, event.first);
   const lfd = [...known, ...Array(event.first - known.length).fill(null), ...event.lfd];
-  return { ...event, decisions, lfd, seconds: null };
+  return { ...event, decisions, lfd, agreement: null, seconds: null };
 }
 
 // What a Cache Stats node has put out, a report for each item of a list, as {runs}; null if there is none.
@@ -78,6 +78,7 @@ function readRun(run) {
       cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
       blocks: blocksOf(run.blockcache),
       warnings: list(run.warnings).map(text),
+      agreement: number(run.trial_agreement),
       seconds: number(run.seconds?.sampling),
       isEnded: true,
     }

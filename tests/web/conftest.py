@@ -23,7 +23,7 @@ const textOf = (run, selector) => run.querySelector(selector)?.textContent;
 return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
     model: textOf(run, '.precisecache-model'),
     state: textOf(run, '.precisecache-state'),
-    ...Object.fromEntries(['computed', 'reused', 'trials', 'blocks', 'cache', 'seconds']
+    ...Object.fromEntries(['computed', 'reused', 'trials', 'blocks', 'cache', 'agreement', 'seconds']
         .map((name) => [name, textOf(run, `dl .${name} dd`)])),
     decisions: [...run.querySelectorAll('.precisecache-strip rect')].map((rect) =>
         ({computed: 'C', reused: 'R', unknown: '?'})[rect.getAttribute('class')]

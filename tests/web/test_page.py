@@ -52,6 +52,7 @@ def texts(run):
         "model": run["model"], "state": "ended", "computed": str(run["computed"]), "reused": str(run["reused"]),
         "trials": str(run["trials"]), "decisions": run["decisions"], "warnings": run["warnings"],
         "blocks": f"{blocks['block_calls_skipped']} / {blocks['block_calls']}" if blocks else None,
+        "agreement": None if run["trial_agreement"] is None else f"{run['trial_agreement']:.2f}",
         "lfds": sum(v is not None for v in run["lfd"]), "seconds": f"{run['seconds']['sampling']:.1f}"}
 
 
@@ -172,6 +173,36 @@ def test_a_run_of_another_graph_is_not_shown(page):
     time.sleep(1)
     assert page.panel(STATS) == []
     assert not any(page.js("return app.graph.nodes.map((n) => (n.badges ?? []).length > 1)"))
+
+
+def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
+    """Node ids are the same in many graphs, and people open one in a tab beside the other."""
+    page.open()  # runs of graphs without an id, that earlier tests had, are told by their nodes alone
+    page.load(graph_of(seed=23))
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
+    page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    runs = page.panel(STATS)
+    workflow = page.call("app.graphToPrompt().then((p) => p.workflow)")
+    page.call("app.loadGraphData(a[0])", {**workflow, "id": "11111111-2222-4333-8444-555555555555"})
+    time.sleep(1)
+    assert page.panel(STATS) == []
+    assert not any(page.js("return app.graph.nodes.map((n) => (n.badges ?? []).length > 1)"))
+    page.call("app.loadGraphData(a[0])", workflow)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    assert page.panel(STATS) == runs
+
+
+def test_a_model_without_a_run_is_told_from_no_run_yet(page):
+    page.open()
+    graph = graph_of(seed=24)
+    page.load(graph)
+    assert page.panel(STATS) == []
+    page.wait("document.querySelector('.precisecache-empty').textContent == 'No run yet'")
+    graph[STATS]["inputs"]["model"] = [only_node(graph, "PreciseCacheTinyModel"), 0]  # not what the sampler gets
+    page.load(graph)
+    page.history(page.queue())
+    page.wait("document.querySelector('.precisecache-empty')?.textContent.startsWith('No run of this model.')")
 
 
 def test_two_nodes_show_their_own_runs_and_together_those_of_both(page):
