@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from headless.overrides import set_preset
+
 GRAPHS = Path(__file__).resolve().parents[1] / "workflows" / "api"
 DEMO = GRAPHS / "precisecache_tiny_demo.json"
 
@@ -23,7 +25,7 @@ def load_step_cache():
 def load_flash():
     """The demo's graph with both caches, as the preset flash; saves its frames unchanged."""
     graph = load_graph()
-    set_inputs(graph, "PreciseCacheLFCache", preset="turbo")
+    set_preset(graph, "flash")
     save_frames(graph)
     return graph
 

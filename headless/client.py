@@ -9,6 +9,7 @@ import aiohttp
 
 from .server import ServerFailed
 
+MAX_DETAILS = 300  # characters of one error: a list of all model files would be longer
 START_SECONDS = 600  # a first start on a slow disk and a busy machine imports for minutes
 
 
@@ -120,10 +121,15 @@ class ComfyClient:
 
 
 def readable(text):
-    """ComfyUI's refusal, indented if it is JSON."""
+    """ComfyUI's refusal in lines, one for each error of each node; as it came where it is in no known form."""
     try:
-        return json.dumps(json.loads(text), indent=1)
-    except ValueError:
+        answer = json.loads(text)
+        lines = [answer["error"]["message"]]
+        for key, node in answer["node_errors"].items():
+            lines += [f"{node['class_type']} ({key}): {error['message']}: {error['details'][:MAX_DETAILS]}"
+                      for error in node["errors"]]
+        return "\n".join(lines)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return text
 
 

@@ -2,6 +2,9 @@
 
 import json
 
+from precisecache_core.blocks.config import BlockCacheConfig
+from precisecache_core.config import PRESETS
+
 
 class OverrideError(ValueError):
     """A change that does not fit the graph; the message says what would."""
@@ -34,8 +37,10 @@ def apply(graph, node, name, value):
 
 
 def names(graph):
-    """What a node can be called: id and class."""
-    return [f"{key} ({node['class_type']})" for key, node in graph.items()]
+    """What a node can be called: id, class and title."""
+    titles = {key: node.get("_meta", {}).get("title", node["class_type"]) for key, node in graph.items()}
+    return [f"{key} ({node['class_type']}{'' if titles[key] == node['class_type'] else f', {titles[key]!r}'})"
+            for key, node in graph.items()]
 
 
 def set_seed(graph, seed):
@@ -49,10 +54,15 @@ def set_seed(graph, seed):
 
 
 def set_preset(graph, preset):
-    """The preset of every PreciseCache LFCache; `flash` is turbo in a graph with BlockCache."""
-    kinds = {node["class_type"] for node in graph.values()}
-    if preset == "flash" and "PreciseCacheBlockCache" not in kinds:
-        raise OverrideError("flash is turbo with a PreciseCache BlockCache node, and the graph has none")
+    """The preset of every PreciseCache LFCache; `flash` is turbo, and every BlockCache at its defaults."""
+    if preset not in (*PRESETS, "flash"):
+        raise OverrideError(f"there is no preset {preset!r}; there are {', '.join((*PRESETS, 'flash'))}")
+    if preset == "flash":
+        kinds = {node["class_type"] for node in graph.values()}
+        if "PreciseCacheBlockCache" not in kinds:
+            raise OverrideError("flash is turbo with a PreciseCache BlockCache node, and the graph has none")
+        for name in ("cache_rate", "reuse_steps"):
+            apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
     apply(graph, "PreciseCacheLFCache", "preset", "turbo" if preset == "flash" else preset)
 
 

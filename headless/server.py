@@ -139,7 +139,7 @@ class RunningServer:
         self.address = address.removeprefix("http://").rstrip("/")
 
     def log_tail(self):
-        return f"(its log is where the ComfyUI at {self.address} was started)"
+        return f"(its log is where the ComfyUI at {self.address} was started; --comfyui PATH starts one for the graph)"
 
     import_error = log_tail
 

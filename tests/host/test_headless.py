@@ -56,7 +56,6 @@ def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
     (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
     (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
      "start_percent must be below end_percent"),
-    (["--preset", "fastest"], "fastest"),
 ])
 def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), "--server", server.address, *SMALL, *arguments, "--out", str(tmp_path)]) == 1
@@ -65,9 +64,10 @@ def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, sa
 
 @pytest.mark.parametrize("arguments, says", [
     (["--set", "KSampler.stepz=4"], "KSampler has no input 'stepz'; it has"),
-    (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel)"),
+    (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
     (["--set", "KSampler.model=4"], "comes from another node"),
     (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
+    (["--preset", "fastest"], "there is no preset 'fastest'; there are base, turbo, paper, custom, flash"),
 ])
 def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 2
@@ -82,13 +82,16 @@ def test_files_that_are_no_api_graph_are_refused(tmp_path, capsys):
 
 def test_a_missing_model_file_is_named(server, tmp_path, capsys):
     assert command.main([str(GRAPHS / "wan2.1_t2v_precisecache.json"), "--server", server.address]) == 1
-    assert "wan2.1_t2v_1.3B_fp16.safetensors" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "UNETLoader (37): " in said and "wan2.1_t2v_1.3B_fp16.safetensors" in said
+    assert len(said.splitlines()) < 8
 
 
 def test_no_server_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "ANSWER_SECONDS", 1)
     assert command.main([str(DEMO), "--server", f"127.0.0.1:{free_port()}"]) == 1
-    assert "no ComfyUI answered at 127.0.0.1" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no ComfyUI answered at 127.0.0.1" in said and "--comfyui" in said
 
 
 def test_it_starts_and_stops_a_users_comfyui_and_leaves_no_results_in_it(tmp_path, capsys):
