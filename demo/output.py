@@ -67,6 +67,7 @@ def write_results(folder, results, steps):
     rows = rows_of(results)
     report = build_report([result.run for result in results if result.run])
     write_comparison(folder / "comparison.webp", results, [caption(row, steps) for row in rows])
-    Image.fromarray(plot_runs(report["runs"])).save(folder / "plot.png")
+    names = [result.variant.name for result in results if result.run]
+    Image.fromarray(plot_runs(report["runs"], names)).save(folder / "plot.png")
     (folder / "report.json").write_text(dump_report(report) + "\n", encoding="utf-8")
     return rows

@@ -1,6 +1,7 @@
 """The plot of a report: LFD, threshold and decisions over the calls of each run."""
 
 import logging
+import textwrap
 
 import numpy as np
 
@@ -13,9 +14,10 @@ MOST = 8  # runs in one picture, the latest
 COMPUTED, REUSED, THRESHOLD, ERROR = "#0072B2", "#E69F00", "#D55E00", "#009E73"
 
 
-def plot_runs(runs):
+def plot_runs(runs, names=None):
     """Report entries as one picture, (H, W, 3) uint8, 1024 wide: a panel a run, and one of its pivotal blocks.
 
+    names: what to call each run; its model where there are none.
     Needs matplotlib; without it the picture says so.
     """
     try:
@@ -25,21 +27,21 @@ def plot_runs(runs):
         text = "no plot: matplotlib is not installed (pip install matplotlib)"
         logger.warning("PreciseCache: %s", text)
         return _written(text)
-    panels = []  # (draw, run, height)
+    panels = []  # (draw, run, name, height)
     left_out = len(runs) - MOST
-    for run in runs[-MOST:]:
-        panels.append((_draw_calls, run, HEIGHT))
+    for run, name in [*zip(runs, names or [run["model"] for run in runs])][-MOST:]:
+        panels.append((_draw_calls, run, name, HEIGHT))
         if run["blockcache"] and run["blockcache"]["pivotal"]:
-            panels.append((_draw_blocks, run, BLOCKS_HEIGHT))
-    heights = [height for _, _, height in panels] or [HEIGHT]
+            panels.append((_draw_blocks, run, name, BLOCKS_HEIGHT))
+    heights = [height for *_, height in panels] or [HEIGHT]
     figure = Figure(figsize=(WIDTH / 100, sum(heights) / 100), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if not runs:
         axes[0].set_axis_off()
         axes[0].text(0.5, 0.5, "No run of this model was recorded.", ha="center", va="center", fontsize=14)
-    for axis, (draw, run, _) in zip(axes, panels):
-        draw(axis, run)
+    for axis, (draw, run, name, _) in zip(axes, panels):
+        draw(axis, run, name)
     if left_out > 0:
         figure.suptitle(f"{left_out} earlier runs are in the report only", fontsize=10)
     canvas.draw()
@@ -58,15 +60,20 @@ def _written(text):
     return np.array(image)
 
 
-def _draw_calls(panel, run):
+def _draw_calls(panel, run, name):
+    from matplotlib.ticker import MaxNLocator
+
     calls = np.arange(1, run["calls"] + 1)
     lfd = np.array([np.nan if v is None else v for v in run["lfd"]], dtype=float)
     reused = np.array([d == "R" for d in run["decisions"]], dtype=bool)
-    panel.set_title(f"{run['model']}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused")
+    panel.set_title(f"{name}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused")
     panel.set_xlabel("model call")
     panel.set_ylabel("low-frequency difference")
     panel.set_xlim(0, max(1, run["calls"]) + 1)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for is_shown, color, label in ((~reused, COMPUTED, "computed"), (reused, REUSED, "reused")):
+        if not is_shown.any():
+            continue
         panel.bar(calls[is_shown], np.full(is_shown.sum(), 0.06), width=0.8, color=color, label=label,
                   transform=panel.get_xaxis_transform())
     shown = [v for v in (*lfd, run["threshold"]) if v is not None and np.isfinite(v)]
@@ -81,10 +88,15 @@ def _draw_calls(panel, run):
         shown += [*error]
     if shown and max(shown) > 0:
         panel.set_ylim(-0.1 * max(shown), 1.25 * max(shown))  # room for the bars below and the legend above
+    else:
+        panel.set_yticks([])
+    if run["calls"] and not run["reused"] and run["warnings"]:
+        panel.text(0.5, 0.5, "\n".join(textwrap.wrap(run["warnings"][-1], 110)), transform=panel.transAxes, ha="center",
+                   va="center", fontsize=10, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85})
     panel.legend(loc="upper right", ncols=5, fontsize=9)
 
 
-def _draw_blocks(panel, run):
+def _draw_blocks(panel, run, name):
     """Which blocks are computed between one refresh and the next; the others are skipped."""
     from matplotlib.colors import ListedColormap
 
@@ -92,13 +104,15 @@ def _draw_blocks(panel, run):
     skipped = np.ones((len(blocks["pivotal"]), blocks["blocks"]))
     for row, pivotal in zip(skipped, blocks["pivotal"]):
         row[pivotal] = 0
-    panel.set_title(f"{blocks['block_calls_skipped']} of {blocks['block_calls']} block calls skipped", fontsize=10)
+    counts = f"{blocks['block_calls_skipped']} of {blocks['block_calls']} block calls skipped"
+    panel.set_title(f"{name}: {counts}", fontsize=10)
     panel.pcolormesh(np.arange(blocks["blocks"] + 1) - 0.5, np.arange(len(skipped) + 1) + 0.5, skipped,
                      cmap=ListedColormap([COMPUTED, REUSED]), vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
     panel.invert_yaxis()
     panel.set_xlabel("transformer block (blue: pivotal, computed; orange: skipped)")
     panel.set_ylabel("refresh")
-    panel.yaxis.get_major_locator().set_params(integer=True)
+    rows = len(skipped)
+    panel.set_yticks(range(1, rows + 1, max(1, rows // 5)))
 
 
 def accumulated(lfd, decisions):

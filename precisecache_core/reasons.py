@@ -1,11 +1,12 @@
 """Why a run reused nothing: the sentence that answers "is it working?"."""
 
 
-def why_nothing_was_reused(decisions, controller):
+def why_nothing_was_reused(decisions, controller, is_scale_doubtful=False):
     """One sentence with the remedy for a run that reused no call, or None if it reused one.
 
     decisions: per call "C" or "R".
     controller: the run's LFCacheController as the run left it.
+    is_scale_doubtful: another warning tells how to get a better scale for alpha.
     Source: ours.
     """
     if "R" in decisions or not decisions:
@@ -22,5 +23,7 @@ def why_nothing_was_reused(decisions, controller):
         return "the warm-up's answers did not differ, so that there was no scale for alpha: nothing was reused"
     if controller.smallest is None:
         return "after the warm-up no low-frequency difference could be measured: nothing was reused"
-    return (f"every low-frequency difference reached the threshold (smallest {controller.smallest:.3g}, threshold "
-            f"{controller.threshold:.3g}): for more reuse choose turbo or raise alpha")
+    reached = (f"every low-frequency difference reached the threshold (smallest {controller.smallest:.3g}, threshold "
+               f"{controller.threshold:.3g})")
+    return f"{reached}: nothing was reused" if is_scale_doubtful else (
+        f"{reached}: for more reuse choose turbo or raise alpha")

@@ -57,6 +57,7 @@ class LFCacheRun:
         self.lfds = []
         self.trials = 0
         self.is_standing_aside = False
+        self.is_scale_doubtful = False  # a caller has said how to get a better scale for alpha
         self.is_extrapolating = False
         self._may_try = True  # whether trials make sense at all, whatever the latent's size
         self.has_companion = False
@@ -367,7 +368,8 @@ class LFCacheRun:
         """This run's entry of the report (see `report`); reads the device, so call it after the run."""
         decisions = "".join(self.decisions)
         agreement = self.trial_agreement
-        if not self.is_standing_aside and (reason := why_nothing_was_reused(decisions, self.controller)):
+        if not self.is_standing_aside and (reason := why_nothing_was_reused(
+                decisions, self.controller, self.is_scale_doubtful)):
             self.warn(reason)
         return {
             "model": model,

@@ -47,6 +47,7 @@ class GuidedRun:
             self.cache.do_without_trials(against_trials)
         if warning:
             self.cache.warn(warning)
+            self.cache.is_scale_doubtful = True
 
     def denoised(self, x, timestep, model_options, seed, compute):
         """The denoised latent of one call; `compute(model_options)` asks the model."""

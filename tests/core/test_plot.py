@@ -1,9 +1,10 @@
-"""What the plot makes of calls without a trial."""
+"""What the plot shows, and what it makes of calls without a trial."""
 
+import numpy as np
 import pytest
 
 from precisecache_core.controller import LFCacheController
-from precisecache_core.plot import accumulated, between_trials
+from precisecache_core.plot import COMPUTED, REUSED, accumulated, between_trials, plot_runs
 
 
 def test_missing_lfds_lie_evenly_between_the_trials():
@@ -33,3 +34,41 @@ def test_the_curve_is_the_error_that_decided():
     assert None in lfds and "C" in decisions[10:]
     for call, error in errors:
         assert curve[call] == pytest.approx(error)
+
+
+def run_of(decisions, **more):
+    run = {"model": "WAN21", "calls": len(decisions), "decisions": decisions, "trials": 3, "threshold": 2.0,
+           "computed": decisions.count("C"), "reused": decisions.count("R"), "blockcache": None, "warnings": [],
+           "lfd": [None, 4.0][:len(decisions)] + [1.0] * (len(decisions) - 2)}
+    return run | more
+
+
+def colors(picture):
+    """Hex colours that fill the picture somewhere."""
+    values, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    return {"#{:02X}{:02X}{:02X}".format(*value) for value, count in zip(values, counts) if count > 20}
+
+
+@pytest.mark.parametrize("decisions, expected", [("CCCRRC", {COMPUTED, REUSED}), ("CCCCCC", {COMPUTED})])
+def test_decisions_have_their_colours_in_bars_and_legend(decisions, expected):
+    pytest.importorskip("matplotlib")
+    assert colors(plot_runs([run_of(decisions)])) & {COMPUTED, REUSED} == expected
+
+
+def test_a_run_that_reused_nothing_says_why_in_the_picture():
+    pytest.importorskip("matplotlib")
+    silent, telling = (plot_runs([run_of("CCCCCC", warnings=warnings)]) for warnings in ([], ["alpha is 0"]))
+    assert (silent != telling).any()
+    assert (plot_runs([run_of("CCCRRC", warnings=["a"])]) == plot_runs([run_of("CCCRRC")])).all()
+
+
+def test_a_run_can_have_a_name():
+    pytest.importorskip("matplotlib")
+    assert (plot_runs([run_of("CCCRRC")], ["flash"]) != plot_runs([run_of("CCCRRC")])).any()
+    blocks = {"blocks": 4, "pivotal": [[0, 1]], "block_calls": 24, "block_calls_skipped": 6}
+    assert plot_runs([run_of("CCCRRC", blockcache=blocks)]).shape[0] > plot_runs([run_of("CCCRRC")]).shape[0]
+
+
+def test_a_run_without_a_call_is_drawn():
+    pytest.importorskip("matplotlib")
+    assert plot_runs([run_of("", trials=0, threshold=None)]).shape[2] == 3

@@ -38,6 +38,13 @@ def test_a_run_that_reused_nothing_says_why(run, reason):
     assert reason in warning
 
 
+def test_no_second_advice_where_the_scale_is_doubtful():
+    run = run_of(alpha=0.1)
+    run.is_scale_doubtful = True
+    warning, = warnings_of(run)
+    assert "reached the threshold" in warning and "turbo" not in warning
+
+
 def test_the_smallest_difference_is_named():
     run = run_of(lambda call: 1.0 if call < 8 else 0.5, alpha=0.3)
     warning, = warnings_of(run)

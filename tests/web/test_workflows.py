@@ -59,7 +59,8 @@ PICTURES_SHOWN = """Object.fromEntries([...document.querySelectorAll('[role=dial
 def click_text(page, text):
     """Click the innermost element of the dialog that says so."""
     page.wait("""[...document.querySelectorAll('[role=dialog] *')]
-        .filter((e) => !e.children.length && e.textContent.trim() === a[0]).pop()""", text).click()
+        .filter((e) => !e.children.length && e.textContent.trim() === a[0])
+        .map((e) => (e.click(), true)).pop()""", text)
 
 
 def test_the_templates_are_in_the_browser_with_their_pictures_and_open(page):
