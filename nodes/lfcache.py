@@ -19,7 +19,7 @@ class PreciseCacheLFCache(io.ComfyNode):
             description=(
                 "Makes sampling faster: before a step a tiny trial tells how much the model's "
                 "answer will change, and steps that change little reuse the last answers. Works "
-                "with any model, sampler and guidance; no calibration."
+                "with ComfyUI's samplers, schedulers and guidance nodes; no calibration."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),

@@ -18,11 +18,12 @@ from demo.machine import describe_machine
 PAGE = ROOT / "COMPATIBILITY.md"
 TEXT = """# What works with what
 
-Every graph below is sampled in a real ComfyUI on small models, each five times: without the pack, with both
+Every graph below (but those under *Life*, which look at one thing each) is sampled in a real ComfyUI on small
+models, each five times: without the pack, with both
 nodes and nothing reused (the latent must be the same to the bit), twice with LFCache (the same both times), and
 with LFCache and BlockCache (finite). Afterwards nothing of ours may be left: no object, and no option and no patch
 on the tiny model.
-"change" is how far LFCache's latent is from the uncached one, RMS over RMS, at the alpha of the test; on models
+"change" is how far LFCache's latent is from the uncached one, RMS over RMS, at alpha 0.2 or the one named; on models
 with random weights it says nothing and is left out. BlockCache: whether it skipped blocks beside LFCache; where
 it is empty, the calls that LFCache left to compute decide that.
 

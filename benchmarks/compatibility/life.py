@@ -212,7 +212,7 @@ def cells():
         case("NaN from one trial", spoilt_trials({4}, lambda r: r * float("nan"), False), "that call is computed",
              "was not finite"),
         case("Inf from every trial", spoilt_trials(set(range(99)), lambda r: r * float("inf"), True), untried,
-             "gave nothing finite"),
+             "not finite"),
         case("an error in a trial", spoilt_trials({4}, raising(RuntimeError), True), untried,
              "the trial failed"),
         case("out of memory in a trial", spoilt_trials({4}, raising(oom), True), untried,
