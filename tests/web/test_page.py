@@ -177,7 +177,9 @@ def test_a_run_of_another_graph_is_not_shown(page):
 
 def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
     """Node ids are the same in many graphs, and people open one in a tab beside the other."""
-    page.open()  # runs of graphs without an id, that earlier tests had, are told by their nodes alone
+    # runs of graphs without an id, as earlier tests had them, are told by their nodes alone
+    ask(page.server, "/history", {"clear": True})
+    page.open()
     page.load(graph_of(seed=23))
     page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
     page.report(page.queue(), STATS)
@@ -194,6 +196,7 @@ def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
 
 
 def test_a_model_without_a_run_is_told_from_no_run_yet(page):
+    ask(page.server, "/history", {"clear": True})
     page.open()
     graph = graph_of(seed=24)
     page.load(graph)
