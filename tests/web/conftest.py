@@ -35,12 +35,11 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
 
 
 def ask(server, path, body=None):
-    """The server's answer to a GET, or to a POST of a body as JSON."""
+    """The server's answer to a GET, or to a POST of a body as JSON; None where it is no JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://{server.address}{path}", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+        return json.load(answer) if answer.headers.get_content_type() == "application/json" else None
 
 
 def pytest_collection_modifyitems(items):
@@ -132,6 +131,9 @@ class Page:
         """Load a graph in API format, as when its file is dropped on the page."""
         self.call("app.loadApiJson(a[0], 'test.json')", graph)
         self.js("app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [20, 60]; app.graph.setDirtyCanvas(true, true)")
+
+    def ask(self, path, body=None):
+        return ask(self.server, path, body)
 
     def prompts(self):
         """Ids of all prompts that wait, run or have ended."""

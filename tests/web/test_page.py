@@ -2,7 +2,6 @@
 
 import json
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ window.watcher = new MutationObserver(() => {
 });
 window.watcher.observe(widget.element, {childList: true, subtree: true, characterData: true});
 """
-
-
-def ask(server, path, body):
-    """The server's answer to a POST."""
-    request = urllib.request.Request(f"http://{server.address}{path}", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)
 
 
 def graph_of(steps=40, seed=0, **lfcache):
@@ -168,7 +159,7 @@ def test_a_run_of_another_graph_is_not_shown(page):
     other = graph_of(seed=22)
     other["77"] = other.pop("3")
     other["4"]["inputs"]["latent_image"] = ["77", 0]
-    answer = ask(page.server, "/prompt", {"prompt": other})
+    answer = page.ask("/prompt", {"prompt": other})
     page.history(answer["prompt_id"])
     time.sleep(1)
     assert page.panel(STATS) == []
@@ -178,7 +169,7 @@ def test_a_run_of_another_graph_is_not_shown(page):
 def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
     """Node ids are the same in many graphs, and people open one in a tab beside the other."""
     # runs of graphs without an id, as earlier tests had them, are told by their nodes alone
-    ask(page.server, "/history", {"clear": True})
+    page.ask("/history", {"clear": True})
     page.open()
     page.load(graph_of(seed=23))
     page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
@@ -196,7 +187,7 @@ def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
 
 
 def test_a_model_without_a_run_is_told_from_no_run_yet(page):
-    ask(page.server, "/history", {"clear": True})
+    page.ask("/history", {"clear": True})
     page.open()
     graph = graph_of(seed=24)
     page.load(graph)
