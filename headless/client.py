@@ -124,7 +124,9 @@ def readable(text):
     """ComfyUI's refusal in lines, one for each error of each node; as it came where it is in no known form."""
     try:
         answer = json.loads(text)
-        lines = [answer["error"]["message"]]
+        error = answer["error"]
+        parts = [error["message"], error.get("details"), (error.get("extra_info") or {}).get("class_type")]
+        lines = [" ".join(f"{part}".strip() for part in parts if part)]
         for key, node in answer["node_errors"].items():
             lines += [f"{node['class_type']} ({key}): {error['message']}: {error['details'][:MAX_DETAILS]}"
                       for error in node["errors"]]

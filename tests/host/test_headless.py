@@ -74,6 +74,15 @@ def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_pat
     assert says in capsys.readouterr().err
 
 
+def test_a_node_that_the_server_does_not_have_is_named(server, tmp_path, capsys):
+    graph = load_graph(DEMO)
+    graph[only_node(graph, "VAEDecode")]["class_type"] = "DecodeByMagic"
+    (tmp_path / "graph.json").write_text(json.dumps(graph), "utf-8")
+    assert command.main([str(tmp_path / "graph.json"), "--server", server.address]) == 1
+    said = capsys.readouterr().err
+    assert "DecodeByMagic" in said and len(said.splitlines()) < 8
+
+
 def test_files_that_are_no_api_graph_are_refused(tmp_path, capsys):
     assert command.main([str(tmp_path / "none.json")]) == 2 and "cannot read" in capsys.readouterr().err
     assert command.main([str(ROOT / "workflows" / "precisecache_tiny_demo.json")]) == 2
