@@ -3,19 +3,21 @@
 import { app } from "../../scripts/app.js";
 import { onCalls } from "./feed.js";
 import { isStillOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
+import { readReports } from "./runs.js";
 
 const TEXTS = new Map([
   ["PreciseCacheLFCache", (event) => `${event.reused}/${event.calls}`],
   ["PreciseCacheBlockCache", (event) => event.blocks && `${event.blocks.skipped}/${event.blocks.calls}`],
 ]);
 const MAX_TEXTS = 256;
+const MAX_CHAIN = 64; // nodes between Cache Stats and the model's loader
 
 // "prompt id/execution id" -> {prompt, id, text}, so that a graph loaded again has its badges
 const texts = new Map();
 const badges = new WeakMap(); // node -> {drawn, element}
 
-function remember(event, prompt, id, text) {
-  const key = `${event.promptId}/${id}`;
+function remember(promptId, prompt, id, text) {
+  const key = `${promptId}/${id}`;
   texts.delete(key);
   texts.set(key, { prompt, id, text });
   if (texts.size > MAX_TEXTS) texts.delete(texts.keys().next().value);
@@ -59,6 +61,21 @@ function restore() {
   }
 }
 
+// Badges by a report of the history, for nodes that have none: those on the MODEL that a Cache Stats
+// node got, followed back through the prompt.
+export function restoreBadges(promptId, prompt, statsId, output) {
+  const run = readReports(output)?.runs.at(-1);
+  const modelOf = (id) => prompt?.[2]?.[id]?.inputs?.model?.[0];
+  let id = modelOf(statsId);
+  for (let steps = 0; run && id !== undefined && steps < MAX_CHAIN; steps++, id = modelOf(id)) {
+    const node = nodeById(id);
+    const text = TEXTS.get(node?.comfyClass)?.(run);
+    if (!text || badges.has(node)) continue;
+    remember(promptId, prompt, id, text);
+    show(node, text);
+  }
+}
+
 app.registerExtension({
   name: "PreciseCache.Badges",
 
@@ -68,7 +85,7 @@ app.registerExtension({
         const node = nodeById(id);
         const text = TEXTS.get(node?.comfyClass)?.(event);
         if (!text) continue;
-        remember(event, prompt, id, text);
+        remember(event.promptId, prompt, id, text);
         show(node, text);
       }
     });

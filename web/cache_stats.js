@@ -2,6 +2,7 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { restoreBadges } from "./badges.js";
 import { onCalls, onExecuted } from "./feed.js";
 import { isOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
 import { Panel } from "./panel.js";
@@ -35,7 +36,10 @@ async function restore() {
     // newest first
     for (const [promptId, { prompt, outputs }] of Object.entries(await answer.json()).reverse()) {
       if (!isOfThisGraph(prompt)) continue;
-      for (const [id, output] of Object.entries(outputs ?? {})) storeReports(promptId, id, output, prompt, true);
+      for (const [id, output] of Object.entries(outputs ?? {})) {
+        storeReports(promptId, id, output, prompt, true);
+        restoreBadges(promptId, prompt, id, output);
+      }
     }
     drawAll();
   } catch (error) {

@@ -95,6 +95,11 @@ def test_the_report_is_there_after_the_page_was_loaded_again(page):
     page.call("app.loadGraphData(a[0])", workflow)
     page.wait("app.graph.getNodeById(a[0])?.widgets?.[0].element.textContent.includes('seconds')", STATS)
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+    run, = report["runs"]
+    blocks = run["blockcache"]
+    for node, badge in ((LFCACHE, f"{run['reused']}/{run['calls']}"),
+                        (BLOCKCACHE, f"{blocks['block_calls_skipped']}/{blocks['block_calls']}")):
+        page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", node, badge)
 
 
 def test_a_node_removed_in_mid_run_leaves_nothing(page):
