@@ -2,7 +2,7 @@
 
 import { app } from "../../scripts/app.js";
 import { onCalls } from "./feed.js";
-import { isStillOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
+import { isOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
 import { readReports } from "./runs.js";
 
 const TEXTS = new Map([
@@ -56,7 +56,7 @@ function restore() {
   if (!nodesOf([...TEXTS.keys()]).size) return;
   // the last of a node's texts stays
   for (const { prompt, id, text } of texts.values()) {
-    const node = isStillOfThisGraph(prompt) ? nodeById(id) : null;
+    const node = isOfThisGraph(prompt, true) ? nodeById(id) : null;
     if (TEXTS.has(node?.comfyClass)) show(node, text);
   }
 }

@@ -11,7 +11,7 @@ export function onCalls(listen) {
     const event = readCalls(detail);
     if (!event) return;
     const prompt = await promptById(event.promptId);
-    if (isMine(prompt)) listen(event, prompt);
+    if (isOfThisGraph(prompt)) listen(event, prompt);
   });
 }
 
@@ -20,10 +20,6 @@ export function onExecuted(listen) {
   api.addEventListener("executed", async ({ detail }) => {
     if (!detail?.output?.precisecache) return;
     const prompt = await promptById(detail.prompt_id);
-    if (isMine(prompt)) listen(detail.prompt_id, `${detail.display_node ?? detail.node}`, detail.output, prompt);
+    if (isOfThisGraph(prompt)) listen(detail.prompt_id, `${detail.display_node ?? detail.node}`, detail.output, prompt);
   });
-}
-
-function isMine(prompt) {
-  return prompt === null || isOfThisGraph(prompt);
 }

@@ -38,20 +38,15 @@ export function whenRemoved(node, undo) {
 }
 
 // Whether a prompt, as the server's queue and history give it, was queued from the open graph: by
-// the graph's id or, where one has none (a file in API format), by its nodes.
-export function isOfThisGraph(prompt) {
+// the graph's id or, where one has none (a file in API format), by its nodes. mayLackNodes: some of them
+// may have been removed since. null, a prompt that the server did not know, may be anyone's.
+export function isOfThisGraph(prompt, mayLackNodes = false) {
   const [mine, its] = [graphOfPage()?.id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
   if (isId(mine) && isId(its)) return mine === its;
-  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => nodeById(id)?.comfyClass === node?.class_type);
-}
-
-// Whether a prompt may still be called the open graph's, which may have been changed since, and another
-// one opened: null, a prompt that the server did not know, may be anyone's.
-export function isStillOfThisGraph(prompt) {
-  const [mine, its] = [graphOfPage()?.id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
-  if (isId(mine) && isId(its)) return mine === its;
-  const classOf = (id) => nodeById(id)?.comfyClass;
-  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => [undefined, node?.class_type].includes(classOf(id)));
+  return Object.entries(prompt?.[2] ?? {}).every(([id, node]) => {
+    const found = nodeById(id);
+    return found ? found.comfyClass === node?.class_type : mayLackNodes;
+  });
 }
 
 const isId = (id) => typeof id === "string" && /[1-9a-f]/.test(id);

@@ -84,8 +84,9 @@ export class Panel {
     this.saveButton.textContent = t("Save JSON");
     if (!this.timer) this.copyButton.textContent = t("Copy JSON");
     this.allBox.checked = isAll;
+    const empty = report ? t("No run of this model") : t("No run yet");
     if (runs.length) this.runs.replaceChildren(...runs.map((run) => this.#run(run)));
-    else this.runs.replaceChildren(element("div", "precisecache-empty", report ? t("No run of this model") : t("No run yet")));
+    else this.runs.replaceChildren(element("div", "precisecache-empty", empty));
   }
 
   remove() {

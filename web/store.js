@@ -1,6 +1,6 @@
 // What is known of the last prompts: runs by events until there are reports, and the reports.
 
-import { isStillOfThisGraph } from "./graph.js";
+import { isOfThisGraph } from "./graph.js";
 import { readReports, withCalls } from "./runs.js";
 
 const MAX_PROMPTS = 8;
@@ -37,7 +37,7 @@ export function storeReports(promptId, id, output, prompt, isOld = false) {
 // this execution id. Of the open graph's newest prompt in which there is something of it.
 export function shownTo(owns) {
   for (const { prompt, runs, reports } of [...prompts.values()].sort((a, b) => b.number - a.number)) {
-    if (!isStillOfThisGraph(prompt)) continue;
+    if (!isOfThisGraph(prompt, true)) continue;
     const own = [...reports].filter(([id]) => owns(id)).map(([, found]) => found);
     // a run that a report tells of needs no events any more, also where they come late
     const live = [...runs.values()].filter((run) => run.stats.some((id) => owns(id) && !reports.has(id)));
