@@ -44,7 +44,7 @@ def main(arguments):
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     command, rest = arguments[0], arguments[1:]
     sys.path.insert(0, str(ROOT))
-    from demo.locate import comfyui_version, find_comfyui
+    from tools.comfyui.locate import comfyui_version, find_comfyui
 
     try:
         host = demo_host(rest) if command == "demo" else find_comfyui(ROOT)
@@ -62,7 +62,7 @@ def main(arguments):
     if host:
         environment["COMFYUI_PATH"] = str(host)
     if command == "demo":
-        return run([VENV_PYTHON, "-m", "demo", *rest], environment)
+        return run([VENV_PYTHON, "-m", "tools.demo", *rest], environment)
     # the tests' tensors are too small to share between cores; threads only make them wait
     environment.setdefault("OMP_NUM_THREADS", "1")
     # two at a time where there are two cores; more would wait for the host's memory, not for cores
@@ -73,7 +73,7 @@ def main(arguments):
 
 def demo_host(arguments):
     """The ComfyUI the demo will use, or None; wrong options end the program here, before any setup."""
-    from demo.options import parse
+    from tools.demo.options import parse
 
     return parse(arguments).host
 

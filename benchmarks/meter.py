@@ -1,11 +1,15 @@
 """What a sampling run costs in FLOPs: every evaluation of the network, trials included."""
 
+from dataclasses import dataclass
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from benchmarks.tiny_host import pack_module
+from testkit.full_size import forward
+from testkit.tiny_host import pack_module
 
 KEY = "flop_meter"
+ATTENTION = ("bmm", "scaled_dot_product")
 
 
 def fused_attention_flops(query, key, value, *args, out_shape=None, **kwargs):
@@ -73,3 +77,21 @@ class Meter:
         else:
             self.calls.append((len(x), flops))
         return result
+
+
+@dataclass(frozen=True)
+class Count:
+    """Multiply-accumulates of a forward, and those of them that attention takes."""
+
+    macs: float
+    attention: float
+
+
+def count(model, name, latent, rows=1, **where):
+    """The Count of one forward, by torch's flop counter; one MAC is two FLOPs."""
+    counter = flop_counter()
+    with counter:
+        forward(model, name, latent, rows, **where)
+    by_operation = counter.get_flop_counts()["Global"]
+    attention = sum(flops for op, flops in by_operation.items() if any(word in str(op) for word in ATTENTION))
+    return Count(counter.get_total_flops() / 2, attention / 2)

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Callable
 
-from benchmarks.baselines import candidates
-from benchmarks.baselines.block_variants import Variant, using
-from benchmarks.baselines.broadcast import attach_fora, attach_pab
-from benchmarks.baselines.calibrate import calibration_path, read_calibration
-from benchmarks.baselines.first_block import attach_first_block
-from benchmarks.baselines.host_caches import attach_easycache, attach_lazycache
-from benchmarks.baselines.magcache import attach_magcache
-from benchmarks.baselines.taylorseer import attach_taylorseer
-from benchmarks.baselines.teacache import attach_teacache
-from benchmarks.baselines.uniform import attach_uniform, uniform_pattern
-from benchmarks.tiny_host import pack_module
+from benchmarks.peers import candidates
+from benchmarks.peers.block_variants import Variant, using
+from benchmarks.peers.broadcast import attach_fora, attach_pab
+from benchmarks.peers.calibrate import calibration_path, read_calibration
+from benchmarks.peers.first_block import attach_first_block
+from benchmarks.peers.magcache import attach_magcache
+from benchmarks.peers.taylorseer import attach_taylorseer
+from benchmarks.peers.teacache import attach_teacache
+from benchmarks.peers.uniform import attach_uniform, uniform_pattern
+from testkit.host_caches import attach_easycache, attach_lazycache
+from testkit.tiny_host import pack_module
 
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
@@ -98,7 +98,7 @@ def calibration(shift, shape):
 def _uniform(share, reuse):
     def attach(bench, base, schedule):
         return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse,
-                              pack_module("precisecache_core.reuse"), pack_module("nodes.host.parametrization"))
+                              pack_module("precisecache_core.lfcache.reuse"), pack_module("nodes.host.parametrization"))
     return attach
 
 

@@ -6,11 +6,11 @@ from unittest import mock
 
 import torch
 
-import precisecache_core.run as core
-from precisecache_core.blocks.config import BlockCacheConfig
-from precisecache_core.blocks.run import BlockCacheRun
-from precisecache_core.config import LFCacheConfig
-from precisecache_core.trial import FLOW
+import precisecache_core.lfcache.run as core
+from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.blockcache.run import BlockCacheRun
+from precisecache_core.lfcache.config import LFCacheConfig
+from precisecache_core.lfcache.trial import FLOW
 
 STEPS = 50
 

@@ -6,17 +6,14 @@ setting. Records are kept under results/, so that a command goes on where it was
 
 import argparse
 import json
-import platform
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from benchmarks.meter import Meter
-from benchmarks.tiny_host import ROOT, find_host, open_bench, pack_module
-from demo.locate import comfyui_version
-from demo.machine import describe_machine
+from testkit.tiny_host import ROOT, find_host, open_bench, pack_module
+from tools.comfyui.locate import comfyui_version
+from tools.machine import describe_machine, head
 
 RESULTS = ROOT / "benchmarks" / "results"
 KEY = "recorded_predictions"
@@ -25,12 +22,6 @@ KEY = "recorded_predictions"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 WIDTH = 10.24  # inches, at 100 dots each
-
-
-def head(name, *facts):
-    """The first lines of every result file: command line, versions and machine."""
-    facts = ", ".join((f"python {platform.python_version()}", f"torch {torch.__version__}", *facts))
-    return [f"command: python -m benchmarks.{name} {' '.join(sys.argv[1:])}".rstrip(), facts]
 
 
 def host_version():

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..precisecache_core.blocks.config import CACHE_DEVICES, STORAGES, BlockCacheConfig
+from ..precisecache_core.blockcache.config import CACHE_DEVICES, STORAGES, BlockCacheConfig
 from .host.attachment import attach
 from .host.schema import advanced, node_id_of
 

@@ -5,9 +5,9 @@ import re
 
 from comfy_api.latest import io
 
-from ..precisecache_core.quality import compare_videos, has_ssim, quality_text
-from ..precisecache_core.report import jsonable
-from ..precisecache_core.side_by_side import side_by_side
+from ..precisecache_core.compare.quality import compare_videos, has_ssim, quality_text
+from ..precisecache_core.compare.side_by_side import side_by_side
+from ..precisecache_core.record.report import jsonable
 from .host.device import on_model_device
 
 LABELS = "uncached, cached"

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..precisecache_core.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
+from ..precisecache_core.lfcache.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
 from .host.attachment import attach, attachment_of
 from .host.schema import advanced, node_id_of
 

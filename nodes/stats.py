@@ -3,8 +3,8 @@
 import torch
 from comfy_api.latest import io
 
-from ..precisecache_core.plot import plot_runs
-from ..precisecache_core.report import build_report, dump_report
+from ..precisecache_core.record.plot import plot_runs
+from ..precisecache_core.record.report import build_report, dump_report
 from .host.attachment import attachment_of
 from .host.reports import runs_of
 

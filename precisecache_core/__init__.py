@@ -4,16 +4,16 @@
 `BlockCacheRun` and `block_cached` put them into a sampling loop of your own.
 """
 
-from .blocks.config import BlockCacheConfig
-from .blocks.run import BlockCacheRun
-from .blocks.swap import block_cached
-from .config import LFCacheConfig
-from .controller import LFCacheController
-from .frequency import low_frequency_difference
-from .report import build_report, dump_report, summary_line
-from .run import LFCacheRun
+from .blockcache.config import BlockCacheConfig
+from .blockcache.run import BlockCacheRun
+from .blockcache.swap import block_cached
+from .lfcache.config import LFCacheConfig
+from .lfcache.controller import LFCacheController
+from .lfcache.frequency import low_frequency_difference
+from .lfcache.run import LFCacheRun
+from .lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
+from .record.report import build_report, dump_report, summary_line
 from .sampling import flow_sigmas, guided, sample_flow
-from .trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 
 __all__ = [
     "FLOW", "VARIANCE_EXPLODING", "VARIANCE_PRESERVING", "BlockCacheConfig", "BlockCacheRun", "LFCacheConfig",

@@ -4,11 +4,11 @@ from contextlib import nullcontext
 
 import torch
 
-from .blocks.run import BlockCacheRun
-from .blocks.swap import block_cached
-from .config import MINIMUM_STEPS
-from .run import LFCacheRun
-from .trial import FLOW
+from .blockcache.run import BlockCacheRun
+from .blockcache.swap import block_cached
+from .lfcache.config import MINIMUM_STEPS
+from .lfcache.run import LFCacheRun
+from .lfcache.trial import FLOW
 
 
 def flow_sigmas(steps, shift=1.0):

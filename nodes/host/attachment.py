@@ -7,7 +7,7 @@ import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP
 
-from ...precisecache_core.report import summary_line
+from ...precisecache_core.record.report import summary_line
 from . import reports
 from .blockcache import GuidedBlocks
 from .calibration import Calibration

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from ...precisecache_core.blocks.run import BlockCacheRun
-from ...precisecache_core.blocks.swap import swapped_forwards
-from ...precisecache_core.config import MINIMUM_STEPS
+from ...precisecache_core.blockcache.run import BlockCacheRun
+from ...precisecache_core.blockcache.swap import swapped_forwards
+from ...precisecache_core.lfcache.config import MINIMUM_STEPS
 from .lfcache import TRIAL_FLAG
 
 # where the host's models keep their blocks, by its name for the kind in patches_replace

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...precisecache_core.shrink import fit_factors
+from ...precisecache_core.lfcache.shrink import fit_factors
 from . import reports
 
 # settings in which two runs must agree for their LFDs to be of one scale

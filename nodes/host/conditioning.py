@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from ...precisecache_core.shrink import shrink_latent
+from ...precisecache_core.lfcache.shrink import shrink_latent
 
 # conditioning that carries a latent without being declared to have its shape
 _LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "ref_latent", "time_dim_concat")

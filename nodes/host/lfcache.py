@@ -7,8 +7,8 @@ import comfy.model_base
 import comfy.model_management
 import torch
 
-from ...precisecache_core.config import MINIMUM_STEPS
-from ...precisecache_core.run import LFCacheRun
+from ...precisecache_core.lfcache.config import MINIMUM_STEPS
+from ...precisecache_core.lfcache.run import LFCacheRun
 from .conditioning import UnshrinkableConditioning, boundaries_of, has_gates, open_gates, shrink_conds
 from .parametrization import affine_of, noise_space, sigma_window
 from .unconditional import UnconditionalFeed, functions_of_sampler

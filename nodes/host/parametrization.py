@@ -3,7 +3,7 @@
 import comfy.model_sampling as model_sampling
 import torch
 
-from ...precisecache_core.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
+from ...precisecache_core.lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 
 
 def _classes(*names):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from precisecache_core.blocks.block_pass import BlockPass
-from precisecache_core.blocks.config import BlockCacheConfig
-from precisecache_core.blocks.pivotal import runs_of, skipped_blocks
-from precisecache_core.blocks.run import BlockCacheRun
-from precisecache_core.blocks.swap import swapped_forwards
+from precisecache_core.blockcache.block_pass import BlockPass
+from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.blockcache.pivotal import runs_of, skipped_blocks
+from precisecache_core.blockcache.run import BlockCacheRun
+from precisecache_core.blockcache.swap import swapped_forwards
 
 BRANCHES = [("cond", slice(0, 1)), ("uncond", slice(1, 2))]
 
@@ -294,11 +294,11 @@ def test_out_of_memory_ends_the_cache_and_not_the_run(method, monkeypatch):
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
     answers = [call(toy, run, X) for _ in range(3)]
     if method == "add_residuals":
-        monkeypatch.setattr("precisecache_core.blocks.block_pass.add_residuals", fail)
+        monkeypatch.setattr("precisecache_core.blockcache.block_pass.add_residuals", fail)
     elif method == "_learn":
         monkeypatch.setattr(BlockPass, "_learn", fail)
     else:
-        monkeypatch.setattr("precisecache_core.blocks.block_pass.copies", fail)
+        monkeypatch.setattr("precisecache_core.blockcache.block_pass.copies", fail)
     answers += [call(toy, run, X) for _ in range(6)]
     assert all(torch.equal(answer, answers[0]) for answer in answers[3:])
     assert run.cache_bytes == 0 and "cache_device" in run.warnings[0] and len(run.warnings) == 1

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from precisecache_core.config import LFCacheConfig
+from precisecache_core.lfcache.config import LFCacheConfig
 
 OUT_OF_BOUNDS = [
     ("alpha", -0.1), ("alpha", math.nan), ("alpha", math.inf), ("alpha", "0.5"), ("alpha", None), ("alpha", True),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from precisecache_core.controller import LFCacheController
+from precisecache_core.lfcache.controller import LFCacheController
 
 UNKNOWN = [None, math.nan, math.inf]
 

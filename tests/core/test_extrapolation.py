@@ -7,7 +7,7 @@ import torch
 from toys import EAGER, SHAPE, Toy, by_sigma, calls_of, linear, noise, plain
 
 from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, flow_sigmas, sample_flow
-from precisecache_core.extrapolation import LFDExtrapolation
+from precisecache_core.lfcache.extrapolation import LFDExtrapolation
 from precisecache_core.sampling import flow_affine
 
 ROOT = math.sqrt(1024)  # of the elements of SHAPE

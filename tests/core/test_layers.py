@@ -68,7 +68,7 @@ def test_the_walk_finds_what_it_looks_for(source, faults):
 
 # what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
 NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
-                "benchmarks", "demo", "headless", "precisecache_core", "run", "toys"} | set(sys.stdlib_module_names)
+                "benchmarks", "compatibility", "precisecache_core", "run", "testkit", "tools", "toys"} | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
 
 
@@ -76,7 +76,7 @@ def test_what_demo_tests_and_benchmarks_import_is_declared():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     declared = set(re.findall(r'^\s+"([\w-]+)(?:\[\w+\])?[^"]*",$', text, re.MULTILINE)) | set(
         re.findall(r'\["([\w-]+)"\]', text))
-    used = {package for folder in ("precisecache_core", "nodes", "demo", "headless", "tests", "benchmarks")
+    used = {package for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks")
             for path in (ROOT / folder).rglob("*.py")
             for package, dots, _ in imports_of(path.read_text(encoding="utf-8")) if not dots}
     assert {PACKAGES.get(package, package) for package in used - NOT_DECLARED} <= declared

@@ -5,8 +5,8 @@ import torch
 from toys import EAGER, SHAPE, Toy, linear, noise
 
 from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, flow_sigmas
+from precisecache_core.lfcache.reuse import PredictionCache
 from precisecache_core.memory import is_out_of_memory
-from precisecache_core.reuse import PredictionCache
 from precisecache_core.sampling import flow_affine
 
 ERRORS = [

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from precisecache_core.controller import LFCacheController
-from precisecache_core.plot import COMPUTED, REUSED, accumulated, between_trials, plot_runs
+from precisecache_core.lfcache.controller import LFCacheController
+from precisecache_core.record.plot import COMPUTED, REUSED, accumulated, between_trials, plot_runs
 
 
 def test_missing_lfds_lie_evenly_between_the_trials():

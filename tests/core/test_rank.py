@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from precisecache_core.rank import rank, rank_correlation
+from precisecache_core.record.rank import rank, rank_correlation
 
 
 @pytest.mark.parametrize("levels", [3, 8, 10**6])  # few levels: many ties

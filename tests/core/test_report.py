@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from precisecache_core.report import build_report, dump_report, summary_line
+from precisecache_core.record.report import build_report, dump_report, summary_line
 
 
 def test_nan_and_inf_become_null_however_deep():

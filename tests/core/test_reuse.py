@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from precisecache_core.reuse import PredictionCache
+from precisecache_core.lfcache.reuse import PredictionCache
 
 
 def field(value):

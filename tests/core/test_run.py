@@ -17,8 +17,8 @@ from precisecache_core import (
     flow_sigmas,
     sample_flow,
 )
+from precisecache_core.lfcache.trial import match_snr
 from precisecache_core.sampling import flow_affine
-from precisecache_core.trial import match_snr
 
 SMALL = (1, 4, 2, 2, 2)
 SMALL_ROOT = math.sqrt(32)  # of the elements of SMALL
@@ -346,11 +346,11 @@ def test_trial_agreement_needs_four_pairs(warmup, expected):
 
 
 @pytest.mark.parametrize("place, decisions, reason", [
-    ("precisecache_core.run.make_trial", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.run.LFCacheRun._measure", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.reuse.PredictionCache.store", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.run.LFCacheRun._compare", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.reuse.PredictionCache.predict", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.run.make_trial", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.lfcache.run.LFCacheRun._measure", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.lfcache.reuse.PredictionCache.store", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.run.LFCacheRun._compare", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.reuse.PredictionCache.predict", "CCCRCCCCCC", "computing every call"),
 ])
 def test_out_of_memory_costs_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
     """The fifth call is the first to run out of it (the sixth where the fifth would not reuse)."""

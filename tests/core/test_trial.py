@@ -5,8 +5,8 @@ from math import sqrt
 import pytest
 import torch
 
-from precisecache_core.shrink import shrink_latent
-from precisecache_core.trial import (
+from precisecache_core.lfcache.shrink import shrink_latent
+from precisecache_core.lfcache.trial import (
     FLOW,
     VARIANCE_EXPLODING,
     VARIANCE_PRESERVING,

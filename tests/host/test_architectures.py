@@ -5,8 +5,8 @@ import comfy.samplers
 import pytest
 import torch
 
-from benchmarks.architectures import ARCHITECTURES, Unsupported, conditioning, load
-from benchmarks.frozen import frozen_answers
+from testkit.architectures import ARCHITECTURES, Unsupported, conditioning, load
+from testkit.frozen import frozen_answers
 
 
 def sample(model, name, steps=12, shape=None):

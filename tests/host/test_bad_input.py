@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 
 def node():
@@ -66,7 +66,7 @@ def test_odd_sizes_and_single_frames_are_cached(bench, shape):
 
 
 def test_easycache_on_the_same_model_is_left_alone(bench):
-    from benchmarks.baselines.host_caches import attach_easycache
+    from testkit.host_caches import attach_easycache
 
     both = attach_easycache(bench.lfcache(alpha=10.0), 0.2)
     alone = attach_easycache(bench.model, 0.2)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks.frozen import frozen_answers
-from benchmarks.tiny_host import pack_module
+from testkit.frozen import frozen_answers
+from testkit.tiny_host import pack_module
 
 SAMPLERS = ("euler", "uni_pc", "dpmpp_2m", "heun", "er_sde")
 EVERY = {"alpha": 0.0}  # LFCache that reuses no step
@@ -67,7 +67,7 @@ def test_frozen_inputs_give_the_computed_answer(bench, storage):
 
 def test_storages_agree_for_the_same_blocks(bench, monkeypatch):
     # per_block ranks in the refresh itself; give both the same ranking
-    run_module = pack_module("precisecache_core.blocks.run")
+    run_module = pack_module("precisecache_core.blockcache.run")
     monkeypatch.setattr(run_module, "skipped_blocks", lambda scores, rate: {2, 3, 4, 8, 9, 13})
     answers = []
     for model in (bench.model, *(bench.blockcache(storage=s) for s in ("merged", "per_block"))):
@@ -180,7 +180,7 @@ def test_an_error_in_a_block_leaves_nothing(bench, at, kind):
 
 def held():
     gc.collect()
-    kind = pack_module("precisecache_core.blocks.run").BlockCacheRun
+    kind = pack_module("precisecache_core.blockcache.run").BlockCacheRun
     return [o for o in gc.get_objects() if isinstance(o, kind)]
 
 
@@ -276,7 +276,7 @@ def test_skip_layer_guidance_keeps_its_own_residuals(bench, node, settings):
 
 
 def test_easycache_beside_blockcache(bench):
-    from benchmarks.baselines.host_caches import attach_easycache
+    from testkit.host_caches import attach_easycache
 
     model = bench.blockcache(attach_easycache(bench.model, 0.2))
     out = bench.sample(model, steps=20)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 STEPS, SPLIT = 50, 25  # where the whole run computes: nothing cached is lost
 

@@ -7,7 +7,7 @@ import comfy.model_management
 import pytest
 import torch
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 
 @pytest.fixture

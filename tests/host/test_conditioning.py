@@ -5,7 +5,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 SHAPE, SMALL, FACTORS = torch.Size((1, 16, 4, 16, 16)), torch.Size((1, 16, 2, 4, 4)), (2, 4, 4)
 

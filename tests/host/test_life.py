@@ -7,7 +7,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 
 def fail_at(patcher, call, error):
@@ -29,8 +29,8 @@ def fail_at(patcher, call, error):
 def held_runs():
     """Objects of one run that are still alive: caches, controllers, guided runs."""
     gc.collect()
-    kinds = (pack_module("nodes.host.lfcache").GuidedRun, pack_module("precisecache_core.run").LFCacheRun,
-             pack_module("precisecache_core.reuse").PredictionCache)
+    kinds = (pack_module("nodes.host.lfcache").GuidedRun, pack_module("precisecache_core.lfcache.run").LFCacheRun,
+             pack_module("precisecache_core.lfcache.reuse").PredictionCache)
     return [o for o in gc.get_objects() if isinstance(o, kinds)]
 
 
@@ -103,7 +103,7 @@ def test_nan_from_every_trial_costs_the_trials_not_the_reuse(bench):
     assert torch.isfinite(bench.sample(model)).all()
     run = bench.report(model)
     assert run["decisions"].startswith("CCCCRRRR") and len(run["warnings"]) == 2
-    assert run["trials"] == 4 and pack_module("precisecache_core.report").jsonable(run)["lfd"][:4] == [None] * 4
+    assert run["trials"] == 4 and pack_module("precisecache_core.record.report").jsonable(run)["lfd"][:4] == [None] * 4
 
 
 def test_the_guider_gets_its_conditioning_and_options_back(bench):

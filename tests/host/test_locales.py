@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from benchmarks.tiny_host import ROOT, pack_module
+from testkit.tiny_host import ROOT, pack_module
 
 LOCALES = ROOT / "locales"
 LANGUAGES = ("de", "en", "es", "fr", "ja", "ko", "ru", "zh")

@@ -4,7 +4,7 @@ import comfy.model_base
 import pytest
 import torch
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 TYPES = list(comfy.model_base.ModelType)
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from benchmarks.tiny_host import ROOT
+from testkit.tiny_host import ROOT
 
 
 def test_the_host_reads_what_the_pack_says_of_itself():

@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from benchmarks.tiny_host import find_host
-from demo.graph import bypass, load_flash, load_step_cache, only_node, set_inputs
-from demo.hosted import read_frames
-from headless.client import ComfyClient
-from headless.server import ComfyServer, ServerFailed
+from testkit.tiny_host import find_host
+from tools.comfyui.client import ComfyClient
+from tools.comfyui.server import ComfyServer, ServerFailed
+from tools.demo.hosted import read_frames
+from tools.graph.shipped import bypass, load_flash, load_step_cache, only_node, set_inputs
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import pytest
 import torch
 from jsonschema import Draft202012Validator
 
-from benchmarks.tiny_host import ROOT, find_host, pack_module
-from demo.graph import load_flash, only_node, set_inputs
-from headless.client import ComfyClient
-from headless.server import ComfyServer
 from precisecache_core import build_report, dump_report
+from testkit.tiny_host import ROOT, find_host, pack_module
+from tools.comfyui.client import ComfyClient
+from tools.comfyui.server import ComfyServer
+from tools.graph.shipped import load_flash, only_node, set_inputs
 
-SCHEMA = Draft202012Validator(json.loads((ROOT / "precisecache_core" / "report.schema.json").read_text("utf-8")))
+SCHEMA = Draft202012Validator(json.loads((ROOT / "precisecache_core" / "record" / "report.schema.json").read_text("utf-8")))
 
 
 def checked(*runs):
@@ -134,7 +134,7 @@ def test_events_are_few_small_and_complete(bench, server):
 def test_an_event_is_never_longer_than_two_kilobytes(bench, server, monkeypatch):
     events = pack_module("nodes.host.events")
     feed = events.CallFeed(["x" * 60] * 100 + ["y" * 5000], "M" * 5000, 3000)
-    run = pack_module("precisecache_core.run").LFCacheRun(bench.config(), None, None)
+    run = pack_module("precisecache_core.lfcache.run").LFCacheRun(bench.config(), None, None)
     run.decisions, run.lfds = ["R"] * 3000, [1.23456789e-5] * 3000
     feed.tell(run, None, 0, is_ended=True)
     (_, event, data, _), = server.sent

@@ -7,7 +7,7 @@ import folder_paths
 import pytest
 import torch
 
-from benchmarks.tiny_host import pack_module
+from testkit.tiny_host import pack_module
 
 
 @pytest.fixture(scope="module")

@@ -136,9 +136,9 @@ def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
 
 
 def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, monkeypatch):
-    from benchmarks.tiny_host import pack_module
+    from testkit.tiny_host import pack_module
 
-    cache = pack_module("precisecache_core.reuse").PredictionCache
+    cache = pack_module("precisecache_core.lfcache.reuse").PredictionCache
     predict, calls = cache.predict, []
 
     def failing(*given):

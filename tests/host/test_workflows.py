@@ -7,10 +7,10 @@ import urllib.request
 
 import pytest
 
-from benchmarks.tiny_host import ROOT, find_host
-from demo.graph import load_graph, nodes_of
-from headless.client import ComfyClient
-from headless.server import ComfyServer
+from testkit.tiny_host import ROOT, find_host
+from tools.comfyui.client import ComfyClient
+from tools.comfyui.server import ComfyServer
+from tools.graph.shipped import load_graph, nodes_of
 
 FILES = sorted((ROOT / "workflows" / "api").glob("*.json"))
 # of the loaders and of LoadImage; what they name is not on this machine

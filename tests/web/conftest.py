@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tiny_host import find_host
-from headless.server import ComfyServer
+from testkit.tiny_host import find_host
+from tools.comfyui.server import ComfyServer
 
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
 SECONDS = 60  # what the slowest machine may take for anything here

@@ -6,7 +6,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from demo.graph import load_flash, only_node
+from tools.graph.shipped import load_flash, only_node
 
 STATS, LFCACHE, BLOCKCACHE = (only_node(load_flash(), kind) for kind in (
     "PreciseCacheStats", "PreciseCacheLFCache", "PreciseCacheBlockCache"))

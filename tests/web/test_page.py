@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.graph import load_flash, only_node, set_inputs
+from tools.graph.shipped import load_flash, only_node, set_inputs
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.tiny_host import ROOT
+from testkit.tiny_host import ROOT
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))

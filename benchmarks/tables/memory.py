@@ -1,0 +1,147 @@
+"""What BlockCache's residuals take: `python3 run.py bench memory`.
+
+BlockCache's own code on fake tensors of Wan2.1-14B's shapes (40 blocks, dim 5120, bf16,
+both guidance branches in one batch, 81 frames), which have a size and no memory. Every
+tensor alive is counted, and what the same passes hold without BlockCache is subtracted.
+The blocks skipped are those that the frontier found on the tiny model, the most scattered
+set of all, stretched from 16 to 40 blocks; and, the worst that can be, 16 blocks of which no
+two are neighbours. Activations are not counted.
+"""
+
+import argparse
+import json
+import sys
+import weakref
+from collections import Counter
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.study import RESULTS, head, write_table
+from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.blockcache.pivotal import runs_of
+from precisecache_core.blockcache.run import REUSE, BlockCacheRun
+from testkit.full_size import MODELS
+
+WAN = MODELS["wan14b"]
+BLOCKS, DIM = WAN.blocks, WAN.dim
+SIZES = {"720p": WAN.resolutions["720p"], "1080p": (1920, 1088)}
+GB = 1e9
+WEIGHTS = 28.0  # GB, of the model in bf16
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the storages that are alive, by device, and the most there ever were."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.peak, self._users = Counter(), Counter(), Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            storage, device = result.untyped_storage(), result.device.type
+            self._use(storage._cdata, storage.nbytes(), device)
+            weakref.finalize(result, self._leave, storage._cdata, storage.nbytes(), device)
+        return result
+
+    def _use(self, storage, size, device):
+        self._users[storage] += 1
+        if self._users[storage] == 1:
+            self.live[device] += size
+            self.peak[device] = max(self.peak[device], self.live[device])
+
+    def _leave(self, storage, size, device):
+        self._users[storage] -= 1
+        if self._users[storage] == 0:
+            self.live[device] -= size
+
+
+def fixed_run(config, skipped):
+    """A BlockCacheRun that always ranks the blocks in the same way: fake scores have no value."""
+
+    class FixedRun(BlockCacheRun):
+        def _rank(self):
+            return self.plan_for(skipped)
+
+    return FixedRun(config)
+
+
+def bytes_held(tokens, config, skipped):
+    """(peak on the GPU, steady on the GPU, steady on the host) in bytes of BlockCache's own."""
+    found = []
+    for rate in (config.cache_rate, 0.0):
+        run = fixed_run(BlockCacheConfig(rate, storage=config.storage, cache_device=config.cache_device),
+                        skipped if rate else set())
+        with FakeTensorMode(), LiveBytes() as memory:
+            steady = None
+            for _ in range(config.warmup + config.reuse_steps + 1):  # up to the second refresh
+                run.begin_call()
+                current = run.open_pass([("cond", slice(0, 1)), ("uncond", slice(1, 2))])
+                state = {"img": torch.empty(2, tokens, DIM, device="cuda", dtype=torch.bfloat16)}
+                for i in range(BLOCKS):
+                    state = current.run_block(("double_block", i), state, lambda given=state: {"img": given["img"] + 1})
+                current.close()
+                del state
+                if run.mode == REUSE:
+                    steady = dict(memory.live)
+            found.append((memory.peak["cuda"], (steady or {}).get("cuda", 0), (steady or {}).get("cpu", 0)))
+        run.release()
+    with_cache, without = found
+    return with_cache[0] - without[0], with_cache[1], with_cache[2]
+
+
+def seen_sets(folder):
+    """The sets of skipped blocks that frontier records name, (set, number of blocks)."""
+    for path in sorted(folder.glob("frontier_*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            for pivotal in record.get("pivotal", ()):
+                blocks = record["block_calls"] // record["computed"]
+                yield frozenset(range(blocks)) - set(pivotal), blocks
+
+
+def shares(seen):
+    """Ranges over all blocks: tensors that `merged` keeps over those that `per_block` has at once."""
+    return [ranges(skipped) / blocks for skipped, blocks in seen]
+
+
+def ranges(skipped):
+    return len(runs_of(skipped, ["block"] * BLOCKS))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.parse_args()
+    seen = [(skipped, n) for skipped, n in seen_sets(RESULTS) if len(skipped) == int(0.4 * n)]
+    stretched = [{i for i in range(BLOCKS) if i * n // BLOCKS in skipped} for skipped, n in seen]
+    if not stretched:
+        sys.exit("no pivotal sets: run benchmarks.frontier --only flash blockcache first")
+    sets = {"as on the tiny model": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
+    lines = [*head("memory", "fake tensors"),
+             f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
+             f"in {min(map(ranges, stretched))} to {max(map(ranges, stretched))} ranges",
+             "merged steady / per_block peak on the tiny model's own blocks: "
+             f"{sum(shares(seen)) / len(seen):.1%} on average, {max(shares(seen)):.1%} at most", "",
+             f"{'skipped blocks':22} {'':6} {'storage':10} {'kept on':8} {'GPU peak':>9} {'GPU steady':>11} "
+             f"{'host steady':>12}  {'GPU peak and weights':>20}  steady / per_block peak"]
+    for title, skipped in sets.items():
+        for size, (width, height) in SIZES.items():
+            _, frames, rows, columns = WAN.latent((width, height))
+            tokens = frames * (rows // 2) * (columns // 2)
+            literal = None
+            for storage in ("per_block", "merged"):
+                for device in ("model", "cpu"):
+                    config = BlockCacheConfig(storage=storage, cache_device=device)
+                    peak, steady, host = bytes_held(tokens, config, skipped)
+                    literal = literal or peak
+                    lines.append(f"{title:22} {size:6} {storage:10} {device:8} {peak / GB:6.1f} GB "
+                                 f"{steady / GB:8.1f} GB {host / GB:9.1f} GB  {WEIGHTS + peak / GB:17.1f} GB  "
+                                 f"{(steady + host) / literal:10.1%}")
+        lines.append(f"{'':22} {len(skipped)} of {BLOCKS} skipped, in {ranges(skipped)} ranges")
+    write_table(RESULTS / "memory.txt", lines)
+
+
+if __name__ == "__main__":
+    main()

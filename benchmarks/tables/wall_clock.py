@@ -1,0 +1,77 @@
+"""Time of whole sampling runs over the uncached one's: `python3 run.py bench wall_clock --rounds 3`.
+
+Rows of the frontier on the tiny model in the real host, interleaved: each round samples one
+clip uncached and then with every row, so that a ratio is of runs made side by side. No FLOPs are
+counted meanwhile. On a CPU seconds are the process's own, on one thread, so that other processes
+disturb little.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from benchmarks.methods import Schedule, all_rows
+from benchmarks.study import RESULTS, head, host_version, write_table
+from testkit.tiny_host import open_bench
+from tools.machine import describe_machine
+
+ROWS = ("lfcache fitted 0.5", "lfcache fitted 0.7", "flash paper 0.7", "paper 0.5", "easycache 0.2",
+        "uniform fitted 0.20")
+
+
+def seconds(bench, model, schedule, noise):
+    """CPU seconds of one sampling run."""
+    begin = time.process_time()
+    bench.sample(model, schedule.sampler, schedule.scheduler, schedule.steps, noise=noise)
+    return time.process_time() - begin
+
+
+def rounds(bench, schedule, rows, count):
+    """{name: [seconds of each round]}, with "uncached" first."""
+    base = bench.shifted(schedule.shift)
+    times = {"uncached": [], **{row.name: [] for row in rows}}
+    bench.sample(base, steps=1, noise=bench.noise(schedule.shape))  # the first run also loads
+    for seed in range(count):
+        bench.ask_for(seed)
+        noise = bench.noise(schedule.shape, seed)
+        times["uncached"].append(seconds(bench, base, schedule, noise))
+        for row in rows:
+            with row.running(schedule):
+                times[row.name].append(seconds(bench, row.attach(bench, base, schedule), schedule, noise))
+    return times
+
+
+def table(times):
+    """Medians of the rounds, and the range of the ratios."""
+    lines = [f"{'row':26} {'seconds':>8} {'of uncached':>11}  least to most"]
+    for name, row in times.items():
+        ratios = [t / full for t, full in zip(row, times["uncached"])]
+        lines.append(f"{name:26} {statistics.median(row):8.2f} {statistics.median(ratios):11.1%}  "
+                     f"{min(ratios):.1%} to {max(ratios):.1%}")
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sampler", default="euler")
+    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
+    parser.add_argument("--rows", nargs="*", default=ROWS, help="names of rows")
+    args = parser.parse_args()
+    schedule = Schedule(args.sampler, "simple", args.steps, args.shift, tuple(args.shape))
+    rows = [row for row in all_rows() if row.name in args.rows]
+    bench = open_bench()
+    torch.set_num_threads(1)
+    lines = [*head("wall_clock", host_version(), describe_machine()),
+             f"tiny model, latents {schedule.shape}, {schedule.sampler} {schedule.steps} steps, "
+             f"shift {schedule.shift:g}, cfg 4, {args.rounds} rounds, decoding not included", "",
+             *table(rounds(bench, schedule, rows, args.rounds))]
+    write_table(RESULTS / f"wall_clock_{schedule.name}.txt", lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Settings of LFCache and the presets that users choose by name."""
+
+from dataclasses import dataclass, replace
+
+from ..checks import is_count, is_number, require
+
+TRIALS = ("snr_matched", "plain")
+REFERENCES = ("trial", "cached")
+REUSES = ("fitted", "taylor", "prediction", "residual")
+CACHE_DEVICES = ("model", "cpu")
+PRESETS = ("base", "turbo", "paper", "custom")
+
+# Base and Turbo of the paper, Section 4.1: the threshold relative to the warm-up's largest LFD.
+PRESET_ALPHA = {"base": 0.5, "turbo": 0.7}
+
+# Fewer steps than this leave nothing to skip after the warm-up (few-step and distilled models).
+MINIMUM_STEPS = 8
+
+
+@dataclass(frozen=True)
+class LFCacheConfig:
+    """How LFCache decides and what it reuses. Immutable; state lives in `LFCacheRun`.
+
+    alpha: threshold over delta_max (paper, Section 4.1). 0 never reuses.
+    warmup: calls computed first, over which delta_max is measured (paper: 3).
+    start_percent, end_percent: part of the noise schedule in which reuse is allowed;
+        calls outside are computed, without a trial (ours).
+    trial: `snr_matched` puts the pooled latent back on the noise schedule (ours);
+        `plain` calls the model on the pooled latent at the same sigma (paper, Eq. 4).
+    reference: what the trial is compared with: the `trial` of the call that was cached
+        (ours), or the downsampled `cached` prediction (paper, Algorithm 1 line 10).
+    reuse: `fitted` extrapolates over sigma from the last two computed predictions as far
+        as that was right the last time (ours), `taylor` always, `prediction` repeats the
+        last one (paper), `residual` repeats prediction - x.
+    factor_t, factor_hw: how much smaller the trial's latent is (paper, Table 3: 2 and 4).
+    cutoff: radius of the low band over min(H, W) (paper: 1/5).
+    cache_device: where predictions are kept: the `model`'s device, or `cpu`.
+    is_every_call_tried: make a trial even where the LFD's growth says that the call will
+        be reused (paper; more trials for nearly the same decisions).
+    Raises ValueError naming setting, bound, value and remedy.
+    """
+
+    alpha: float = 0.5
+    warmup: int = 3
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+    trial: str = "snr_matched"
+    reference: str = "trial"
+    reuse: str = "fitted"
+    factor_t: int = 2
+    factor_hw: int = 4
+    cutoff: float = 0.2
+    cache_device: str = "model"
+    is_every_call_tried: bool = False
+
+    def __post_init__(self):
+        require(is_number(self.alpha) and self.alpha >= 0, "alpha", "a number >= 0", self.alpha,
+                 "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.")
+        require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
+                 "Two computed calls are the fewest that give a difference; the paper uses 3.")
+        for name in ("start_percent", "end_percent"):
+            value = getattr(self, name)
+            require(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value,
+                     "0 is the first sampling step and 1 the last.")
+        require(self.start_percent < self.end_percent, "start_percent",
+                 f"below end_percent ({self.end_percent})", self.start_percent,
+                 "Use 0 and 1 to allow reuse over the whole schedule.")
+        for name in ("factor_t", "factor_hw"):
+            value = getattr(self, name)
+            require(is_count(value, 1), name, "a whole number >= 1", value,
+                     "The paper's factors are 2 for time and 4 for height and width.")
+        require(is_number(self.cutoff) and 0 < self.cutoff <= 0.5, "cutoff", "in (0, 0.5]",
+                 self.cutoff, "The paper uses 0.2.")
+        for name, choices in (("trial", TRIALS), ("reference", REFERENCES), ("reuse", REUSES),
+                              ("cache_device", CACHE_DEVICES)):
+            value = getattr(self, name)
+            require(value in choices, name, f"one of {', '.join(choices)}", value,
+                     f"The default is {choices[0]}.")
+        require(isinstance(self.is_every_call_tried, bool), "is_every_call_tried", "True or False",
+                self.is_every_call_tried, "The default, False, leaves out trials that would change nothing.")
+
+    @classmethod
+    def from_preset(cls, preset, alpha=0.5, **settings):
+        """The configuration behind a preset's name.
+
+        `base` and `turbo` set alpha; `custom` and `paper` take `alpha`. `paper` also sets
+        every open choice to the paper's literal text (plain trial, downsampled cached
+        reference, repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5, a trial
+        at every call).
+        Other settings pass through. Raises ValueError on an unknown preset.
+        """
+        require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
+                 "Use base for quality, turbo for speed.")
+        config = cls(alpha=PRESET_ALPHA.get(preset, alpha), **settings)
+        if preset != "paper":
+            return config
+        return replace(config, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
+                       reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, is_every_call_tried=True)

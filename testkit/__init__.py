@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: the tiny model in a real ComfyUI, small models of every architecture."""

@@ -1,0 +1,119 @@
+"""The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from tools.comfyui.locate import find_comfyui
+
+ROOT = Path(__file__).resolve().parents[1]
+OLDEST = (0, 33)  # ComfyUI; older ones lack models that benchmarks count and what they tell of each block
+
+
+def find_host():
+    """The ComfyUI to run in, or None (see `demo.locate`)."""
+    return find_comfyui(ROOT)
+
+
+def enter_host(host, is_fused=False, is_cpu=True):
+    """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU.
+
+    is_cpu: False lets it have the GPU.
+    is_fused: PyTorch's fused attention, the host's own choice on most GPUs; on a CPU it would
+        take another, half as fast.
+    """
+    if str(host) not in sys.path:
+        sys.path.insert(0, str(host))
+    from comfy.cli_args import args
+
+    args.cpu = is_cpu
+    args.use_pytorch_cross_attention |= is_fused
+
+
+def load_pack():
+    """The pack as a package of the name PreciseCache, as ComfyUI loads custom nodes."""
+    if "PreciseCache" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "PreciseCache", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+        sys.modules["PreciseCache"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["PreciseCache"]
+
+
+def pack_module(name):
+    """A module of the loaded pack, such as `nodes.host.lfcache`."""
+    load_pack()
+    return importlib.import_module(f"PreciseCache.{name}")
+
+
+def open_bench(is_fused=True):
+    """The tiny model in the host for a command that only measures; ends the program without a host."""
+    host = find_host()
+    if host is None:
+        sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
+    enter_host(host, is_fused=is_fused)
+    logging.disable(logging.INFO)
+    torch.set_grad_enabled(False)
+    return TinyHost()
+
+
+class TinyHost:
+    """The tiny model and its conditioning, sampled as the stock nodes do it."""
+
+    def __init__(self, subject="triangle", color="orange", motion="right"):
+        self.tiny = pack_module("nodes.host.tiny_model")
+        self.attachment = pack_module("nodes.host.attachment")
+        self.reports = pack_module("nodes.host.reports")
+        self.prompts = pack_module("precisecache_core.tiny.prompts")
+        self.config = pack_module("precisecache_core.lfcache.config").LFCacheConfig
+        self.block_config = pack_module("precisecache_core.blockcache.config").BlockCacheConfig
+        self.model = self.tiny.load_model()
+        self.vae = self.tiny.load_vae()
+        self.ask(subject, color, motion)
+
+    def ask(self, subject, color, motion):
+        self.positive = self.tiny.conditioning(subject, color, motion)
+        self.negative = self.tiny.conditioning()
+
+    def ask_for(self, seed):
+        """Ask for the clip of a seed: other seeds, other words."""
+        self.ask(*(words[seed // n % len(words)] for words, n in
+                   ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))))
+
+    def lfcache(self, model=None, **settings):
+        """The tiny model with LFCache."""
+        return self.attachment.attach(model or self.model, lfcache=self.config(**settings))
+
+    def blockcache(self, model=None, **settings):
+        """A model, the tiny one by default, with BlockCache."""
+        return self.attachment.attach(model or self.model, blockcache=self.block_config(**settings))
+
+    def report(self, model):
+        """The last run's report entry of a model from `lfcache`."""
+        return self.reports.runs_of(self.attachment.attachment_of(model).id)[-1]
+
+    @staticmethod
+    def noise(shape=(1, 16, 2, 8, 8), seed=0):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+    def sample(self, model, sampler="euler", scheduler="simple", steps=10, cfg=4.0, noise=None, denoise=1.0,
+               latent=None, seed=0, **kwargs):
+        """KSampler: returns the latent it would output."""
+        import comfy.sample
+
+        noise = self.noise() if noise is None else noise
+        latent = torch.zeros_like(noise) if latent is None else latent
+        return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, self.positive, self.negative,
+                                   latent, denoise=denoise, seed=seed, disable_pbar=True, **kwargs)
+
+    def shifted(self, shift):
+        """The tiny model with another flow shift, as the stock ModelSamplingSD3 node sets it."""
+        sampling = self.model.get_model_object("model_sampling")
+        other = type(sampling)(self.model.model.model_config)
+        other.set_parameters(shift=shift)
+        model = self.model.clone()
+        model.add_object_patch("model_sampling", other)
+        return model

@@ -1,0 +1,193 @@
+"""One graph that people build, and what the cache does in it."""
+
+import gc
+from dataclasses import dataclass, field
+from typing import Callable
+from unittest import mock
+
+import torch
+
+from testkit.tiny_host import pack_module
+
+CACHED = "cached"
+UNTRIED = "cached without trials"
+COMPUTED = "computed"
+SKIPPED = "not run"
+
+
+
+class Skip(Exception):
+    """This machine or this host cannot run the cell; says why."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A graph, named, and what must come of it.
+
+    area, name: where it stands in the table.
+    run(bench, attach): samples the graph and returns its latent (or a tuple of them); every MODEL
+        that a user would send through our nodes goes through `attach`. Raises Skip.
+    verdict: CACHED, UNTRIED or COMPUTED. says: part of the report's one warning, where it has one.
+    bound: most that LFCache may change a trained model's latent, as the RMS of the difference over
+        the RMS of the uncached latent; None where the model's weights are random.
+    alpha: for LFCache. blocks: whether BlockCache skips blocks; None where
+        that depends on how many calls are computed.
+    """
+
+    area: str
+    name: str
+    run: Callable
+    verdict: str = CACHED
+    says: str = ""
+    bound: float | None = 0.3
+    alpha: float = 0.2
+    blocks: bool | None = True
+    block_settings: dict = field(default_factory=dict)
+
+    @property
+    def key(self):
+        return f"{self.area}: {self.name}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that happens to a graph. examine(bench): raises AssertionError, or Skip; verdict: what comes of it."""
+
+    area: str
+    name: str
+    examine: Callable
+    verdict: str
+    says: str = ""
+
+    @property
+    def key(self):
+        return f"{self.area}: {self.name}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a cell: calls of all its runs, warnings, and the error of LFCache's latent."""
+
+    calls: int
+    reused: int
+    trials: int
+    skipped_blocks: int
+    error: float
+    warnings: tuple
+
+    @property
+    def verdict(self):
+        if not self.reused:
+            return COMPUTED
+        return CACHED if self.trials else UNTRIED
+
+
+class Attached:
+    """`attach` for one run of a cell: puts settings on models, and remembers what it returned."""
+
+    def __init__(self, bench, lfcache=None, blockcache=None):
+        self.bench = bench
+        self.configs = {}
+        if lfcache is not None:
+            self.configs["lfcache"] = bench.config(**lfcache)
+        if blockcache is not None:
+            self.configs["blockcache"] = bench.block_config(**blockcache)
+        self.models = []
+
+    def __call__(self, model, after=None):
+        """The model with the settings; after: the MODEL of the sampler before, for its `calibrate_from`."""
+        if not self.configs:
+            return model
+        attachment = self.bench.attachment
+        configs = dict(self.configs)
+        if after is not None and "lfcache" in configs:
+            configs["earlier"] = attachment.attachment_of(after)
+        self.models.append(attachment.attach(model, **configs))
+        return self.models[-1]
+
+    def runs(self):
+        """Report entries of everything that was sampled."""
+        return [run for model in self.models
+                for run in self.bench.reports.runs_of(self.bench.attachment.attachment_of(model).id)]
+
+
+def check(cell, bench):
+    """Run a cell in all ways that matter. Raises AssertionError, or the cell's Skip."""
+    with free_memory_held_still():
+        if isinstance(cell, Cell):
+            return compare(cell, bench)
+        cell.examine(bench)
+    assert left_behind(bench) == []
+    return None
+
+
+def free_memory_held_still():
+    """The host cuts attention into pieces by how much memory is free, and that changes the rounding."""
+    free = 8 << 30
+
+    @torch.compiler.disable
+    def get_free_memory(device=None, torch_free_too=False):
+        return (free, free) if torch_free_too else free
+
+    return mock.patch("comfy.model_management.get_free_memory", get_free_memory)
+
+
+def compare(cell, bench):
+    """The Outcome of a Cell, which is checked."""
+    bare = tensors(cell.run(bench, Attached(bench)))
+    off = tensors(cell.run(bench, Attached(bench, {"alpha": 0.0}, {"cache_rate": 0.0})))
+    assert all(map(torch.equal, bare, off)), "with reuse off the latent is another one"
+
+    lfcache = {"alpha": cell.alpha}
+    attached = Attached(bench, lfcache)
+    cached = tensors(cell.run(bench, attached))
+    again = tensors(cell.run(bench, Attached(bench, lfcache)))
+    assert all(map(torch.equal, cached, again)), "two equal graphs gave two latents"
+    runs = attached.runs()
+    attached.models.clear()
+
+    flash = Attached(bench, lfcache, cell.block_settings)
+    both = tensors(cell.run(bench, flash))
+    blocks = [run["blockcache"] for run in flash.runs()]
+    flash.models.clear()
+    for reference, *others in zip(bare, cached, both):
+        if torch.isfinite(reference).all():
+            assert all(torch.isfinite(other).all() for other in others), "the cache made a latent that is not finite"
+
+    outcome = Outcome(
+        calls=sum(run["calls"] for run in runs), reused=sum(run["reused"] for run in runs),
+        trials=sum(run["trials"] for run in runs), skipped_blocks=sum(b["block_calls_skipped"] for b in blocks),
+        error=max(relative_error(a, b) for a, b in zip(bare, cached)),
+        warnings=tuple(dict.fromkeys(text for run in runs for text in run["warnings"])))
+    assert outcome.verdict == cell.verdict, outcome
+    assert len(outcome.warnings) == bool(cell.says) and all(cell.says in text for text in outcome.warnings), outcome
+    assert cell.bound is None or outcome.error <= cell.bound, outcome
+    assert cell.blocks is None or bool(outcome.skipped_blocks) == cell.blocks, outcome
+    assert left_behind(bench) == []
+    return outcome
+
+
+def tensors(result):
+    return result if isinstance(result, (list, tuple)) else (result,)
+
+
+def relative_error(reference, other):
+    """RMS of the difference over the RMS of the reference."""
+    return ((other - reference).float().square().mean() / reference.float().square().mean()).sqrt().item()
+
+
+def left_behind(bench):
+    """What a run has left: our objects of it, and what is still on the tiny model."""
+    gc.collect()
+    kinds = {getattr(pack_module(module), name) for module, name in (
+        ("nodes.host.attachment", "SamplerRun"), ("nodes.host.lfcache", "GuidedRun"),
+        ("nodes.host.unconditional", "UnconditionalFeed"), ("precisecache_core.lfcache.run", "LFCacheRun"),
+        ("precisecache_core.lfcache.reuse", "PredictionCache"), ("precisecache_core.blockcache.run", "BlockCacheRun"),
+        ("precisecache_core.blockcache.block_pass", "BlockPass"), ("precisecache_core.blockcache.residuals", "Residual"),
+        ("nodes.host.blockcache", "GuidedBlocks"), ("nodes.host.events", "CallFeed"))}
+    held = [type(o).__name__ for o in gc.get_objects() if type(o) in kinds]
+    network = bench.model.model.diffusion_model
+    held += [f"forward of {name}" for name, module in network.named_modules() if "forward" in vars(module)]
+    if "precisecache" in str(bench.model.model_options):
+        held.append("options of the bare model")
+    return held

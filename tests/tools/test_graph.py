@@ -1,0 +1,205 @@
+"""The headless runner against a real server: results, mistakes, a server that dies, an interrupt."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from testkit.tiny_host import ROOT, find_host
+from tools.comfyui.server import ComfyServer, free_port
+from tools.graph import __main__ as command
+from tools.graph import overrides
+from tools.graph.progress import Progress
+from tools.graph.shipped import GRAPHS, load_graph, only_node, set_inputs
+
+DEMO = GRAPHS / "precisecache_tiny_demo.json"
+SMALL = ["--set", "EmptyHunyuanLatentVideo.width=64", "--set", "3.height=64", "--set", "Empty video latent.length=5"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with ComfyServer(find_host(), tmp_path_factory.mktemp("server") / "comfyui.log") as server:
+        server.wait()
+        yield server
+
+
+def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tmp_path, capsys):
+    arguments = [str(DEMO), "--server", f"http://{server.address}/", "--preset", "flash", "--seed", "5",
+                 "--set", "KSampler.steps=20", *SMALL, "--out", str(tmp_path)]
+    assert command.main(arguments) == 0
+    out = capsys.readouterr().out
+    report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
+    run, = report["runs"]
+    assert run["steps"] == 20 and run["alpha"] == 0.7 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    assert out.count(f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused\n") == 1
+    video, = tmp_path.glob("*.mp4")
+    assert video.stat().st_size > 100 and f"wrote {video}" in out
+
+
+def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
+    assert command.main([str(GRAPHS / "precisecache_compare.json"), "--server", server.address, "--out", str(tmp_path),
+                         *(part for change in ("BasicScheduler.steps=10", "7.width=64", "7.height=64", "7.length=5")
+                           for part in ("--set", change))]) == 0
+    entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
+    out = capsys.readouterr().out
+    assert [entry["label"] for entry in entries] == ["LFCache alpha 0.2", "EasyCache"]
+    assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
+    (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
+     "start_percent must be below end_percent"),
+])
+def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, says):
+    assert command.main([str(DEMO), "--server", server.address, *SMALL, *arguments, "--out", str(tmp_path)]) == 1
+    assert says in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments, says", [
+    (["--set", "KSampler.stepz=4"], "KSampler has no input 'stepz'; it has"),
+    (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
+    (["--set", "KSampler.model=4"], "comes from another node"),
+    (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
+    (["--preset", "fastest"], "there is no preset 'fastest'; there are base, turbo, paper, custom, flash"),
+])
+def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):
+    assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_node_that_the_server_does_not_have_is_named(server, tmp_path, capsys):
+    graph = load_graph(DEMO)
+    graph[only_node(graph, "VAEDecode")]["class_type"] = "DecodeByMagic"
+    (tmp_path / "graph.json").write_text(json.dumps(graph), "utf-8")
+    assert command.main([str(tmp_path / "graph.json"), "--server", server.address]) == 1
+    said = capsys.readouterr().err
+    assert "DecodeByMagic" in said and len(said.splitlines()) < 8
+
+
+def test_files_that_are_no_api_graph_are_refused(tmp_path, capsys):
+    assert command.main([str(tmp_path / "none.json")]) == 2 and "cannot read" in capsys.readouterr().err
+    assert command.main([str(ROOT / "workflows" / "precisecache_tiny_demo.json")]) == 2
+    assert "Export (API)" in capsys.readouterr().err
+
+
+def test_a_missing_model_file_is_named(server, tmp_path, capsys):
+    assert command.main([str(GRAPHS / "wan2.1_t2v_precisecache.json"), "--server", server.address]) == 1
+    said = capsys.readouterr().err
+    assert "UNETLoader (37): " in said and "wan2.1_t2v_1.3B_fp16.safetensors" in said
+    assert len(said.splitlines()) < 8
+
+
+def test_no_server_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "ANSWER_SECONDS", 1)
+    assert command.main([str(DEMO), "--server", f"127.0.0.1:{free_port()}"]) == 1
+    said = capsys.readouterr().err
+    assert "no ComfyUI answered at 127.0.0.1" in said and "--comfyui" in said
+
+
+def test_it_starts_and_stops_a_users_comfyui_and_leaves_no_results_in_it(tmp_path, capsys):
+    host = find_host()
+
+    def results():
+        return {path for name in ("output", "temp") for path in (host / name).rglob("*")}
+
+    before = results()
+    assert command.main([str(DEMO), "--comfyui", str(host), "--set", "KSampler.steps=8", *SMALL,
+                         "--out", str(tmp_path)]) == 0
+    assert "WAN21: 8 calls" in capsys.readouterr().out and list(tmp_path.glob("*.mp4"))
+    assert results() == before
+
+
+def test_a_comfyui_that_does_not_start_is_said_with_its_log(tmp_path, capsys):
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy" / "samplers.py").touch()
+    (tmp_path / "main.py").write_text("raise SystemExit('torch was built for another machine')")
+    assert command.main([str(DEMO), "--comfyui", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "torch was built for another machine" in capsys.readouterr().err
+
+
+def start(server, out, *more):
+    """The command in a process of its own, once the sampler runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "tools.graph", str(DEMO), "--server", server.address, *SMALL,
+         "--set", "KSampler.steps=10000", "--preset", "custom", "--set", "PreciseCacheLFCache.alpha=0",
+         "--out", str(out), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "KSampler" not in process.stdout.readline():
+        assert process.poll() is None, process.stderr.read()
+    return process
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_an_interrupt_stops_the_prompt_on_the_server_too(server, tmp_path):
+    process = start(server, tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped" in errors
+    deadline = time.monotonic() + 60
+    while True:
+        with urllib.request.urlopen(f"http://{server.address}/queue") as answer:
+            if not any(json.load(answer).values()):
+                break
+        assert time.monotonic() < deadline, "the prompt runs on"
+        time.sleep(0.2)
+
+
+def test_a_server_that_dies_in_mid_run_is_said(tmp_path):
+    with ComfyServer(find_host(), tmp_path / "comfyui.log") as server:
+        server.wait()
+        process = start(server, tmp_path)
+        server.process.kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "headless:" in errors and "connection" in errors.lower()
+
+
+def test_values_are_json_or_text():
+    assert overrides.parse("a.b.c=1.5") == ("a.b", "c", 1.5)
+    assert overrides.parse("Load Image.image=my file.png") == ("Load Image", "image", "my file.png")
+    assert overrides.parse('7.text="3"') == ("7", "text", "3")
+    graph = load_graph()
+    overrides.set_seed(graph, 9)
+    assert graph[only_node(graph, "KSampler")]["inputs"]["seed"] == 9
+    with pytest.raises(overrides.OverrideError, match="no node with a seed"):
+        overrides.set_seed({"1": {"class_type": "A", "inputs": {}}}, 1)
+    del graph[only_node(graph, "PreciseCacheBlockCache")]
+    with pytest.raises(overrides.OverrideError, match="flash is turbo with"):
+        overrides.set_preset(graph, "flash")
+    set_inputs(graph, "PreciseCacheLFCache", preset="custom")
+
+
+def test_progress_prints_every_tenth_part_where_nobody_watches():
+    out = io.StringIO()
+    progress = Progress({"4": {"class_type": "KSampler", "inputs": {}}}, out)
+    progress.take(json.dumps({"type": "executing", "data": {"node": "4"}}))
+    for value in range(1, 101):
+        progress.take(json.dumps({"type": "progress", "data": {"node": "4", "value": value, "max": 100}}))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "KSampler" and lines[-1] == "KSampler: 100 of 100" and len(lines) == 12
+
+
+def test_every_run_is_told_once_with_its_event_or_without():
+    """The last event may come after the end, two Cache Stats may report one run, and two runs may be alike."""
+    def run(seconds, **more):
+        return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "seconds": seconds, "warnings": [], **more}
+
+    out = io.StringIO()
+    progress = Progress({}, out)
+    for _ in range(2):
+        progress.take(json.dumps({"type": "precisecache.calls", "data": run(1, is_ended=True)}))
+    lines = ["WAN21: 9 calls, 3 computed, 6 reused"] * 2
+    assert out.getvalue().splitlines() == lines
+    progress.results({
+        "5": {"precisecache": [{"runs": [run(1), run(2), run(3, reused=5)]}]},
+        "6": {"precisecache": [{"runs": [run(1), run(4, computed=2, warnings=["too few"])]}],
+              "precisecache_compare": [{"label": "mine", "psnr": 40.5, "ssim": 0.99, "equal": False},
+                                       {"label": "same", "psnr": None, "ssim": 1.0, "equal": True}]}})
+    assert out.getvalue().splitlines() == [
+        *lines, "WAN21: 9 calls, 3 computed, 5 reused", "WAN21: 9 calls, 2 computed, 6 reused", "warning: too few",
+        "mine: 40.50 dB, SSIM 0.9900", "same: equal"]

@@ -1,0 +1,77 @@
+"""Changes that a caller asks for in a graph in API format."""
+
+import json
+
+from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.lfcache.config import PRESETS
+
+
+class OverrideError(ValueError):
+    """A change that does not fit the graph; the message says what would."""
+
+
+def parse(text):
+    """`node.input=value` as (node, input, value); the value is JSON where it can be, else text."""
+    path, is_there, value = text.partition("=")
+    node, dot, name = path.rpartition(".")
+    if not (is_there and dot and node and name):
+        raise OverrideError(f"expected NODE.INPUT=VALUE, got {text!r}")
+    try:
+        return node, name, json.loads(value)
+    except ValueError:
+        return node, name, value
+
+
+def apply(graph, node, name, value):
+    """Set an input of the nodes with this id, class or title. Raises OverrideError if there is none."""
+    found = [item for key, item in graph.items()
+             if node in (key, item["class_type"], item.get("_meta", {}).get("title"))]
+    if not found:
+        raise OverrideError(f"the graph has no node {node!r}; it has {', '.join(names(graph))}")
+    for item in found:
+        if isinstance(item["inputs"].get(name), list):
+            raise OverrideError(f"{name} of {node} comes from another node: change that one")
+        if name not in item["inputs"]:
+            raise OverrideError(f"{node} has no input {name!r}; it has {', '.join(item['inputs'])}")
+        item["inputs"][name] = value
+
+
+def names(graph):
+    """What a node can be called: id, class and title."""
+    titles = {key: node.get("_meta", {}).get("title", node["class_type"]) for key, node in graph.items()}
+    return [f"{key} ({node['class_type']}{'' if titles[key] == node['class_type'] else f', {titles[key]!r}'})"
+            for key, node in graph.items()]
+
+
+def set_seed(graph, seed):
+    """The seed of every node that draws noise. Raises OverrideError if there is none."""
+    found = [(node["inputs"], name) for node in graph.values() for name in ("seed", "noise_seed")
+             if isinstance(node["inputs"].get(name), (int, float))]
+    if not found:
+        raise OverrideError("the graph has no node with a seed")
+    for inputs, name in found:
+        inputs[name] = seed
+
+
+def set_preset(graph, preset):
+    """The preset of every PreciseCache LFCache; `flash` is turbo, and every BlockCache at its defaults."""
+    if preset not in (*PRESETS, "flash"):
+        raise OverrideError(f"there is no preset {preset!r}; there are {', '.join((*PRESETS, 'flash'))}")
+    if preset == "flash":
+        kinds = {node["class_type"] for node in graph.values()}
+        if "PreciseCacheBlockCache" not in kinds:
+            raise OverrideError("flash is turbo with a PreciseCache BlockCache node, and the graph has none")
+        for name in ("cache_rate", "reuse_steps"):
+            apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
+    apply(graph, "PreciseCacheLFCache", "preset", "turbo" if preset == "flash" else preset)
+
+
+def check(graph):
+    """Raise OverrideError unless this is a graph in API format."""
+    is_graph = isinstance(graph, dict) and graph and all(
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+        for node in graph.values())
+    if not is_graph:
+        hint = " It is a workflow of the page: export it there with File, Export (API)." if (
+            isinstance(graph, dict) and "nodes" in graph) else ""
+        raise OverrideError(f"this is no graph in ComfyUI's API format.{hint}")

@@ -1,0 +1,80 @@
+"""What a run prints while it goes on."""
+
+import json
+import math
+import sys
+from collections import Counter
+
+from precisecache_core.compare.quality import quality_text
+
+
+def run_line(run):
+    """A run of a report, or the last event of one, in a line."""
+    return f"{run['model']}: {run['calls']} calls, {run['computed']} computed, {run['reused']} reused"
+
+
+class Progress:
+    """Lines from a server's events: the node that runs, its steps, and what the cache does.
+
+    Every step replaces the line before on a terminal; elsewhere only every tenth part is printed.
+    """
+
+    def __init__(self, graph, out=None):
+        self.graph = graph
+        self.out = out or sys.stdout
+        self.is_live = self.out.isatty()
+        self.cache = ""
+        self.tenth = None
+        self.told = Counter()  # lines of runs that have ended
+
+    def take(self, text):
+        """Take one event as it came."""
+        event = json.loads(text)
+        data = event.get("data") or {}
+        if event["type"] == "executing" and data.get("node"):
+            self.cache, self.tenth = "", None
+            self._line(self._name(data["node"]))
+        elif event["type"] == "precisecache.calls":
+            self.cache = f", reused {data['reused']} of {data['calls']} calls"
+            if data["is_ended"]:
+                self._run(data)
+        elif event["type"] == "progress" and data.get("max"):
+            tenth = 10 * data["value"] // data["max"]
+            if self.is_live or tenth != self.tenth:
+                self.tenth = tenth
+                line = f"{self._name(data.get('node'))}: {data['value']} of {data['max']}{self.cache}"
+                self._line(line, is_passing=self.is_live and data["value"] < data["max"])
+
+    def results(self, outputs):
+        """Take what all nodes put out: runs whose last event has not come, warnings, comparisons."""
+        reports = [report for output in outputs.values() for report in output.get("precisecache", ())]
+        runs = []
+        for run in (run for report in reports for run in report["runs"]):
+            if run not in runs:  # two Cache Stats of one MODEL report the same
+                runs.append(run)
+        told = self.told.copy()
+        for run in runs:
+            if told[run_line(run)]:
+                told[run_line(run)] -= 1
+            else:
+                self._run(run)
+            for warning in run["warnings"]:
+                self._line(f"warning: {warning}")
+        for output in outputs.values():
+            for entry in output.get("precisecache_compare", ()):
+                psnr = math.inf if entry["equal"] else math.nan if entry["psnr"] is None else entry["psnr"]
+                self._line(f"{entry['label']}: {quality_text(psnr, entry['ssim'])}")
+
+    def _run(self, run):
+        self.told[run_line(run)] += 1
+        self._line(run_line(run))
+
+    def _name(self, node):
+        return self.graph.get(node, {}).get("_meta", {}).get("title") or self.graph.get(node, {}).get(
+            "class_type") or f"node {node}"
+
+    def _line(self, text, is_passing=False):
+        if self.is_live:
+            self.out.write("\r\x1b[K")
+        self.out.write(text + ("" if is_passing else "\n"))
+        self.out.flush()
