@@ -1,15 +1,19 @@
 """Node PreciseCache BlockCache: skip the transformer blocks that change little."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..precisecache_core.blockcache.config import CACHE_DEVICES, STORAGES, BlockCacheConfig
 from .host.attachment import attach
 from .host.schema import advanced, node_id_of
 
+DEFAULTS = BlockCacheConfig()
+
 
 class PreciseCacheBlockCache(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PreciseCacheBlockCache",
             display_name="PreciseCache BlockCache",
@@ -22,24 +26,24 @@ class PreciseCacheBlockCache(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample faster."),
                 io.Float.Input(
-                    "cache_rate", default=0.4, min=0.0, max=0.95, step=0.05,
+                    "cache_rate", default=DEFAULTS.cache_rate, min=0.0, max=0.95, step=0.05,
                     tooltip="Share of the blocks that is skipped. Higher is faster, 0 skips nothing.",
                 ),
                 io.Int.Input(
-                    "reuse_steps", default=3, min=1, max=100, step=1,
+                    "reuse_steps", default=DEFAULTS.reuse_steps, min=1, max=100, step=1,
                     tooltip="Computed steps in a row that skip these blocks, before all are computed again.",
                 ),
                 advanced(
-                    io.Float.Input, "start_percent", default=0.0, min=0.0, max=0.99, step=0.01,
+                    io.Float.Input, "start_percent", default=DEFAULTS.start_percent, min=0.0, max=0.99, step=0.01,
                     tooltip="Where in the schedule skipping may begin; 0 is the first step. Later is more exact.",
                 ),
                 advanced(
-                    io.Combo.Input, "storage", options=list(STORAGES), default="merged",
+                    io.Combo.Input, "storage", options=list(STORAGES), default=DEFAULTS.storage,
                     tooltip="merged: neighbouring skipped blocks share one tensor, which saves memory. "
                             "per_block: one tensor for each block, as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default="model",
+                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default=DEFAULTS.cache_device,
                     tooltip="Where the kept tensors are. cpu saves memory on the GPU and costs a little time.",
                 ),
             ],
@@ -49,7 +53,6 @@ class PreciseCacheBlockCache(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, cache_rate, reuse_steps, start_percent=0.0, storage="merged", cache_device="model"):
-        config = BlockCacheConfig(cache_rate=cache_rate, reuse_steps=reuse_steps, start_percent=start_percent,
-                                  storage=storage, cache_device=cache_device)
+    def execute(cls, model: Any, cache_rate: float, reuse_steps: int, **advanced: Any) -> io.NodeOutput:
+        config = BlockCacheConfig(cache_rate=cache_rate, reuse_steps=reuse_steps, **advanced)
         return io.NodeOutput(attach(model, node_id_of(cls), blockcache=config))

@@ -3,6 +3,7 @@
 import math
 import re
 
+import torch
 from comfy_api.latest import io
 
 from ..precisecache_core.compare.quality import compare_videos, has_ssim, quality_text
@@ -16,7 +17,7 @@ NO_SSIM = "no SSIM: kornia is not installed (python -m pip install kornia, with 
 
 class PreciseCacheCompare(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PreciseCacheCompare",
             display_name="PreciseCache Compare",
@@ -38,7 +39,9 @@ class PreciseCacheCompare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, reference, first, second=None, labels=LABELS):
+    def execute(
+        cls, reference: torch.Tensor, first: torch.Tensor, second: torch.Tensor | None = None, labels: str = LABELS
+    ) -> io.NodeOutput:
         videos = {"reference": reference, "first": first} | ({} if second is None else {"second": second})
         videos = {name: rgb(name, video) for name, video in videos.items()}
         labels = labels_of(videos, labels)
@@ -51,20 +54,20 @@ class PreciseCacheCompare(io.ComfyNode):
             ui={"precisecache_compare": jsonable(entries)})
 
 
-def rgb(name, video):
+def rgb(name: str, video: torch.Tensor) -> torch.Tensor:
     """The frames with three channels. Raises ValueError naming the input."""
     if video.shape[-1] not in (1, 3, 4):
         raise ValueError(f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Give it images.")
     return video[..., :3].expand(*video.shape[:-1], 3)
 
 
-def labels_of(videos, text):
+def labels_of(videos: dict[str, torch.Tensor], text: str) -> dict[str, str]:
     """{input's name: its label}: the texts between commas, or the name where one is empty."""
     given = [" ".join(label.split()) for label in re.split("[,，、]", text)]
     return {name: label or name for name, label in zip(videos, given + [""] * len(videos))}
 
 
-def distance(name, videos):
+def distance(name: str, videos: dict[str, torch.Tensor]) -> dict:
     """PSNR, SSIM and equality of one of the videos to the reference. Raises ValueError naming the input."""
     reference, video = videos["reference"], videos[name]
     try:

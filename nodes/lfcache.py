@@ -1,17 +1,21 @@
 """Node PreciseCache LFCache: skip the sampling steps that change little."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..precisecache_core.lfcache.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
-from .host.attachment import attach, attachment_of
+from .host.attachment import Attachment, attach, attachment_of
 from .host.schema import advanced, node_id_of
+
+DEFAULTS = LFCacheConfig()
 
 # PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
 
 
 class PreciseCacheLFCache(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PreciseCacheLFCache",
             display_name="PreciseCache LFCache",
@@ -30,54 +34,54 @@ class PreciseCacheLFCache(io.ComfyNode):
                             "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),
                 io.Float.Input(
-                    "alpha", default=0.5, min=0.0, max=10.0, step=0.01,
+                    "alpha", default=DEFAULTS.alpha, min=0.0, max=10.0, step=0.01,
                     tooltip="How much change is allowed before a step is computed, relative to the largest "
                             "change of the first steps. Higher is faster, 0 reuses nothing. Used by the "
                             "presets custom and paper only.",
                 ),
                 advanced(
-                    io.Int.Input, "warmup", default=3, min=2, max=100, step=1,
+                    io.Int.Input, "warmup", default=DEFAULTS.warmup, min=2, max=100, step=1,
                     tooltip="Model calls computed at the start, which set the scale for alpha.",
                 ),
                 advanced(
-                    io.Float.Input, "start_percent", default=0.0, min=0.0, max=1.0, step=0.01,
+                    io.Float.Input, "start_percent", default=DEFAULTS.start_percent, min=0.0, max=1.0, step=0.01,
                     tooltip="Where in the schedule reuse may begin; 0 is the first step.",
                 ),
                 advanced(
-                    io.Float.Input, "end_percent", default=1.0, min=0.0, max=1.0, step=0.01,
+                    io.Float.Input, "end_percent", default=DEFAULTS.end_percent, min=0.0, max=1.0, step=0.01,
                     tooltip="Where in the schedule reuse ends; 1 is the last step.",
                 ),
                 advanced(
-                    io.Combo.Input, "trial", options=list(TRIALS), default="snr_matched",
+                    io.Combo.Input, "trial", options=list(TRIALS), default=DEFAULTS.trial,
                     tooltip="snr_matched: the small latent is put back on the noise schedule, so that the "
                             "model sees what it was trained on. plain: as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "reference", options=list(REFERENCES), default="trial",
+                    io.Combo.Input, "reference", options=list(REFERENCES), default=DEFAULTS.reference,
                     tooltip="What a trial is compared with: the trial of the last computed step, or that "
                             "step's downsampled prediction as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "reuse", options=list(REUSES), default="fitted",
+                    io.Combo.Input, "reuse", options=list(REUSES), default=DEFAULTS.reuse,
                     tooltip="What stands in for a skipped step. fitted: the trend of the last two computed "
                             "predictions, as far as it held the last time. taylor: the whole trend. prediction: "
                             "the last one as it was. residual: its difference to the input.",
                 ),
                 advanced(
-                    io.Int.Input, "factor_t", default=2, min=1, max=16, step=1,
+                    io.Int.Input, "factor_t", default=DEFAULTS.factor_t, min=1, max=16, step=1,
                     tooltip="How many times fewer frames the trial has. Reduced by itself for short videos.",
                 ),
                 advanced(
-                    io.Int.Input, "factor_hw", default=4, min=1, max=16, step=1,
+                    io.Int.Input, "factor_hw", default=DEFAULTS.factor_hw, min=1, max=16, step=1,
                     tooltip="How many times smaller the trial is in height and in width. Smaller factors make a "
                             "better and dearer trial; with both factors 1 no trials are made.",
                 ),
                 advanced(
-                    io.Float.Input, "cutoff", default=0.2, min=0.01, max=0.5, step=0.01,
+                    io.Float.Input, "cutoff", default=DEFAULTS.cutoff, min=0.01, max=0.5, step=0.01,
                     tooltip="Radius of the low frequencies that count as change, over the shorter side.",
                 ),
                 advanced(
-                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default="model",
+                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default=DEFAULTS.cache_device,
                     tooltip="Where predictions are kept. They are as large as the latent, so the model's own "
                             "device is nearly always right.",
                 ),
@@ -94,18 +98,12 @@ class PreciseCacheLFCache(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, preset, alpha, warmup=3, start_percent=0.0, end_percent=1.0, trial="snr_matched",
-                reference="trial", reuse="fitted", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="model",
-                calibrate_from=None):
-        config = LFCacheConfig.from_preset(
-            preset, alpha, warmup=warmup, start_percent=start_percent, end_percent=end_percent, trial=trial,
-            reference=reference, reuse=reuse, factor_t=factor_t, factor_hw=factor_hw, cutoff=cutoff,
-            cache_device=cache_device,
-        )
+    def execute(cls, model: Any, preset: str, alpha: float, calibrate_from: Any = None, **advanced: Any) -> io.NodeOutput:
+        config = LFCacheConfig.from_preset(preset, alpha, **advanced)
         return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config, earlier=earlier_of(calibrate_from)))
 
 
-def earlier_of(calibrate_from):
+def earlier_of(calibrate_from: Any) -> "Attachment | None":
     """The Attachment that `calibrate_from` names, or None.
 
     None too for a MODEL without LFCache, as it comes where the first sampler's node is bypassed: the

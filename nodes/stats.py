@@ -1,5 +1,7 @@
 """Node Cache Stats: what the cache did in the sampler's run."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
@@ -11,7 +13,7 @@ from .host.reports import runs_of
 
 class PreciseCacheStats(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PreciseCacheStats",
             display_name="Cache Stats",
@@ -31,7 +33,7 @@ class PreciseCacheStats(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, samples):
+    def execute(cls, model: Any, samples: dict) -> io.NodeOutput:
         attachment = attachment_of(model)
         report = build_report(runs_of(attachment.id) if attachment else [])
         picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]

@@ -8,7 +8,7 @@ from .host.tiny_model import conditioning, load_model, load_vae
 
 class PreciseCacheTinyModel(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="PreciseCacheTinyModel",
             display_name="PreciseCache Tiny Video Model",
@@ -31,5 +31,5 @@ class PreciseCacheTinyModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, subject, color, motion):
+    def execute(cls, subject: str, color: str, motion: str) -> io.NodeOutput:
         return io.NodeOutput(load_model(), conditioning(subject, color, motion), conditioning(), load_vae())

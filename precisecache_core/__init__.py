@@ -1,22 +1,25 @@
 """PreciseCache without ComfyUI: LFCache and BlockCache for any diffusion model in PyTorch.
 
-`sample_flow` samples a rectified-flow model with or without them; `LFCacheRun`,
-`BlockCacheRun` and `block_cached` put them into a sampling loop of your own.
+`sample_flow` samples a rectified-flow model with or without them. `CachedRun` and `block_cached` put
+them into a sampling loop of your own.
 """
 
 from .blockcache.config import BlockCacheConfig
 from .blockcache.run import BlockCacheRun
 from .blockcache.swap import block_cached
+from .cached_run import CachedRun
+from .lfcache.call import Call
 from .lfcache.config import LFCacheConfig
 from .lfcache.controller import LFCacheController
 from .lfcache.frequency import low_frequency_difference
+from .lfcache.parametrization import Parametrization
 from .lfcache.run import LFCacheRun
 from .lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 from .record.report import build_report, dump_report, summary_line
-from .sampling import flow_sigmas, guided, sample_flow
+from .sampling import FLOW_MODEL, flow_sigmas, guided, sample_flow
 
 __all__ = [
-    "FLOW", "VARIANCE_EXPLODING", "VARIANCE_PRESERVING", "BlockCacheConfig", "BlockCacheRun", "LFCacheConfig",
-    "LFCacheController", "LFCacheRun", "block_cached", "build_report", "dump_report", "flow_sigmas", "guided",
-    "low_frequency_difference", "sample_flow", "summary_line",
+    "FLOW", "FLOW_MODEL", "VARIANCE_EXPLODING", "VARIANCE_PRESERVING", "BlockCacheConfig", "BlockCacheRun", "CachedRun",
+    "Call", "LFCacheConfig", "LFCacheController", "LFCacheRun", "Parametrization", "block_cached", "build_report",
+    "dump_report", "flow_sigmas", "guided", "low_frequency_difference", "sample_flow", "summary_line",
 ]

@@ -5,7 +5,7 @@ import torch
 _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on a GPU (at once or later), on MPS or on the CPU."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True

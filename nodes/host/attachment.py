@@ -1,89 +1,88 @@
-"""What this pack hangs on a MODEL, and the state of each of its sampler runs."""
+"""What this pack hangs on a MODEL: settings, and the wrappers that use them."""
 
-import logging
 import uuid
+from typing import Any
 
-import comfy.model_management
 import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP
 
-from ...precisecache_core.record.report import summary_line
-from . import reports
-from .blockcache import GuidedBlocks
-from .calibration import Calibration
-from .events import CallFeed
-from .lfcache import GuidedRun
+from ...precisecache_core.blockcache.config import BlockCacheConfig
+from ...precisecache_core.lfcache.config import LFCacheConfig
+from .blockcache import run_pass
+from .sampler_run import SamplerRun
 
 KEY = "precisecache"
-
-logger = logging.getLogger("precisecache")
 
 
 class Attachment:
     """Settings of LFCache, of BlockCache or of both on a patcher, and the wrappers that use them.
 
-    Immutable, shared by clones of the patcher. `id` names it in the report store, `nodes` are
-    the ids of the nodes that made it, {"lfcache" or "blockcache": id}, the last one at the end.
-    `earlier` is the Attachment of the sampler before, whose calibration LFCache takes over, or None.
+    Immutable, shared by clones of the patcher. `id` names it in the report store; `nodes` are the ids of
+    the nodes that made it, {"lfcache" or "blockcache": id}, the last one at the end. `earlier` is the
+    Attachment of the sampler before, whose calibration LFCache takes over, or None.
     """
 
-    def __init__(self, nodes, lfcache=None, blockcache=None, earlier=None):
+    def __init__(
+        self,
+        nodes: dict[str, str],
+        lfcache: LFCacheConfig | None = None,
+        blockcache: BlockCacheConfig | None = None,
+        earlier: "Attachment | None" = None,
+    ) -> None:
         self.nodes = nodes
         self.lfcache = lfcache
         self.blockcache = blockcache
         self.earlier = earlier
         self.id = uuid.uuid4().hex
 
-    def outer_sample(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    def outer_sample(self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any,
+                     denoise_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
         """OUTER_SAMPLE: one run. State goes into the guider's options and leaves with them."""
         guider = executor.class_obj
         original = guider.model_options
-        run = SamplerRun(self, guider, noise, len(sigmas) - 1, args, kwargs)
+        run = SamplerRun(self, guider, noise, len(sigmas) - 1, denoise_mask, kwargs.get("latent_shapes"))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         try:
-            with run.steps.cache.sampling():
-                return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            with run.cached.sampling():
+                return executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
         except BaseException as error:
             run.note_early_end(error)
             raise
         finally:
             guider.model_options = original
-            run.close(self.id, noise.shape)
+            run.close()
 
-    def predict_noise(self, executor, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: dict = {}, seed: Any = None) -> Any:
         """PREDICT_NOISE: one call, computed or reused."""
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:
             return executor(x, timestep, model_options, seed)
-
-        def compute(options):
-            if run.blocks is not None:
-                run.blocks.begin_call(timestep)
-            return executor(x, timestep, options, seed)
-
-        denoised = run.steps.denoised(x, timestep, model_options, seed, compute)
-        run.tell()
+        denoised = run.denoised(
+            x, timestep, model_options, seed, lambda options: executor(x, timestep, options, seed))
+        run.feed.tell()
         return denoised
 
-    def apply_model(self, executor, *args, **kwargs):
+    def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL: one pass through the blocks."""
         for options in (kwargs.get("transformer_options"), *args):
             if isinstance(options, dict) and isinstance(options.get(KEY), SamplerRun):
-                return options[KEY].blocks.run_pass(executor, options, args, kwargs)
+                blocks = options[KEY].cached.blockcache
+                return run_pass(blocks, executor, options, args, kwargs) if blocks else executor(*args, **kwargs)
         return executor(*args, **kwargs)
 
 
-def attach(patcher, node_id=None, **configs):
+def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
     """A clone of the patcher with `lfcache=` or `blockcache=` settings beside those it has.
 
-    node_id: of the node that asks. `earlier=` goes with `lfcache=`. Attaching one kind again
-    replaces its settings.
+    node_id: of the node that asks. `earlier=` goes with `lfcache=`. Attaching one kind again replaces its
+    settings.
     Raises ValueError if `patcher` is not a diffusion model's.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
-        raise ValueError(f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
-                         "Connect the MODEL output of a loader.")
+        raise ValueError(
+            f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
+            "Connect the MODEL output of a loader.")
     before = attachment_of(patcher)
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
     if node_id is not None:
@@ -92,8 +91,10 @@ def attach(patcher, node_id=None, **configs):
         configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, "earlier": before.earlier, **configs}
     attachment = Attachment(nodes, **configs)
     patcher = patcher.clone()
-    wrappers = {WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
-                WrappersMP.PREDICT_NOISE: attachment.predict_noise}
+    wrappers = {
+        WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
+        WrappersMP.PREDICT_NOISE: attachment.predict_noise,
+    }
     if attachment.blockcache is not None:
         wrappers[WrappersMP.APPLY_MODEL] = attachment.apply_model
     for kind, wrapper in wrappers.items():
@@ -102,49 +103,8 @@ def attach(patcher, node_id=None, **configs):
     return patcher
 
 
-def attachment_of(patcher):
+def attachment_of(patcher: Any) -> Attachment | None:
     """The Attachment on a patcher, or None."""
     for wrapper in patcher.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY):
         return wrapper.__self__
     return None
-
-
-class SamplerRun:
-    """The state of one sampler run: its steps (LFCache, or only the record) and its blocks."""
-
-    def __init__(self, attachment, guider, noise, steps, args, kwargs):
-        self.count = steps
-        self.model_name = type(guider.model_patcher.model).__name__
-        self.steps = GuidedRun(attachment.lfcache, guider, steps, args, kwargs,
-                               Calibration(attachment, noise))
-        self.blocks = attachment.blockcache and GuidedBlocks(attachment.blockcache, guider, steps)
-        self.feed = CallFeed(list(attachment.nodes.values()), self.model_name, steps)
-
-    def tell(self, is_ended=False):
-        """Let the page know of the calls made."""
-        blocks = self.blocks and self.blocks.cache
-        peak = self.steps.cache.peak_bytes + (blocks.peak_bytes if blocks else 0)
-        self.feed.tell(self.steps.cache, blocks, peak, is_ended)
-
-    def note_early_end(self, error):
-        """Write into the report that the run was interrupted or failed."""
-        is_interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
-        how = "was interrupted" if is_interrupted else f"failed with {type(error).__name__}"
-        self.steps.cache.warn(f"the run {how} after {len(self.steps.cache.decisions)} calls")
-
-    def close(self, attachment_id, shape):
-        """Write the report and let go of every tensor; called however the run ended."""
-        try:
-            with self.feed.timed():
-                entry = self.steps.report(self.model_name, shape, self.count)
-                if self.blocks is not None:
-                    self.blocks.cache.add_to(entry)
-                reports.record(attachment_id, entry)
-            self.tell(is_ended=True)
-            logger.info("PreciseCache: %s", summary_line(entry))
-        except Exception:  # the sampler's result must not be lost for want of a report
-            logger.warning("PreciseCache: this run has no report", exc_info=True)
-        finally:
-            if self.blocks is not None:
-                self.blocks.release()
-            self.steps.release()

@@ -1,12 +1,16 @@
 """BlockCache in the host: which pass it is, and BlockCache in place of the blocks."""
 
+from collections.abc import Callable, Hashable
+from typing import Any
+
 import torch
 from torch import nn
 
+from ...precisecache_core.blockcache.block_pass import BlockPass
+from ...precisecache_core.blockcache.plan import Key
 from ...precisecache_core.blockcache.run import BlockCacheRun
 from ...precisecache_core.blockcache.swap import swapped_forwards
-from ...precisecache_core.lfcache.config import MINIMUM_STEPS
-from .lfcache import TRIAL_FLAG
+from .trials import TRIAL_FLAG
 
 # where the host's models keep their blocks, by its name for the kind in patches_replace
 _LISTS = (("double_block", ("double_blocks", "blocks", "transformer_blocks")),
@@ -21,56 +25,37 @@ _WITHOUT_HOOKS = {
 _STREAMS = ("img", "txt")
 
 
-class GuidedBlocks:
-    """BlockCacheRun plus what it has to know of the host."""
+def run_pass(run: BlockCacheRun, executor: Any, options: dict, args: tuple, kwargs: dict) -> Any:
+    """The model's answer, its blocks through BlockCache.
 
-    def __init__(self, config, guider, steps):
-        self.cache = BlockCacheRun(config)
-        self.start_sigma = None
-        if config.start_percent > 0:
-            sampling = guider.model_patcher.get_model_object("model_sampling")
-            self.start_sigma = sampling.percent_to_sigma(config.start_percent)
-        if steps < MINIMUM_STEPS:
-            self.cache.stand_aside(f"{steps} steps are too few to skip blocks in any")
-
-    def begin_call(self, timestep):
-        """A computed call follows. With start_percent this reads the noise level back."""
-        self.cache.begin_call(self.start_sigma is None or timestep.flatten()[0].item() <= self.start_sigma)
-
-    def run_pass(self, executor, options, args, kwargs):
-        """The model's answer, its blocks through BlockCache.
-
-        executor: what the APPLY_MODEL wrapper was given. Not DIFFUSION_MODEL, which not every
-        model of the host calls (Mochi does not) and which lies inside a compiled model.
-        """
-        if options.get(TRIAL_FLAG) or self.cache.is_standing_aside:
-            return executor(*args, **kwargs)
-        model = executor.class_obj.diffusion_model
-        kind = type(getattr(model, "_orig_mod", model)).__name__  # torch.compile wraps the model
-        # patches on double_block compute something from the streams after every block
-        current = self.cache.open_pass(branches_of(options, len(args[0])),
-                                       is_joined=not options.get("patches", {}).get("double_block"))
-        if kind in _WITHOUT_HOOKS:
-            name, streams = _WITHOUT_HOOKS[kind]
-            with swapped_forwards(getattr(model, name), current, streams):
-                result = executor(*args, **kwargs)
-        else:
-            replaced = with_blocks_replaced(options, model, current)
-            args = [replaced if a is options else a for a in args]
-            kwargs = {k: replaced if a is options else a for k, a in kwargs.items()}
+    executor: what the APPLY_MODEL wrapper was given. Not DIFFUSION_MODEL, which not every model of the host
+    calls (Mochi does not) and which lies inside a compiled model.
+    options: the transformer_options among args and kwargs.
+    """
+    if options.get(TRIAL_FLAG) or run.is_standing_aside:
+        return executor(*args, **kwargs)
+    model = executor.class_obj.diffusion_model
+    kind = type(getattr(model, "_orig_mod", model)).__name__  # torch.compile wraps the model
+    # patches on double_block compute something from the streams after every block
+    is_joined = not options.get("patches", {}).get("double_block")
+    current = run.open_pass(branches_of(options, len(args[0])), is_joined)
+    if kind in _WITHOUT_HOOKS:
+        name, streams = _WITHOUT_HOOKS[kind]
+        with swapped_forwards(getattr(model, name), current, streams):
             result = executor(*args, **kwargs)
-        current.close()
-        # another cache may have answered in place of the blocks: then they are known from before
-        if not self.cache.keys:
-            self.cache.stand_aside(f"the blocks of {kind} cannot be found")
-        return result
+    else:
+        replaced = with_blocks_replaced(options, model, current)
+        args = tuple(replaced if a is options else a for a in args)
+        kwargs = {k: replaced if a is options else a for k, a in kwargs.items()}
+        result = executor(*args, **kwargs)
+    current.close()
+    # another cache may have answered in place of the blocks: then they are known from before
+    if not run.order.keys:
+        run.stand_aside(f"the blocks of {kind} cannot be found")
+    return result
 
-    def release(self):
-        """Let go of every tensor."""
-        self.cache.release()
 
-
-def branches_of(options, batch):
+def branches_of(options: dict, batch: int) -> list[tuple[Hashable, slice]]:
     """[(name, slice)] of the guidance branches in a batch.
 
     Named by the host's uuid, the context window, and the patches that others hold on blocks:
@@ -87,7 +72,7 @@ def branches_of(options, batch):
     return [((uuid, window, patches), slice(i * size, (i + 1) * size)) for i, uuid in enumerate(uuids)]
 
 
-def block_keys(model):
+def block_keys(model: nn.Module) -> list[Key]:
     """The keys in `patches_replace` of every block that the model has."""
     keys = []
     for kind, names in _LISTS:
@@ -97,7 +82,7 @@ def block_keys(model):
     return keys
 
 
-def with_blocks_replaced(options, model, block_pass):
+def with_blocks_replaced(options: dict, model: nn.Module, block_pass: BlockPass) -> dict:
     """A copy of transformer_options in which every block goes through the pass.
 
     A patch that another pack holds on a block is called as the original.
@@ -109,11 +94,11 @@ def with_blocks_replaced(options, model, block_pass):
     return {**options, "patches_replace": replace}
 
 
-def _patch(block_pass, key, other):
+def _patch(block_pass: BlockPass, key: Key, other: Callable | None) -> Callable:
     # torch.compile must not look inside: it would fix the decisions of the first pass for ever
     @torch.compiler.disable(recursive=False)
-    def patch(args, extra):
-        def compute():
+    def patch(args: dict, extra: dict) -> dict:
+        def compute() -> dict:
             if not other:
                 return extra["original_block"](args)
             result = other(args, extra)

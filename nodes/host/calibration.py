@@ -1,7 +1,10 @@
 """What a sampler that goes on where another stopped takes over from it (Wan2.2's two experts)."""
 
+from typing import Any
+
 import torch
 
+from ...precisecache_core.lfcache.config import LFCacheConfig
 from ...precisecache_core.lfcache.shrink import fit_factors
 from . import reports
 
@@ -10,20 +13,22 @@ _SCALE = ("trial", "reference", "factor_t", "factor_hw", "cutoff")
 
 
 class Calibration:
-    """The scale of LFDs measured by an earlier stage of the same sampling, where there is one.
+    """The scale of LFDs carried over from an earlier sampler of the same latent, where there is one.
 
     attachment: of the model that is sampled now. The earlier stage is that of its `calibrate_from`
         or, where this sampler goes on, of the same MODEL sampled before.
     noise: what this sampler adds to its latent; a stage that goes on adds none.
     """
 
-    def __init__(self, attachment, noise):
+    def __init__(self, attachment: Any, noise: torch.Tensor) -> None:
         self.is_later_stage = isinstance(noise, torch.Tensor) and noise.device.type == "cpu" and not noise.any()
         self.is_asked_for = attachment.earlier is not None
         self.earlier = attachment.earlier or (attachment if self.is_later_stage else None)
         self.shape = noise.shape
 
-    def delta_max(self, config, patch, may_try):
+    def delta_max(
+        self, config: LFCacheConfig, patch: tuple[int, int, int], may_try: bool
+    ) -> tuple[float | None, str | None]:
         """(delta_max of the earlier stage or None, what to warn of or None).
 
         config: this run's LFCacheConfig. patch: the model's. may_try: False if nothing small can

@@ -1,9 +1,14 @@
 """Conditioning for a trial: what is shaped like the latent shrinks with it."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 from ...precisecache_core.lfcache.shrink import shrink_latent
+
+Cells = tuple[int, int, int]  # of factors or of a patch, over (T, H, W)
 
 # conditioning that carries a latent without being declared to have its shape
 _LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "ref_latent", "time_dim_concat")
@@ -17,7 +22,9 @@ class UnshrinkableConditioning(Exception):
     """Conditioning that cannot follow the latent to a smaller size; says which."""
 
 
-def shrink_conds(conds, shape, small_shape, factors, patch):
+def shrink_conds(
+    conds: Mapping[str, Any], shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells
+) -> dict[str, list[dict]]:
     """Copies of a guider's processed conds for a latent of `small_shape`.
 
     conds: {"positive": [cond, …], …} after the host's `process_conds`; not written to.
@@ -30,7 +37,7 @@ def shrink_conds(conds, shape, small_shape, factors, patch):
             for kind, group in conds.items()}
 
 
-def shrink_cond(cond, shape, small_shape, factors, patch):
+def shrink_cond(cond: dict, shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells) -> dict:
     """One cond dictionary for the small latent; shares what does not change."""
     if cond.get("hooks") is not None:
         raise UnshrinkableConditioning("conditioning with LoRA hooks")
@@ -46,26 +53,27 @@ def shrink_cond(cond, shape, small_shape, factors, patch):
     return small
 
 
-def open_gates(conds, sigma):
+def open_gates(conds: Mapping[str, list[dict]], sigma: float) -> dict[str, list[dict]]:
     """The conds that are active at sigma (a float), without their gates or ControlNets.
 
     A trial runs at another sigma than the call it stands for; its conditioning must be
     chosen at the true one.
     """
-    def is_active(cond):
+    def is_active(cond: dict) -> bool:
         return cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
 
     return {kind: [{k: v for k, v in c.items() if k not in _LEFT_OUT} for c in group if is_active(c)]
             for kind, group in conds.items()}
 
 
-def has_gates(conds):
+def has_gates(conds: Mapping[str, list[dict]]) -> bool:
+    """Whether any of the conds is used in a part of the schedule only."""
     return any("timestep_start" in c or "timestep_end" in c for group in conds.values() for c in group)
 
 
-def boundaries_of(conds_by_name):
+def boundaries_of(conds_by_name: Mapping[str, Mapping[str, Any]]) -> list[float]:
     """Noise levels at which prompts, LoRA keyframes or ControlNets begin or end, ascending."""
-    levels = set()
+    levels: set = set()
     for cond in (c for conds in conds_by_name.values() for group in conds.values() for c in group or ()):
         levels |= {cond[key] for key in ("timestep_start", "timestep_end") if key in cond}
         for hook in getattr(cond.get("hooks"), "hooks", ()):
@@ -77,19 +85,22 @@ def boundaries_of(conds_by_name):
     return sorted(float(level) for level in levels)
 
 
-def shrink_area(area, small_shape, factors):
+def shrink_area(area: Sequence[int], small_shape: torch.Size, factors: Cells) -> Any:
     """An area (sizes then offsets, over the last axes) in positions of the small latent."""
     count = len(area) // 2
     pairs = zip(area[:count], area[count:], factors[-count:], small_shape[-count:])
-    sizes, offsets = [], []
+    sizes: list[int] = []
+    offsets: list[int] = []
     for size, offset, factor, side in pairs:
         offset = min(offset // factor, side - 1)
         sizes.append(max(1, min(-(-size // factor), side - offset)))
         offsets.append(offset)
-    return type(area)(sizes + offsets)
+    return type(area)(sizes + offsets)  # type: ignore[call-arg]
 
 
-def shrink_model_cond(name, value, shape, small_shape, factors, patch):
+def shrink_model_cond(
+    name: str, value: Any, shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells
+) -> Any:
     """One of the model's inputs for the small latent; the value itself if it has no size."""
     cond = getattr(value, "cond", None)
     if isinstance(cond, torch.Tensor):
@@ -106,19 +117,19 @@ def shrink_model_cond(name, value, shape, small_shape, factors, patch):
     has_extent = any(isinstance(c, torch.Tensor) and c.ndim > 3
                      for c in (cond if isinstance(cond, (list, tuple)) else [cond]))
     if has_extent or name in _FRAME_KEYS or type(value).__name__ == "CONDNoiseShape":
-        shape = f" of shape {tuple(cond.shape)}" if isinstance(cond, torch.Tensor) else ""
-        raise UnshrinkableConditioning(f"conditioning {name!r}{shape}")
+        extent = f" of shape {tuple(cond.shape)}" if isinstance(cond, torch.Tensor) else ""
+        raise UnshrinkableConditioning(f"conditioning {name!r}{extent}")
     return value
 
 
-def shrink_loose(latent, factors, patch):
+def shrink_loose(latent: torch.Tensor, factors: Cells, patch: Cells) -> torch.Tensor:
     """Shrink height and width of a latent of a size of its own; its frames stay."""
     height, width = latent.shape[-2:]
-    spatial = tuple(max(1, min(f, side // p)) for f, side, p in zip(factors[1:], (height, width), patch[1:]))
-    return shrink_latent(latent, (1, *spatial), patch)
+    s_h, s_w = (max(1, min(f, side // p)) for f, side, p in zip(factors[1:], (height, width), patch[1:]))
+    return shrink_latent(latent, (1, s_h, s_w), patch)
 
 
-def shrink_mask(mask, small_shape):
+def shrink_mask(mask: torch.Tensor, small_shape: torch.Size) -> torch.Tensor:
     """Average a mask, (B, H, W) or (B, T, H, W), over the cells of the small latent."""
     pool = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
     return pool(mask[:, None].float(), small_shape[1 - mask.ndim :])[:, 0].to(mask.dtype)

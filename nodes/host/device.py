@@ -1,6 +1,8 @@
 """Where and how a node's own long computation runs."""
 
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
@@ -8,10 +10,12 @@ import torch
 
 from ...precisecache_core.memory import is_out_of_memory
 
+T = TypeVar("T")
+
 logger = logging.getLogger("precisecache")
 
 
-def on_model_device(work, parts):
+def on_model_device(work: Callable[[torch.device, Callable[[], None]], T], parts: int) -> T:
     """work(device, each_part) on the device that models run on, or on the CPU where that has no memory left.
 
     each_part: to be called before each of the `parts` pieces of the work: moves the node's progress
@@ -28,10 +32,10 @@ def on_model_device(work, parts):
     return work(torch.device("cpu"), _progress(parts))
 
 
-def _progress(parts):
+def _progress(parts: int) -> Callable[[], None]:
     bar = comfy.utils.ProgressBar(parts)
 
-    def each_part():
+    def each_part() -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update(1)
 

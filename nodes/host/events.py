@@ -1,16 +1,19 @@
-"""What a sampler run tells the page and other websocket clients while it goes on."""
+"""What a sampler run tells the page and other websocket clients while it goes on (`event.schema.json`)."""
 
-import itertools
 import json
 import logging
 import math
 import sys
 import time
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from ...precisecache_core.cached_run import CachedRun
 from .prompt import Prompt
 
 EVENT = "precisecache.calls"
+VERSION = 2
 INTERVAL = 0.1  # seconds between two events, over all runs
 PATIENCE = 1.0  # the last event of a run waits no longer than this
 MAX_BYTES = 2048  # of one event as it goes over the wire
@@ -19,91 +22,115 @@ MAX_WARNINGS, MAX_WARNING = 3, 200  # in the last event of a run
 
 logger = logging.getLogger("precisecache")
 
-_numbers = itertools.count(1)
-_next_at = 0.0  # no event before this time
+
+@dataclass(frozen=True)
+class Page:
+    """Where the page shows a run; empty outside a server.
+
+    server: ComfyUI's. prompt_id: of the prompt being executed. nodes: ids of the LFCache and BlockCache
+    nodes on the model, the last attached at the end. stats: ids of the Cache Stats nodes that show it.
+    """
+
+    server: Any = None
+    prompt_id: str = ""
+    nodes: list[str] = field(default_factory=list)
+    stats: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, cache_nodes: Sequence[str]) -> "Page":
+        """The page of the prompt being executed. cache_nodes: as of the graph, the last attached at the end."""
+        server = running_server()
+        if server is None:
+            return cls()
+        try:
+            prompt = Prompt.current()
+            stats = prompt.stats_of(cache_nodes[-1]) if cache_nodes else []
+            return cls(server, prompt.id, _short(prompt.in_page(cache_nodes)), _short(prompt.in_page(stats)))
+        except Exception:  # sampling goes on without events
+            logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
+            return cls()
+
+
+class Throttle:
+    """Lets events through at most once in `interval` seconds."""
+
+    def __init__(self, interval: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.interval = interval
+        self.clock = clock
+        self._next_at = -math.inf
+
+    def wait(self) -> float:
+        """Seconds until the next event may go."""
+        return max(0.0, self._next_at - self.clock())
+
+    def take(self) -> None:
+        """An event goes as soon as it may."""
+        self._next_at = max(self._next_at, self.clock()) + self.interval
+
+
+THROTTLE = Throttle(INTERVAL)
 
 
 class CallFeed:
-    """Events of one sampler run: its calls so far, at most ten a second, none outside a server.
+    """Events of one sampler run: its calls so far, none outside a server.
 
-    cache_nodes: ids of the LFCache and BlockCache nodes on the model, the last attached at the end.
+    throttle: over all runs that share it.
     """
 
-    def __init__(self, cache_nodes, model_name, steps):
-        self.number = next(_numbers)
-        self.seconds = 0.0  # spent in `timed`, for the benchmark of the overhead
-        self.told = 0
-        self.server = running_server()
+    def __init__(self, run: CachedRun, page: Page, throttle: Throttle = THROTTLE) -> None:
+        self.run = run
+        self.page = page
+        self.throttle = throttle
+        self.server = page.server  # None after a failure: then nothing more is told
+        self.told = 0  # calls
+
+    def tell(self, is_ended: bool = False) -> None:
+        """Send what is new, if it is time. At the end it is sent too, then or a little later."""
         if self.server is None:
             return
-        with self.guarded():
-            self._find_nodes(cache_nodes, model_name, steps)
-
-    @contextmanager
-    def timed(self):
-        """Context whose time counts as spent on events and records."""
-        start = time.perf_counter()
         try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - start
+            wait = self.throttle.wait()
+            if wait > (PATIENCE if is_ended else 0):
+                return
+            data = self._event(is_ended)
+            if data is not None:
+                self.throttle.take()
+                self._send(data, wait)
+        except Exception:  # sampling goes on without events
+            self.server = None
+            logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
 
-    @contextmanager
-    def guarded(self):
-        """Context, timed, after whose failure nothing more is told: sampling goes on without events."""
-        with self.timed():
-            try:
-                yield
-            except Exception:
-                self.server = None
-                logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
-
-    def _find_nodes(self, cache_nodes, model_name, steps):
-        prompt = Prompt.current()
-        self.head = {
-            "version": 1, "prompt_id": prompt.id, "run": self.number,
-            "nodes": _short(prompt.in_page(cache_nodes)),
-            "stats": _short(prompt.in_page(prompt.stats_of(cache_nodes[-1]) if cache_nodes else [])),
-            "model": model_name[:MAX_NAME], "steps": steps}
-
-    def tell(self, steps, blocks, peak_bytes, is_ended=False):
-        """Send what is new, if it is time. At the end it is sent too, then or a little later.
-
-        steps, blocks: the run's LFCacheRun and its BlockCacheRun or None. peak_bytes: the most that
-        both have held. Reads no device.
-        """
-        if self.server is not None:
-            with self.guarded():
-                self._tell(steps, blocks, peak_bytes, is_ended)
-
-    def _tell(self, steps, blocks, peak_bytes, is_ended):
-        global _next_at
-        now = time.perf_counter()
-        wait = max(0.0, _next_at - now)
-        if wait > (PATIENCE if is_ended else 0):
-            return
-        data = self._event(steps, blocks, peak_bytes, is_ended)
-        if data is not None:
-            _next_at = now + wait + INTERVAL
-            self._send(data, wait)
-
-    def _event(self, steps, blocks, peak_bytes, is_ended):
+    def _event(self, is_ended: bool) -> dict | None:
         """The event with as many of the calls not yet told as fit, the latest; None if not even none does.
 
         The last one has the run's warnings too, if there is room.
         """
-        warnings = steps.warnings + (blocks.warnings if blocks else []) if is_ended else []
-        calls = len(steps.decisions)
-        data = {
-            **self.head, "calls": calls, "computed": steps.decisions.count("C"), "reused": steps.decisions.count("R"),
-            "trials": steps.trials, "threshold": _rounded(steps.controller.threshold), "cache_bytes": peak_bytes,
-            "blocks": blocks and {"block_calls": blocks.block_calls,
-                                  "block_calls_skipped": blocks.block_calls_skipped},
-            "warnings": [text[:MAX_WARNING] for text in warnings[:MAX_WARNINGS]], "is_ended": is_ended}
+        run, journal = self.run, self.run.journal
+        decisions, lfds = journal.decisions, journal.lfds
+        blocks = run.blockcache.tally if run.blockcache else None
+        calls = len(decisions)
+        data: dict[str, Any] = {
+            "version": VERSION,
+            "prompt_id": self.page.prompt_id,
+            "run": run.id,
+            "nodes": self.page.nodes,
+            "stats": self.page.stats,
+            "model": run.name[:MAX_NAME],
+            "steps": run.steps,
+            "calls": calls,
+            "computed": decisions.count("C"),
+            "reused": decisions.count("R"),
+            "trials": journal.trials,
+            "threshold": _rounded(run.lfcache.threshold),
+            "cache_bytes": sum(journal.peak_bytes.values()),
+            "blocks": blocks
+            and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
+            "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],
+            "is_ended": is_ended,
+        }
         first = self.told
         while True:
-            data |= {"first": first, "decisions": "".join(steps.decisions[first:]),
-                     "lfd": [_rounded(v) for v in steps.lfds[first:]]}
+            data |= {"first": first, "decisions": decisions[first:], "lfd": [_rounded(v) for v in lfds[first:]]}
             if len(json.dumps({"type": EVENT, "data": data})) <= MAX_BYTES:
                 self.told = calls
                 return data
@@ -114,7 +141,7 @@ class CallFeed:
             else:
                 return None
 
-    def _send(self, data, wait):
+    def _send(self, data: dict, wait: float) -> None:
         sid = self.server.client_id
         if wait:
             loop = self.server.loop
@@ -123,14 +150,14 @@ class CallFeed:
             self.server.send_sync(EVENT, data, sid)
 
 
-def running_server():
+def running_server() -> Any:
     """ComfyUI's server, or None where it is not one that runs us."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
-def _short(names):
+def _short(names: Sequence[str]) -> list[str]:
     return [name for name in names if len(name) <= MAX_NAME][:MAX_NODES]
 
 
-def _rounded(value):
+def _rounded(value: float | None) -> float | None:
     return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None

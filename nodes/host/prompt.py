@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeGuard
 
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
@@ -19,16 +21,24 @@ class Prompt:
     displayed_as: the node in the page for such an added one, {id: id}.
     """
 
-    def __init__(self, prompt_id="", node_id="", nodes=None, list_index=0, displayed_as=None):
+    def __init__(
+        self,
+        prompt_id: str = "",
+        node_id: str = "",
+        nodes: Mapping[str, dict] | None = None,
+        list_index: int = 0,
+        displayed_as: Mapping[str, str] | None = None,
+    ) -> None:
         self.id = prompt_id
         self.node_id = node_id
         self.list_index = list_index
         self.nodes = nodes or {}
         self.displayed_as = displayed_as or {}
-        self._fingerprints = {}
+        self._fingerprints: dict[str, str] = {}
 
     @classmethod
-    def current(cls):
+    def current(cls) -> "Prompt":
+        """The prompt and node that ComfyUI is executing now."""
         context = get_executing_context()
         if context is None:
             return cls()
@@ -41,22 +51,23 @@ class Prompt:
                    context.list_index or 0, {name: graph.get_display_node_id(name) for name in names})
 
     @property
-    def is_known(self):
+    def is_known(self) -> bool:
         """Whether the graph around the executed node is known."""
         return self.node_id in self.nodes
 
-    def in_page(self, names):
+    def in_page(self, names: Iterable[str]) -> list[str]:
         """The ids under which the page knows these nodes, each once."""
         return list(dict.fromkeys(self.displayed_as.get(name, name) for name in names))
 
-    def links(self, node_id):
+    def links(self, node_id: str) -> list[str]:
         """Ids of the nodes that feed a node."""
         inputs = self.nodes.get(node_id, {}).get("inputs", {})
         return [value[0] for value in inputs.values() if is_link(value)]
 
-    def upstream(self, node_id, is_end=lambda node: False):
+    def upstream(self, node_id: str, is_end: Callable[[dict], bool] = lambda node: False) -> list[str]:
         """Ids of a node and of all that feed it, nearest first; goes no farther than where `is_end(node)`."""
-        found, waiting = {}, [node_id]
+        found: dict[str, bool] = {}
+        waiting = [node_id]
         while waiting:
             name = waiting.pop(0)
             if name in found or name not in self.nodes:
@@ -66,7 +77,7 @@ class Prompt:
                 waiting += self.links(name)
         return list(found)
 
-    def fingerprint(self, node_id):
+    def fingerprint(self, node_id: str) -> str:
         """Digest of a node's class and inputs and of everything that feeds it; "" for an unknown node.
 
         Equal where ComfyUI answers from its own cache instead of running the node again.
@@ -82,13 +93,13 @@ class Prompt:
             self._fingerprints[node_id] = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprints[node_id]
 
-    def stats_of(self, cache_node):
+    def stats_of(self, cache_node: str) -> list[str]:
         """Ids of the Cache Stats nodes whose model comes from this LFCache or BlockCache node."""
         return [name for name, node in self.nodes.items() if node.get("class_type") == STATS_NODE
                 and is_link(link := node.get("inputs", {}).get("model"))
                 and cache_node in self.upstream(link[0], lambda n: n.get("class_type") in CACHE_NODES)]
 
 
-def is_link(value):
+def is_link(value: Any) -> TypeGuard[list]:
     """Whether an input is another node's output: [node id, output number]."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)

@@ -9,7 +9,7 @@ from .prompt import Prompt
 LIMIT = 64  # reports of this many sampler runs are kept, the oldest leave first
 
 _lock = threading.Lock()
-_runs = OrderedDict()  # number -> Record
+_runs: OrderedDict[int, "Record"] = OrderedDict()  # number -> Record
 _number = 0
 
 
@@ -19,12 +19,12 @@ class Record:
 
     attachment: str
     prompt: str
-    samplers: frozenset  # fingerprints of the node that ran it and of the one that stands for it in the page
+    samplers: frozenset[str]  # fingerprints of the node that ran it and of the one that stands for it in the page
     list_index: int
     run: dict
 
 
-def record(attachment_id, run):
+def record(attachment_id: str, run: dict) -> None:
     """Keep a finished run's report entry under its attachment and the node being executed."""
     global _number
     prompt = Prompt.current()
@@ -37,7 +37,7 @@ def record(attachment_id, run):
             _runs.popitem(last=False)
 
 
-def runs_of(attachment_id):
+def runs_of(attachment_id: str) -> list[dict]:
     """Report entries of an attachment, oldest first: those of the prompt being executed.
 
     A sampler before the asking node that ComfyUI answered from its own cache counts with the
@@ -59,7 +59,7 @@ def runs_of(attachment_id):
     return [chosen[number].run for number in sorted(chosen) if _is_of_item(chosen[number], chosen, prompt.list_index)]
 
 
-def _is_of_item(entry, chosen, index):
+def _is_of_item(entry: Record, chosen: dict[int, Record], index: int) -> bool:
     """Whether a run belongs to an item of a list, as far as its sampler ran once for each item."""
     indices = {other.list_index for other in chosen.values() if other.samplers == entry.samplers}
     return entry.list_index == index or index not in indices or len(indices) == 1

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from typing import Any
 
 import comfy.latent_formats
 import comfy.model_detection
@@ -19,7 +20,7 @@ from ...precisecache_core.tiny.codec import CHANNELS
 from ...precisecache_core.tiny.prompts import encode_prompt
 
 
-def load_model():
+def load_model() -> Any:
     """A fresh MODEL of the bundled weights, with the flow shift it was made for.
 
     It hands whatever is attached to it a copy of its input, as the cast to 16 bits does in other models:
@@ -39,12 +40,12 @@ def load_model():
     return patcher
 
 
-def _on_a_copy(executor, x, *args, **kwargs):
+def _on_a_copy(executor: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
     """DIFFUSION_MODEL wrapper, the outermost as it is attached first."""
     return executor(x.clone(), *args, **kwargs)
 
 
-def _load_with_sizes(weights, sizes):
+def _load_with_sizes(weights: dict, sizes: dict) -> Any:
     """The MODEL on hosts that read no sizes from a file's metadata (0.3.64 among them)."""
     management, detection = comfy.model_management, comfy.model_detection
     found = detection.detect_unet_config(weights, "") | sizes
@@ -59,7 +60,7 @@ def _load_with_sizes(weights, sizes):
         model, load_device=device, offload_device=management.unet_offload_device())
 
 
-def load_vae():
+def load_vae() -> Any:
     """The bundled codec as a VAE for the stock decode, tiled decode and encode nodes."""
     vae = comfy.sd.VAE({"pixel_space_vae": torch.zeros(1)})
     codec = HostCodec(bundle.load_codec()).to(vae.vae_dtype)
@@ -80,18 +81,20 @@ def load_vae():
 class HostCodec(torch.nn.Module):
     """The codec behind Wan2.1's latent format, which samplers apply to what they return."""
 
-    def __init__(self, codec):
+    def __init__(self, codec: torch.nn.Module) -> None:
         super().__init__()
         self.codec = codec
         self.format = comfy.latent_formats.Wan21()
 
-    def decode(self, latent):
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Frames of a latent as samplers return it."""
         return self.codec.decode(self.format.process_in(latent))
 
-    def encode(self, video):
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """The latent of frames, as samplers take it."""
         return self.format.process_out(self.codec.encode(video))
 
 
-def conditioning(subject="", color="", motion=""):
+def conditioning(subject: str = "", color: str = "", motion: str = "") -> list:
     """CONDITIONING of a request; empty words are the unconditional branch."""
     return [[encode_prompt(subject, color, motion), {}]]

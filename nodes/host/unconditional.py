@@ -1,52 +1,48 @@
 """The unconditional prediction on reused calls, for the samplers that read it."""
 
+from typing import Any
+
+import torch
+
 _KEY = "sampler_post_cfg_function"
 _OF_A_CALL = ("denoised", "uncond_denoised", "cond_denoised", "input", "sigma", "model_options")
 
 
 class UnconditionalFeed:
-    """Keeps the unconditional prediction beside the guided one, and hands it to the sampler.
+    """Sees the unconditional answer of computed calls, and hands a reused one to the sampler.
 
-    The *_cfg_pp samplers take the unconditional denoised latent of every call from a post-cfg
-    function of their own, which only a computed call would reach.
+    The *_cfg_pp samplers take the unconditional denoised latent of every call from a post-cfg function of
+    their own, which only a computed call would reach.
     """
 
-    def __init__(self):
-        self._seen = None  # the unconditional answer of the call being computed
-        self._others = {}  # what the host gives such a function besides the tensors of a call
+    def __init__(self) -> None:
+        self._seen: torch.Tensor | None = None  # the unconditional answer of the call being computed
+        self._others: dict[str, Any] = {}  # what the host gives such a function besides the tensors of a call
 
-    def watching(self, model_options):
+    def watching(self, model_options: dict) -> dict:
         """A copy of the model options that also shows the unconditional answer to us."""
-        def see(args):
+
+        def see(args: dict) -> torch.Tensor:
             self._seen = args["uncond_denoised"]
             self._others = {name: value for name, value in args.items() if name not in _OF_A_CALL}
             return args["denoised"]
 
         return {**model_options, _KEY: [*model_options.get(_KEY, ()), see]}
 
-    def follow(self, x, timestep, model_options, functions, run, denoised):
-        """After a call of `run`, an LFCacheRun: keep what was computed, or feed `functions` on reuse.
-
-        False if they cannot be fed: then the call has to be computed.
-        """
+    def take(self) -> torch.Tensor | None:
+        """The unconditional denoised answer of the call just computed, or None if the model gave none."""
         seen, self._seen = self._seen, None
-        if run.decisions[-1] == "R":
-            answer = {**self._others, "denoised": denoised, "uncond_denoised": run.companion_denoised, "input": x,
-                      "sigma": timestep, "model_options": model_options}
-            try:
-                for function in functions:
-                    function(answer)
-            except KeyError as error:
-                run.stand_aside(f"this sampler reads {error} of a call, which a reused one does not have")
-                run.revoke()
-                return False
-        elif seen is not None:
-            run.store_companion(x, timestep, seen)
-        elif not run.is_standing_aside:
-            run.stand_aside("this sampler reads an unconditional prediction that the model does not give")
-        return True
+        return seen
+
+    def feed(self, functions: list, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
+             denoised: torch.Tensor, uncond: torch.Tensor | None) -> None:
+        """Call the sampler's functions for a reused call. Raises KeyError for what it does not have."""
+        answer = {**self._others, "denoised": denoised, "uncond_denoised": uncond, "input": x,
+                  "sigma": timestep, "model_options": model_options}
+        for function in functions:
+            function(answer)
 
 
-def functions_of_sampler(model_options, guider):
+def functions_of_sampler(model_options: dict, guider: Any) -> list:
     """The post-cfg functions that the sampler added to those of the guider's model."""
-    return model_options.get(_KEY, [])[len(guider.model_options.get(_KEY, ())):]
+    return model_options.get(_KEY, [])[len(guider.model_options.get(_KEY, ())) :]

@@ -1,0 +1,1 @@
+"""BlockCache: which transformer blocks of a computed call are skipped."""

@@ -1,11 +1,22 @@
 """BlockCache in one pass through the model: compute, measure, keep or skip each block."""
 
 import weakref
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..memory import is_out_of_memory
+from .plan import Key
 from .residuals import Residual, add_residuals
+
+if TYPE_CHECKING:
+    from .run import BlockCacheRun
+
+Streams = dict[str, torch.Tensor]
+
+# what a pass does, the same for all passes of a call
+COMPUTE, MEASURE, REFRESH, REUSE = "compute", "measure", "refresh", "reuse"
 
 OUT_OF_MEMORY = "memory ran out for the residuals (set cache_device to cpu)"
 
@@ -17,7 +28,9 @@ class BlockPass:
     is_joined: False if something is computed from the streams between all the blocks.
     """
 
-    def __init__(self, run, mode, names, rows, is_joined):
+    def __init__(
+        self, run: "BlockCacheRun", names: Sequence[Hashable], rows: Sequence[slice], is_joined: bool
+    ) -> None:
         self.run = run
         self.plan = run.plan
         self.names = names
@@ -25,46 +38,46 @@ class BlockPass:
         self.is_joined = is_joined
         # a branch that the refresh did not see is computed; to keep it would let memory grow
         # with context windows that wander
-        self.skips = mode == "reuse" and all(name in run.held for name in names)
-        self.keeps = mode == "refresh"
-        self.keeps_all = self.keeps and run.config.storage == "per_block"
-        self.measures = mode in ("measure", "refresh")
-        self.blocks = []
-        self.segments = []  # a number per block, the same for neighbours that may be merged
-        self.scores = []
-        self._returned = {}  # weak references to the streams as the block before left them
-        self._skipped_leaders = set()
+        self.skips = run.mode == REUSE and all(name in run.held for name in names)
+        self.keeps = run.mode == REFRESH
+        self.keeps_all = self.keeps and not run.is_merged
+        self.measures = run.mode in (MEASURE, REFRESH)
+        self.blocks: list[Key] = []
+        self.segments: list[int] = []  # a number per block, the same for neighbours that may be merged
+        self.scores: list[torch.Tensor] = []
+        self._returned: dict[str, weakref.ref] = {}  # weak references to the streams as the block before left them
+        self._skipped_leaders: set[Key] = set()
         if self.keeps:
             for name in names:
                 run.held[name] = {}
 
-    def close(self):
+    def close(self) -> None:
         """The pass has ended without an error."""
         self.run.close_pass(self)
 
     # torch.compile is to compile the blocks that `compute` calls and nothing of this: what is
     # decided here changes from call to call
     @torch.compiler.disable(recursive=False)
-    def run_block(self, key, streams, compute):
+    def run_block(self, key: Key, streams: Streams, compute: Callable[[], Streams]) -> Streams:
         """The streams after a block: {name: tensor (B, tokens, dim)}.
 
         key: (kind, index); streams: the tensors that go in, of which the block may return
         some or all; compute(): calls the block and returns {name: tensor}.
         """
         run = self.run
-        run.block_calls += 1
-        leader = self.plan.leader_of.get(key) if self.plan else None
-        if leader in self._skipped_leaders:
+        run.tally.block_calls += 1
+        leader = self.plan.leader_of.get(key)
+        if leader is not None and leader in self._skipped_leaders:
             # the leader added this block too: even if the run stands aside by now
             self.blocks.append(key)
-            run.block_calls_skipped += 1
+            run.tally.block_calls_skipped += 1
             return streams
         if run.is_standing_aside or not self._enter(key, streams):
             return compute()
-        if self.skips and key == leader:
+        if self.skips and leader is not None and key == leader:
             skipped = self._skip(leader, streams)
             if skipped is not None:
-                run.block_calls_skipped += 1
+                run.tally.block_calls_skipped += 1
                 return skipped
         is_kept = self.keeps_all or (self.keeps and leader is not None)
         if not (is_kept or self.measures):
@@ -82,14 +95,14 @@ class BlockPass:
             self._stand_aside(error)
         return after
 
-    def _stand_aside(self, error):
+    def _stand_aside(self, error: Exception) -> None:
         """Give up for want of memory; any other error goes on as it came."""
         if not is_out_of_memory(error):
             raise error
         self.run.stand_aside(OUT_OF_MEMORY)
 
     @torch.compiler.disable
-    def _enter(self, key, streams):
+    def _enter(self, key: Key, streams: Streams) -> bool:
         """Note the block; False where it cannot be cached."""
         reason = None
         if key in self.blocks:
@@ -110,12 +123,12 @@ class BlockPass:
         self._leave(streams)
         return True
 
-    def _leave(self, streams):
+    def _leave(self, streams: Streams) -> None:
         if self.measures:
             self._returned.update((name, weakref.ref(t)) for name, t in streams.items())
 
     @torch.compiler.disable
-    def _skip(self, leader, streams):
+    def _skip(self, leader: Key, streams: Streams) -> Streams | None:
         """The streams after a whole range, or None if it has to be computed."""
         residuals = [self.run.held.get(name, {}).get(leader) for name in self.names]
         if not all(r is not None and r.fits(streams, part) for r, part in zip(residuals, self.rows)):
@@ -129,7 +142,7 @@ class BlockPass:
         return result
 
     @torch.compiler.disable
-    def _learn(self, key, leader, before, after, is_kept):
+    def _learn(self, key: Key, leader: Key | None, before: Streams, after: Streams, is_kept: bool) -> None:
         """Measure and keep what a block added."""
         added = _difference(after, before)
         if added is None:
@@ -137,43 +150,41 @@ class BlockPass:
             return
         self._leave(after)
         if self.measures:
-            self.scores.append(self._score(key, added))
+            self.scores.append(squared_norm(added))
         if is_kept:
-            self._keep(leader if self.run.config.storage == "merged" else key, key, added)
+            self._keep(leader if leader is not None and self.run.is_merged else key, key, added)
 
-    def _score(self, key, added):
-        """By what the blocks are ranked: the squared norm of the residual, 0-dim on the device.
-
-        Source: PreciseCache, Eq. 5; squared, and summed over the streams of a block.
-        """
-        return sum(torch.linalg.vector_norm(t, dtype=torch.float32).square() for t in added.values())
-
-    def _new_residual(self, name, leader):
-        return Residual(self.run.config.cache_device)
-
-    def _keep(self, leader, key, added):
-        last = self.plan.leaders[leader][-1] if self.run.config.storage == "merged" else key
+    def _keep(self, leader: Key, key: Key, added: Streams) -> None:
+        last = self.plan.leaders[leader][-1] if self.run.is_merged else key
         for name, part in zip(self.names, self.rows):
             held = self.run.held.setdefault(name, {})
             if leader not in held:
-                held[leader] = self._new_residual(name, leader)
+                held[leader] = Residual(self.run.config.cache_device)
             # a slice of a batch would keep the whole batch: one branch alone is handed over as it is
             held[leader].add({n: t[part] if len(self.rows) > 1 else t for n, t in added.items()})
             if key == last:
                 held[leader].settle()
 
 
+def squared_norm(added: Streams) -> torch.Tensor:
+    """By what the blocks are ranked: the squared norm of a block's residual, 0-dim on the device.
+
+    Source: PreciseCache, Eq. 5; squared, and summed over the streams of a block.
+    """
+    return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float32).square() for t in added.values()]).sum()
+
+
 @torch.compiler.disable
-def copies(streams):
+def copies(streams: Streams) -> Streams:
     """The streams, copied."""
     return {name: stream.clone() for name, stream in streams.items()}
 
 
-def _difference(after, before):
+def _difference(after: Streams, before: Streams) -> Streams | None:
     """{stream: after - before} in the memory of `before`, or None if the streams do not match."""
     if not isinstance(after, dict) or not after:
         return None
-    added = {}
+    added: Streams = {}
     for name, tensor in after.items():
         old = before.get(name)
         if old is None or not isinstance(tensor, torch.Tensor) or (

@@ -29,7 +29,7 @@ class BlockCacheConfig:
     storage: str = "merged"
     cache_device: str = "model"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(is_number(self.cache_rate) and 0 <= self.cache_rate < 1, "cache_rate", "in [0, 1)",
                 self.cache_rate, "0 skips no block, 0.4 is the paper's setting.")
         require(is_count(self.reuse_steps, 1), "reuse_steps", "a whole number >= 1", self.reuse_steps,

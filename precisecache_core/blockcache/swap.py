@@ -1,11 +1,22 @@
 """BlockCache for models without a hook: the blocks' own `forward`, swapped for one pass."""
 
 import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .block_pass import BlockPass
+from .plan import Key
+from .run import BlockCacheRun
 
 
 @contextmanager
-def swapped_forwards(blocks, block_pass, streams=("x",), kind="double_block"):
+def swapped_forwards(
+    blocks: Sequence[nn.Module], block_pass: BlockPass, streams: Sequence[str] = ("x",), kind: str = "double_block"
+) -> Iterator[None]:
     """While inside, every module in `blocks` goes through the pass; afterwards none does.
 
     streams: names of the arguments that a block takes and returns, in the order of its
@@ -26,26 +37,28 @@ def swapped_forwards(blocks, block_pass, streams=("x",), kind="double_block"):
 
 
 @contextmanager
-def block_cached(run, blocks, is_allowed=True):
+def block_cached(
+    run: BlockCacheRun, blocks: Sequence[nn.Module], sigma: torch.Tensor | float = 0.0
+) -> Iterator[None]:
     """One computed call of a model outside ComfyUI, its `blocks` (modules) through a BlockCacheRun.
 
-    The blocks are called as block(x, …) and return a tensor like x. The whole batch counts
+    sigma: the call's noise level. The blocks are called as block(x, …) and return a tensor like x. The whole batch counts
     as one branch, and inside the model is called once: guidance branches go in one batch.
     """
-    run.begin_call(is_allowed)
+    run.begin_call(sigma)
     current = run.open_pass([("model", slice(None))])
     with swapped_forwards(blocks, current):
         yield
     current.close()
 
 
-def _through(forward, block_pass, key, names):
+def _through(forward: Callable, block_pass: BlockPass, key: Key, names: Sequence[str]) -> Callable:
     signature = inspect.signature(forward)
 
-    def replacement(*args, **kwargs):
+    def replacement(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
 
-        def compute():
+        def compute() -> dict[str, torch.Tensor]:
             result = forward(*args, **kwargs)
             return dict(zip(names, (result,) if len(names) == 1 else result))
 

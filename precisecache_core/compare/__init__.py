@@ -1,0 +1,1 @@
+"""How near a cached video is to the uncached one."""

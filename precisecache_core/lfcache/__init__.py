@@ -1,0 +1,1 @@
+"""LFCache: which calls of a sampler are computed, and what stands in for the others."""

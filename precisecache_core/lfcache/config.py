@@ -1,12 +1,14 @@
 """Settings of LFCache and the presets that users choose by name."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..checks import is_count, is_number, require
+from . import change, reuse
 
-TRIALS = ("snr_matched", "plain")
+TRIALS = tuple(change.SOURCES)
 REFERENCES = ("trial", "cached")
-REUSES = ("fitted", "taylor", "prediction", "residual")
+REUSES = tuple(reuse.REUSES)
 CACHE_DEVICES = ("model", "cpu")
 PRESETS = ("base", "turbo", "paper", "custom")
 
@@ -35,7 +37,7 @@ class LFCacheConfig:
     factor_t, factor_hw: how much smaller the trial's latent is (paper, Table 3: 2 and 4).
     cutoff: radius of the low band over min(H, W) (paper: 1/5).
     cache_device: where predictions are kept: the `model`'s device, or `cpu`.
-    is_every_call_tried: make a trial even where the LFD's growth says that the call will
+    try_every_call: make a trial even where the LFD's growth says that the call will
         be reused (paper; more trials for nearly the same decisions).
     Raises ValueError naming setting, bound, value and remedy.
     """
@@ -51,9 +53,9 @@ class LFCacheConfig:
     factor_hw: int = 4
     cutoff: float = 0.2
     cache_device: str = "model"
-    is_every_call_tried: bool = False
+    try_every_call: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require(is_number(self.alpha) and self.alpha >= 0, "alpha", "a number >= 0", self.alpha,
                  "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.")
         require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
@@ -76,11 +78,11 @@ class LFCacheConfig:
             value = getattr(self, name)
             require(value in choices, name, f"one of {', '.join(choices)}", value,
                      f"The default is {choices[0]}.")
-        require(isinstance(self.is_every_call_tried, bool), "is_every_call_tried", "True or False",
-                self.is_every_call_tried, "The default, False, leaves out trials that would change nothing.")
+        require(isinstance(self.try_every_call, bool), "try_every_call", "True or False",
+                self.try_every_call, "The default, False, leaves out trials that would change nothing.")
 
     @classmethod
-    def from_preset(cls, preset, alpha=0.5, **settings):
+    def from_preset(cls, preset: str, alpha: float | None = None, **settings: Any) -> "LFCacheConfig":
         """The configuration behind a preset's name.
 
         `base` and `turbo` set alpha; `custom` and `paper` take `alpha`. `paper` also sets
@@ -91,8 +93,12 @@ class LFCacheConfig:
         """
         require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
                  "Use base for quality, turbo for speed.")
-        config = cls(alpha=PRESET_ALPHA.get(preset, alpha), **settings)
+        if preset in PRESET_ALPHA:
+            settings["alpha"] = PRESET_ALPHA[preset]
+        elif alpha is not None:
+            settings["alpha"] = alpha
+        config = cls(**settings)
         if preset != "paper":
             return config
         return replace(config, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
-                       reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, is_every_call_tried=True)
+                       reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, try_every_call=True)

@@ -19,20 +19,22 @@ class LFCacheController:
     call needs no trial (`needs_trial`, `skip_trial`). The next LFD settles what those
     calls added, as if it had grown evenly.
 
-    delta_max: of an earlier stage of the same sampling, measured in the same way; then there is no
-    warm-up (ours).
+    delta_max: carried over from an earlier sampler, measured in the same way; replaces the warm-up
+    (ours).
     """
 
-    def __init__(self, alpha, warmup, is_every_call_tried=False, delta_max=None):
+    def __init__(
+        self, alpha: float, warmup: int, try_every_call: bool = False, delta_max: float | None = None
+    ) -> None:
         self.alpha = alpha
         self.warmup = warmup if delta_max is None else 0
-        self.is_every_call_tried = is_every_call_tried
+        self.try_every_call = try_every_call
         self.calls = 0
         self.delta_max = delta_max
-        self.smallest = None  # LFD that was held against the threshold
+        self.smallest: float | None = None  # LFD that was held against the threshold
         self._restart()
 
-    def _restart(self):
+    def _restart(self) -> None:
         """A call was computed: errors and distances count from it."""
         self.error = 0.0
         self.distance = 0  # calls since the computed one
@@ -40,10 +42,10 @@ class LFCacheController:
         self.lfd = 0.0  # its LFD,
         self.growth = 0.0  # and how much that had grown per call since the trial before
 
-    def rescale(self, delta_max):
-        """The LFDs to come are of another size, in which the warm-up's largest is `delta_max` or not known.
+    def rescale(self, delta_max: float | None) -> float | None:
+        """The LFDs to come are measured in another size, in which the warm-up's largest is `delta_max`.
 
-        Returns by how much they are larger, or None where that is not known.
+        Returns by how much they are larger than those so far; None where `delta_max` or that is not known.
         """
         ratio = delta_max / self.delta_max if delta_max and self.delta_max else None
         for name in ("error", "lfd", "growth"):
@@ -53,16 +55,16 @@ class LFCacheController:
         return ratio
 
     @property
-    def is_warmup(self):
+    def is_warmup(self) -> bool:
         return self.calls < self.warmup
 
     @property
-    def threshold(self):
+    def threshold(self) -> float | None:
         if self.is_warmup or self.delta_max is None:
             return None
         return self.alpha * self.delta_max
 
-    def decide(self, lfd):
+    def decide(self, lfd: float | None) -> bool:
         """Take the next call's LFD (float, or None where none was measured); True means reuse.
 
         A missing or non-finite LFD computes.
@@ -85,15 +87,15 @@ class LFCacheController:
         return False
 
     @property
-    def needs_trial(self):
+    def needs_trial(self) -> bool:
         """Whether the next call's LFD is needed to decide; if not, it may be reused."""
-        if self.is_every_call_tried or self.threshold is None or self.distance + 1 > FORECAST_REACH * self.tried:
+        if self.try_every_call or self.threshold is None or self.distance + 1 > FORECAST_REACH * self.tried:
             return True
         untried = self.distance + 1 - self.tried
         forecast = self.error + untried * self.lfd + self.growth * untried * (untried + 1) / 2
         return not forecast < FORECAST_SHARE * self.threshold
 
-    def skip_trial(self):
+    def skip_trial(self) -> None:
         """The next call is reused without a trial."""
         self.calls += 1
         self.distance += 1

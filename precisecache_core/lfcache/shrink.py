@@ -1,9 +1,14 @@
 """Making a latent small enough for a trial (Eq. 4)."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 
 
-def fit_factors(shape, factor_t, factor_hw, patch=(1, 2, 2)):
+def fit_factors(
+    shape: Sequence[int], factor_t: int, factor_hw: int, patch: tuple[int, int, int] = (1, 2, 2)
+) -> tuple[int, int, int]:
     """Reduce the factors until every side of the small latent holds at least one patch.
 
     shape: latent shape, (B, C, T, H, W) or (B, C, H, W); an image has no time to shrink.
@@ -18,10 +23,13 @@ def fit_factors(shape, factor_t, factor_hw, patch=(1, 2, 2)):
         )
     sides = (1, *shape[2:]) if len(shape) == 4 else tuple(shape[2:])
     wanted = (factor_t, factor_hw, factor_hw)
-    return tuple(max(1, min(f, side // p)) for f, side, p in zip(wanted, sides, patch))
+    t, h, w = (max(1, min(f, side // p)) for f, side, p in zip(wanted, sides, patch))
+    return t, h, w
 
 
-def shrink_latent(x, factors, patch=(1, 1, 1)):
+def shrink_latent(
+    x: torch.Tensor, factors: tuple[int, int, int], patch: tuple[int, int, int] = (1, 1, 1)
+) -> torch.Tensor:
     """Average-pool a latent over whole cells of `factors` = (r, s_h, s_w).
 
     Source: PreciseCache, Eq. 4; pooling and cropping are ours: a ragged edge cell would

@@ -13,7 +13,7 @@ VARIANCE_EXPLODING = "variance_exploding"  # x = z + sigma n
 VARIANCE_PRESERVING = "variance_preserving"  # x = (z + sigma n) / sqrt(1 + sigma^2)
 
 
-def match_snr(space, sigma, positions):
+def match_snr(space: str | None, sigma: torch.Tensor, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Where on the noise schedule a latent lands whose noise was averaged over `positions`.
 
     Source: ours. Pooling keeps the video and divides the noise by sqrt(positions).
@@ -42,32 +42,38 @@ class Trial:
 
     pooled: the pooled latent, as it stands for x at the full sigma.
     x, sigma: what the model is shown; sigma is 0-dim.
+    factors, patch: how it was shrunk, for conditioning that has to follow (see `make_trial`).
     """
 
     pooled: torch.Tensor
     x: torch.Tensor
     sigma: torch.Tensor
+    factors: tuple[int, int, int] = (1, 1, 1)
+    patch: tuple[int, int, int] = (1, 1, 1)
 
-    def prediction(self, denoised, affine):
+    def prediction(self, denoised: torch.Tensor, affine: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """The trial's prediction at the full sigma, from its denoised small latent.
 
-        Source: ours. affine: (a, b) of the *full* sigma, denoised = a x + b prediction, so
-        that trials of different sigmas are compared in one space.
+        Source: ours. affine: (a, b) of the *full* sigma, denoised = a x + b prediction, so that trials
+        of different sigmas are compared in one space.
         """
         a, b = affine
         return (denoised - a * self.pooled) / b
 
 
-def make_trial(x, sigma, factors, space, sigma_min, is_snr_matched, patch=(1, 1, 1)):
+def make_trial(
+    x: torch.Tensor, sigma: torch.Tensor, factors: tuple[int, int, int], space: str | None, sigma_min: float,
+    is_snr_matched: bool, patch: tuple[int, int, int] = (1, 1, 1)
+) -> Trial:
     """Shrink x, and put it back on the noise schedule if `is_snr_matched`.
 
     x: (B, C, T, H, W) or (B, C, H, W); sigma: 0-dim tensor; factors from `fit_factors`;
-    sigma_min: smallest noise level the model knows, where sigma_small is clamped;
+    sigma_min: smallest noise level the model knows, where the trial's sigma is clamped;
     patch: the model's patch over (T, H, W), of which the small latent holds whole ones.
     """
     pooled = shrink_latent(x, factors, patch)
     if not is_snr_matched:
-        return Trial(pooled, pooled, sigma)
+        return Trial(pooled, pooled, sigma, factors, patch)
     scale, sigma_small = match_snr(space, sigma, prod(factors))
     # below sigma_min the model was never trained; at sigma_min pooled / scale is as good
-    return Trial(pooled, pooled / scale, sigma_small.clamp(min=sigma_min))
+    return Trial(pooled, pooled / scale, sigma_small.clamp(min=sigma_min), factors, patch)

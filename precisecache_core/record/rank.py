@@ -1,17 +1,18 @@
 """Rank correlation, by which a run judges its own trial."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def rank(values):
+def rank(values: Sequence[float]) -> np.ndarray:
     """Ranks from 0, ties sharing their mean rank; (n,) float64."""
-    values = np.asarray(values, dtype=np.float64)
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
     last = np.cumsum(counts) - 1
     return (last - (counts - 1) / 2)[inverse]
 
 
-def rank_correlation(first, second):
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Spearman's rank correlation of two equally long sequences, in [-1, 1].
 
     None under four pairs, and where one side is constant or not finite: no statement.

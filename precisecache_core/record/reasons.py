@@ -1,12 +1,26 @@
 """Why a run reused nothing: the sentence that answers "is it working?"."""
 
+from typing import Protocol
 
-def why_nothing_was_reused(decisions, controller, is_scale_doubtful=False):
+
+class Decisions(Protocol):
+    """What is asked of the run's controller, as the run left it (see `lfcache.controller`)."""
+
+    alpha: float
+    warmup: int
+    calls: int
+    delta_max: float | None
+    smallest: float | None
+
+    @property
+    def threshold(self) -> float | None: ...
+
+
+def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advice: bool = False) -> str | None:
     """One sentence with the remedy for a run that reused no call, or None if it reused one.
 
     decisions: per call "C" or "R".
-    controller: the run's LFCacheController as the run left it.
-    is_scale_doubtful: another warning tells how to get a better scale for alpha.
+    has_scale_advice: another warning already says how to get a better scale for alpha.
     Source: ours.
     """
     if "R" in decisions or not decisions:
@@ -23,7 +37,9 @@ def why_nothing_was_reused(decisions, controller, is_scale_doubtful=False):
         return "the warm-up's answers did not differ, so that there was no scale for alpha: nothing was reused"
     if controller.smallest is None:
         return "after the warm-up no low-frequency difference could be measured: nothing was reused"
-    reached = (f"every low-frequency difference reached the threshold (smallest {controller.smallest:.3g}, threshold "
-               f"{controller.threshold:.3g})")
-    return f"{reached}: nothing was reused" if is_scale_doubtful else (
-        f"{reached}: for more reuse choose turbo or raise alpha")
+    reached = (
+        f"every low-frequency difference reached the threshold (smallest {controller.smallest:.3g}, threshold "
+        f"{controller.threshold:.3g})"
+    )
+    advice = "nothing was reused" if has_scale_advice else "for more reuse choose turbo or raise alpha"
+    return f"{reached}: {advice}"

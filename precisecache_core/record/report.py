@@ -1,12 +1,14 @@
-"""The run report: what the cache did, as plain JSON."""
+"""The run report: what the cache did, as plain JSON (`report.schema.json`)."""
 
 import json
 import math
+from collections.abc import Iterable
+from typing import Any
 
-VERSION = 1
+VERSION = 2
 
 
-def jsonable(value):
+def jsonable(value: Any) -> Any:
     """NaN and Inf become null, all the way down; containers become lists and dicts."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -17,17 +19,17 @@ def jsonable(value):
     return value
 
 
-def build_report(runs):
+def build_report(runs: Iterable[dict]) -> dict:
     """The report object over sampler runs, oldest first."""
     return {"version": VERSION, "runs": [jsonable(run) for run in runs]}
 
 
-def dump_report(report):
+def dump_report(report: dict) -> str:
     """The report as JSON text; never contains NaN or Infinity."""
     return json.dumps(report, allow_nan=False, indent=1)
 
 
-def summary_line(run):
+def summary_line(run: dict) -> str:
     """One line for the log: `reused 11 of 30 steps`, or of calls where a step makes several."""
     line = f"reused {run['reused']} of {run['steps']} steps"
     if run["calls"] != run["steps"]:

@@ -1,7 +1,9 @@
-"""Time spent on a device, measured without making the host wait for it."""
+"""Time spent on a device, measured without making the program wait for the device."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -9,28 +11,34 @@ import torch
 class Stopwatch:
     """Adds up named spans: events on a GPU, the clock elsewhere. Read it once, at the end."""
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device | str) -> None:
         self.is_cuda = torch.device(device).type == "cuda"
-        self.spans = {}
+        self.spans: dict[str, list[tuple[Any, Any]]] = {}
 
-    def _mark(self):
+    def mark(self) -> Any:
+        """Now, as the start of a span."""
         if not self.is_cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
+    def add(self, name: str, start: Any) -> None:
+        """A span from `start`, which `mark` returned, until now."""
+        self.spans.setdefault(name, []).append((start, self.mark()))
+
     @contextmanager
-    def span(self, name):
-        start = self._mark()
+    def span(self, name: str) -> Iterator[None]:
+        """A context whose time is added to the span, however it ends."""
+        start = self.mark()
         try:
             yield
         finally:
-            self.spans.setdefault(name, []).append((start, self._mark()))
+            self.add(name, start)
 
-    def seconds(self, name):
+    def seconds(self, name: str) -> float:
         """Total of a span in seconds; waits for the device if it still runs."""
-        spans = self.spans.get(name, ())
+        spans = self.spans.get(name, [])
         if not self.is_cuda:
             return sum(end - start for start, end in spans)
         if spans:

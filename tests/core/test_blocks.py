@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from precisecache_core.blockcache.block_pass import BlockPass
 from precisecache_core.blockcache.config import BlockCacheConfig
-from precisecache_core.blockcache.pivotal import runs_of, skipped_blocks
+from precisecache_core.blockcache.pivotal import ranges_of, skipped_blocks
 from precisecache_core.blockcache.run import BlockCacheRun
 from precisecache_core.blockcache.swap import swapped_forwards
 
@@ -69,8 +68,8 @@ def test_ten_blocks_at_forty_percent_skip_four():
 
 def test_neighbours_form_runs_that_stop_where_the_kind_changes():
     kinds = ["double"] * 3 + ["single"] * 4
-    assert runs_of({0, 1, 2, 3, 5}, kinds) == [(0, 2), (3, 3), (5, 5)]
-    assert runs_of(set(), kinds) == []
+    assert ranges_of({0, 1, 2, 3, 5}, kinds) == [(0, 2), (3, 3), (5, 5)]
+    assert ranges_of(set(), kinds) == []
 
 
 @pytest.mark.parametrize("storage", ("merged", "per_block"))
@@ -84,12 +83,10 @@ def test_the_schedule_of_calls(storage):
         counts.append(toy.calls)
     # three calls of warm-up, the last of them the first refresh, then two of three skip
     assert counts == [6, 6, 6, 3, 3, 6, 3, 3, 6]
-    entry = {"cache_bytes": {"lfcache": 1, "blockcache": 0}, "warnings": ["kept"]}
-    run.add_to(entry)
-    blocks = entry["blockcache"]
-    assert blocks["block_calls"] == 54 and blocks["block_calls_skipped"] == 12
-    assert blocks["pivotal"][0] == [0, 3, 5] and blocks["blocks"] == 6
-    assert entry["cache_bytes"] == {"lfcache": 1, "blockcache": run.peak_bytes} and entry["warnings"] == ["kept"]
+    assert run.tally.block_calls == 54 and run.tally.block_calls_skipped == 12
+    assert run.tally.pivotal_sets[0] == [0, 3, 5] and len(run.order.keys) == 6
+    # merged keeps blocks 1 and 2 as one, and 4; per_block keeps all six until they are ranked
+    assert run.journal.peak_bytes["blockcache"] == (2 if storage == "merged" else 6) * X.nbytes
 
 
 @pytest.mark.parametrize("storage", ("merged", "per_block"))
@@ -108,7 +105,7 @@ def test_merged_keeps_one_tensor_per_run_and_per_block_one_per_block():
         toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5, storage=storage))
         for _ in range(4):
             call(toy, run, X)
-        held[storage] = run.cache_bytes, run.peak_bytes
+        held[storage] = run.cache_bytes, run.journal.peak_bytes["blockcache"]
     one = X.nbytes
     assert held["merged"] == (2 * one, 2 * one)  # blocks 1 and 2 together, and 4
     assert held["per_block"] == (3 * one, 6 * one)
@@ -129,7 +126,7 @@ def test_merged_equals_per_block_up_to_rounding(dtype, multiple):
         toy, run = Noisy((3.0, 0.5, 0.4, 0.3, 0.2, 3.0)), BlockCacheRun(BlockCacheConfig(0.67, storage=storage))
         for _ in range(4):
             answer = call(toy, run, x)
-        assert run.pivotal_sets[0] == [0, 5] and run.block_calls_skipped == 4
+        assert run.tally.pivotal_sets[0] == [0, 5] and run.tally.block_calls_skipped == 4
         answers.append(answer.float())
     merged, per_block = answers
     eps = torch.finfo(dtype).eps * per_block.abs().max()
@@ -145,7 +142,7 @@ def test_residuals_wait_in_pinned_memory():
         answer = call(toy, run, x)
     held = [t for residuals in run.held.values() for r in residuals.values() for t in r.streams.values()]
     assert held and all(t.is_pinned() for t in held)
-    assert run.block_calls_skipped > 0 and torch.allclose(answer, first, atol=1e-6)
+    assert run.tally.block_calls_skipped > 0 and torch.allclose(answer, first, atol=1e-6)
 
 
 def test_branches_apart_and_together_skip_the_same_blocks():
@@ -157,7 +154,7 @@ def test_branches_apart_and_together_skip_the_same_blocks():
         apart.begin_call()
         rows = [toy.forward(apart, x[i:i + 1], [(name, slice(0, 1))]) for i, name in enumerate(("cond", "uncond"))]
         assert torch.allclose(both, torch.cat(rows), atol=1e-5)
-    assert together.pivotal_sets == apart.pivotal_sets
+    assert together.tally.pivotal_sets == apart.tally.pivotal_sets
 
 
 def test_a_branch_the_refresh_did_not_see_is_computed_and_not_kept():
@@ -177,7 +174,7 @@ def test_two_passes_of_a_branch_in_one_call_keep_their_own_residuals():
         run.begin_call()
         one = plain.forward(run, X)
         other = perturbed.forward(run, X)
-    assert run.block_calls_skipped == 12
+    assert run.tally.block_calls_skipped == 12
     assert torch.allclose(one, X + sum(GAINS)) and torch.allclose(other, X + sum(perturbed.gains))
 
 
@@ -194,15 +191,15 @@ def test_rate_zero_touches_nothing():
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.0))
     for _ in range(8):
         call(toy, run, X)
-    assert toy.calls == 48 and run.peak_bytes == 0 and run.pivotal_sets == []
+    assert toy.calls == 48 and run.journal.peak_bytes["blockcache"] == 0 and run.tally.pivotal_sets == []
 
 
 def test_calls_before_the_start_are_computed_and_not_counted_as_warm_up():
-    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5, reuse_steps=1))
+    toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5, reuse_steps=1), start_sigma=0.85)
     counts = []
     for step in range(8):
         toy.calls = 0
-        run.begin_call(is_allowed=step >= 2)
+        run.begin_call(torch.tensor(1 - step / 10))
         toy.forward(run, X)
         counts.append(toy.calls)
     assert counts == [6, 6, 6, 6, 6, 3, 6, 3]
@@ -214,7 +211,7 @@ def test_a_residual_that_is_not_finite_belongs_to_a_pivotal_block():
     run = BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(4):
         call(Toy(gains), run, X)
-    assert 1 in run.pivotal_sets[0]
+    assert 1 in run.tally.pivotal_sets[0]
 
 
 @pytest.mark.parametrize("result", (None, {}, {"img": torch.zeros(2, 4, 7)}, {"other": X}, (X, X)))
@@ -225,7 +222,7 @@ def test_an_unknown_result_is_passed_on_and_blocks_are_computed(result):
     assert current.run_block(("double_block", 0), {"img": X}, lambda: result) is result
     assert current.run_block(("double_block", 1), {"img": X}, lambda: {"img": X})["img"] is X
     current.close()
-    assert run.is_standing_aside and len(run.warnings) == 1 and run.cache_bytes == 0
+    assert run.is_standing_aside and len(run.journal.warnings) == 1 and run.cache_bytes == 0
 
 
 @pytest.mark.parametrize("streams, branches", [
@@ -241,7 +238,7 @@ def test_streams_that_are_no_batches_are_computed(streams, branches):
         for i in range(6):
             assert current.run_block(("double_block", i), streams, lambda: "answer") == "answer"
         current.close()
-    assert run.block_calls_skipped == 0 and len(run.warnings) == 1
+    assert run.tally.block_calls_skipped == 0 and len(run.journal.warnings) == 1
 
 
 def test_a_block_that_runs_twice_in_a_pass_is_computed():
@@ -255,7 +252,7 @@ def test_a_block_that_runs_twice_in_a_pass_is_computed():
             state = current.run_block(("double_block", i), given, lambda: toy.block(i, given))
         current.close()
         assert torch.allclose(state["img"], X + 2 * sum(GAINS))
-    assert "twice" in run.warnings[0]
+    assert "twice" in run.journal.warnings[0]
 
 
 def test_blocks_are_not_merged_across_what_the_model_computes_between_them():
@@ -271,7 +268,7 @@ def test_blocks_are_not_merged_across_what_the_model_computes_between_them():
             x = x * 1.5 if i == 1 else x  # an adapter between two skipped blocks
         current.close()
         answers.append(x)
-    assert run.block_calls_skipped > 0 and set(run.plan.leaders) == {("double_block", i) for i in (1, 2, 4)}
+    assert run.tally.block_calls_skipped > 0 and set(run.plan.leaders) == {("double_block", i) for i in (1, 2, 4)}
     assert all(torch.allclose(answer, answers[0]) for answer in answers)
     # patches on double_block may compute anything after any block
     run = BlockCacheRun(BlockCacheConfig(0.5))
@@ -286,22 +283,17 @@ def test_blocks_are_not_merged_across_what_the_model_computes_between_them():
     assert len(run.plan.leaders) == 3
 
 
-@pytest.mark.parametrize("method", ("_learn", "clone", "add_residuals"))
+@pytest.mark.parametrize("method", ("squared_norm", "copies", "add_residuals"))
 def test_out_of_memory_ends_the_cache_and_not_the_run(method, monkeypatch):
     def fail(*args):
         raise torch.cuda.OutOfMemoryError("no memory")
 
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
     answers = [call(toy, run, X) for _ in range(3)]
-    if method == "add_residuals":
-        monkeypatch.setattr("precisecache_core.blockcache.block_pass.add_residuals", fail)
-    elif method == "_learn":
-        monkeypatch.setattr(BlockPass, "_learn", fail)
-    else:
-        monkeypatch.setattr("precisecache_core.blockcache.block_pass.copies", fail)
+    monkeypatch.setattr(f"precisecache_core.blockcache.block_pass.{method}", fail)
     answers += [call(toy, run, X) for _ in range(6)]
     assert all(torch.equal(answer, answers[0]) for answer in answers[3:])
-    assert run.cache_bytes == 0 and "cache_device" in run.warnings[0] and len(run.warnings) == 1
+    assert run.cache_bytes == 0 and "cache_device" in run.journal.warnings[0] and len(run.journal.warnings) == 1
 
 
 def test_a_range_once_skipped_is_skipped_to_its_end():
@@ -317,7 +309,7 @@ def test_a_range_once_skipped_is_skipped_to_its_end():
         if i == 1:  # leader of 1 and 2; another thread's pass gives up here
             run.stand_aside("a test")
     current.close()
-    assert run.block_calls_skipped == 2 and torch.allclose(state["img"], expected)
+    assert run.tally.block_calls_skipped == 2 and torch.allclose(state["img"], expected)
 
 
 def test_release_lets_go_of_every_tensor():
@@ -361,7 +353,7 @@ def test_forwards_are_swapped_for_a_pass_and_put_back():
                 x = block(x, scale=2.0)
         current.close()
         assert torch.equal(x, X + 8) and all("forward" not in vars(block) for block in blocks)
-    assert run.block_calls_skipped == 2
+    assert run.tally.block_calls_skipped == 2
 
 
 def test_two_streams_are_swapped_and_an_error_puts_them_back():

@@ -61,7 +61,7 @@ def test_paper_sets_every_open_choice_to_the_papers_text():
         reuse="taylor", factor_t=1, factor_hw=2, cutoff=0.3, cache_device="cpu")
     assert config == LFCacheConfig(
         alpha=0.6, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
-        reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="cpu", is_every_call_tried=True)
+        reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="cpu", try_every_call=True)
 
 
 def test_an_unknown_preset_raises():

@@ -112,7 +112,7 @@ def test_trials_that_are_left_out_would_not_have_changed_a_decision(alpha, power
     def growing(distance):
         return distance**power
 
-    every, fewer = (LFCacheController(alpha, 3, is_every_call_tried=e) for e in (True, False))
+    every, fewer = (LFCacheController(alpha, 3, try_every_call=e) for e in (True, False))
     for controller in (every, fewer):
         for lfd in (None, 10.0, 5.0):
             controller.decide(lfd)

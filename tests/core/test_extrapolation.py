@@ -6,27 +6,42 @@ import pytest
 import torch
 from toys import EAGER, SHAPE, Toy, by_sigma, calls_of, linear, noise, plain
 
-from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, flow_sigmas, sample_flow
-from precisecache_core.lfcache.extrapolation import LFDExtrapolation
-from precisecache_core.sampling import flow_affine
+from precisecache_core import FLOW_MODEL, CachedRun, LFCacheConfig, LFCacheRun, flow_sigmas, sample_flow
+from precisecache_core.lfcache.change import ComputedCalls
+from precisecache_core.lfcache.frequency import LowBand
 
 ROOT = math.sqrt(1024)  # of the elements of SHAPE
 UNTRIED = {"factor_t": 1, "factor_hw": 1}
 
 
+class Known:
+    """A source told of calls by hand: their noise levels and LFDs, and asked for the LFD at others."""
+
+    def __init__(self, first):
+        config = LFCacheConfig(warmup=first + 1)
+        self.source = ComputedCalls(config, FLOW_MODEL, torch.Size(SHAPE), LowBand(config.cutoff))
+
+    def store(self, sigma, lfd):
+        true = torch.tensor(0.0 if lfd is None else lfd)
+        self.source.keep(sigma, torch.zeros(SHAPE), None, true, is_first=lfd is None)
+
+    def at(self, sigma):
+        return self.source.read(torch.tensor(sigma), None, is_warmup=False).lfd
+
+
 def test_growth_is_per_sigma():
-    known = LFDExtrapolation(2)
-    assert known.at(0.9) is None and known.largest() is None
+    known = Known(2)
+    assert known.at(0.9) is None and known.source.largest() is None
     known.store(0.9, None)
     assert known.at(0.8) is None
-    known.store(0.7, torch.tensor(4.0))  # 20 per unit of sigma
+    known.store(0.7, 4.0)  # 20 per unit of sigma
     assert known.at(0.65) == pytest.approx(1.0) and known.at(0.8) == pytest.approx(2.0)
-    known.store(0.7, torch.tensor(9.0))  # the same noise level again says nothing about growth
+    known.store(0.7, 9.0)  # the same noise level again says nothing about growth
     assert known.at(0.65) == pytest.approx(1.0)
-    known.store(0.5, torch.tensor(math.nan))
-    assert math.isnan(known.at(0.4)) and known.largest() == 4.0
-    known.store(0.3, torch.tensor(90.0))
-    assert known.largest() == 4.0  # of the first two
+    known.store(0.5, math.nan)
+    assert math.isnan(known.at(0.4)) and known.source.largest() == 4.0
+    known.store(0.3, 90.0)
+    assert known.source.largest() == 4.0  # of the first two
 
 
 @pytest.mark.parametrize("settings", [UNTRIED, {}], ids=["without trials", "with trials"])
@@ -40,9 +55,9 @@ def test_the_first_call_beyond_a_boundary_is_computed(settings, is_seen):
         return torch.ones_like(x) * (sigma + 5 * (sigma <= edge) * (is_seen or x.shape == SHAPE))
 
     def decisions(boundaries):
-        run = LFCacheRun(plain(alpha=1e4, **settings), flow_affine, FLOW, boundaries=boundaries)
+        run = LFCacheRun(plain(alpha=1e4, **settings), FLOW_MODEL, boundaries=boundaries)
         calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
-        return "".join(run.decisions)
+        return "".join(run.journal.decisions)
 
     assert decisions((edge,)) == "CCCRRRRRCRRR"
     assert decisions((0.99, 1.0, 0.001)) == "CCCRRRRRRRRR"
@@ -86,13 +101,13 @@ def test_alpha_zero_equals_no_cache():
 
 @pytest.mark.parametrize("answer", [lambda x: None, lambda x: x[..., :1]], ids=["none", "another shape"])
 def test_a_failed_trial_ends_the_trials_and_not_the_reuse(answer):
-    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     for call, sigma in enumerate(flow_sigmas(10)[:-1]):
         run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s: answer(small) if call == 4 else small - s * s)
-    assert "".join(run.decisions) == "CCCRCRCRCR"
-    assert run.controller.delta_max == pytest.approx(0.1 * ROOT, rel=1e-5)  # of whole calls now
-    assert run.trials == 4 and len(run.warnings) == 1
+    assert "".join(run.journal.decisions) == "CCCRCRCRCR"
+    assert run.stage.controller.delta_max == pytest.approx(0.1 * ROOT, rel=1e-5)  # of whole calls now
+    assert run.journal.trials == 4 and len(run.journal.warnings) == 1
 
 
 def test_trials_that_are_never_finite_are_given_up():
@@ -105,48 +120,50 @@ def test_trials_that_are_never_finite_are_given_up():
 
 
 def test_two_bad_trials_far_apart_end_no_trials():
-    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     for call, sigma in enumerate(flow_sigmas(30)[:-1]):
         bad = math.nan if call in (6, 14, 22) else 1.0
         run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s, bad=bad: small - s * s * bad)
-    assert not run.is_extrapolating and "R" in run.decisions[23:]
-    assert run.warnings == ["a low-frequency difference was not finite: that call was computed"]
+    assert run.stage.source.makes_trials and "R" in run.journal.decisions[23:]
+    assert run.journal.warnings == ["a low-frequency difference was not finite: that call was computed"]
 
 
 def test_trials_given_up_in_the_warm_up_leave_its_scale_to_be_measured():
     velocities = [0.0, 0.1, 0.2, 1.2, 1.3, 1.4] + [1.4] * 6
-    run = LFCacheRun(plain(alpha=0.5, warmup=6), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=0.5, warmup=6), FLOW_MODEL)
     x = torch.zeros(SHAPE)
     for call, (sigma, velocity) in enumerate(zip(flow_sigmas(12)[:-1], velocities)):
         def trial(small, s, call=call, velocity=velocity):
             return None if call == 2 else small - s * velocity
 
         run.denoised(x, sigma, lambda sigma=sigma, v=velocity: x - sigma * v, trial)
-    assert run.controller.delta_max == pytest.approx(1.0 * ROOT, rel=1e-4)
-    assert "R" in run.decisions[6:]
+    assert run.stage.controller.delta_max == pytest.approx(1.0 * ROOT, rel=1e-4)
+    assert "R" in run.journal.decisions[6:]
 
 
 def test_after_trials_end_all_lfds_are_of_one_scale_and_the_agreement_is_the_trials():
-    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    run = CachedRun(plain(alpha=2.5), None, FLOW_MODEL, 30)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
+    pairs = []
     for call, sigma in enumerate(flow_sigmas(30)[:-1]):
         run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s, call=call: None if call > 16 else small - s * s)
-    report = run.report("Toy", SHAPE, 30)
+        pairs.append(run.lfcache.trial_agreement)
+    report = run.report()
     step = ROOT / 30
     assert report["delta_max"] == pytest.approx(step, rel=1e-4) and report["threshold"] == pytest.approx(2.5 * step)
     known = [v / step for v in report["lfd"] if v is not None]
     assert known == pytest.approx([round(v) for v in known], abs=1e-3)  # whole steps before and after
-    assert len(run._agreement) < report["computed"] - 1  # of the calls with a trial only
+    assert pairs[17:] == [pairs[16]] * 13 and pairs[16] is not None  # of the calls with a trial only
     no_trials = sample_flow(Toy(linear), noise(), flow_sigmas(30), plain(alpha=0.5, **UNTRIED))[1]
     assert no_trials["trial_agreement"] is None and no_trials["trials"] == 0
 
 
 def test_a_larger_latent_is_tried_again_after_one_that_was_too_small():
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL)
     xs = [torch.zeros(1, 4, 1, 2, 3)] * 5 + [torch.zeros(SHAPE)] * 6
     calls_of(run, xs, flow_sigmas(11)[:-1])
-    assert run.trials > 0 and not run.is_extrapolating
+    assert run.journal.trials > 0 and run.stage.source.makes_trials
 
 
 def test_after_a_model_that_was_not_finite_calls_are_computed():
@@ -155,10 +172,10 @@ def test_after_a_model_that_was_not_finite_calls_are_computed():
     def velocity(x, sigma):
         return by_sigma(lambda s: math.nan if s == sigmas[5] else s)(x, sigma)
 
-    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), flow_affine, FLOW, boundaries=(sigmas[5].item(),))
+    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), FLOW_MODEL, boundaries=(sigmas[5].item(),))
     calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
     # beyond the boundary the sixth is computed and breaks; two later ones make a finite difference again
-    assert "".join(run.decisions) == "CCCRCCCCRCRC"
+    assert "".join(run.journal.decisions) == "CCCRCCCCRCRC"
 
 
 def test_one_read_back_per_call_and_one_per_computed_call(monkeypatch):
@@ -167,8 +184,19 @@ def test_one_read_back_per_call_and_one_per_computed_call(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: (reads.append("item"), original(tensor))[1])
     floated = torch.Tensor.__float__
     monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: (reads.append("float"), floated(tensor))[1])
-    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=2.5, **UNTRIED), FLOW_MODEL)
     for sigma in flow_sigmas(10)[:-1]:
         run.denoised(torch.zeros(SHAPE), sigma, lambda: torch.zeros(SHAPE) - sigma * sigma, None)
-    assert "R" in run.decisions
-    assert len(reads) <= 10 + run.decisions.count("C")
+    assert "R" in run.journal.decisions
+    assert len(reads) <= 10 + run.journal.decisions.count("C")
+
+
+def test_lfds_of_an_earlier_size_stay_where_the_latent_becomes_too_small():
+    run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
+    sigmas = flow_sigmas(16)
+    calls_of(run, [torch.zeros(SHAPE)] * 8, sigmas[:8], by_sigma(lambda s: s))
+    before = run.journal.lfds
+    assert before[0] is None and None not in before[1:4]
+    calls_of(run, [torch.zeros(1, 4, 1, 2, 3)] * 8, sigmas[8:16], by_sigma(lambda s: s))
+    assert run.journal.lfds[:8] == before and not run.stage.source.makes_trials
+    assert "too small" in run.journal.warnings[1]

@@ -1,13 +1,15 @@
 """LFCache under random latents, schedules, settings and faults: what holds whatever comes."""
 
 import math
+from contextlib import nullcontext
+from unittest import mock
 
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, build_report, dump_report
-from precisecache_core.sampling import flow_affine
+from precisecache_core import FLOW_MODEL, CachedRun, LFCacheConfig, build_report, dump_report
+from precisecache_core.lfcache.predictions import Predictions
 
 CASES = 2000
 SHAPES = ((1, 4, 4, 8, 8), (2, 3, 1, 6, 10), (1, 2, 5, 9, 7), (1, 4, 8, 8), (2, 4, 2, 3), (1, 3, 2, 2, 2), (1, 1, 40))
@@ -19,7 +21,7 @@ configs = st.builds(
     trial=st.sampled_from(("snr_matched", "plain")), reference=st.sampled_from(("trial", "cached")),
     reuse=st.sampled_from(("fitted", "taylor", "prediction", "residual")), factor_t=st.integers(1, 3),
     factor_hw=st.integers(1, 5), cutoff=st.sampled_from((0.1, 0.2, 0.5)),
-    cache_device=st.sampled_from(("model", "cpu")), is_every_call_tried=st.booleans())
+    cache_device=st.sampled_from(("model", "cpu")), try_every_call=st.booleans())
 levels = st.lists(st.floats(0.02, 1.0), min_size=8, max_size=20)
 schedules = st.one_of(levels.map(lambda s: sorted(s, reverse=True)), levels,
                       levels.map(lambda s: [v for v in sorted(s, reverse=True)[::2] for _ in range(2)]))
@@ -47,21 +49,8 @@ def answer(x, sigma, fault=None):
     return x - sigma * velocity
 
 
-class NoMemory:
-    """Stands in for PredictionCache.store while there is no memory."""
-
-    def __init__(self, cache):
-        self.cache = cache
-
-    def __enter__(self):
-        self.cache.store = self.fail
-
-    def __exit__(self, *exception):
-        self.cache.__dict__.pop("store", None)
-
-    @staticmethod
-    def fail(*args):
-        raise torch.cuda.OutOfMemoryError("simulated")
+def no_memory(*args):
+    raise torch.cuda.OutOfMemoryError("simulated")
 
 
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -69,7 +58,7 @@ class NoMemory:
 def test_whatever_comes(case):
     config, shape, sigmas, faults, seed, window = case
     generator = torch.Generator().manual_seed(seed)
-    run = LFCacheRun(config, flow_affine, FLOW, sigma_min=1e-3, sigma_window=window or (math.inf, 0.0))
+    run = CachedRun(config, None, FLOW_MODEL, 20, sigma_window=window or (math.inf, 0.0))
     computed = since_begin = 0
     is_spoilt = False  # whether the last computed answer was
     for call, level in enumerate(sigmas):
@@ -92,11 +81,11 @@ def test_whatever_comes(case):
                 raise torch.cuda.OutOfMemoryError("simulated")
             return {"none": None, "another shape": small[..., :1]}.get(fault, answer(small, small_sigma, fault))
 
-        is_inside = window is None or window[1] <= level <= window[0]
-        with NoMemory(run.cache) if fault == "no memory to keep" else torch.no_grad():
+        is_inside = window is None or window[1] <= sigma.item() <= window[0]  # float32 rounds the level
+        with mock.patch.object(Predictions, "store", no_memory) if fault == "no memory to keep" else nullcontext():
             result = run.denoised(x, sigma, model, trial)
 
-        decision = run.decisions[-1]
+        decision = run.journal.decisions[-1]
         assert torch.equal(x, before) and result.shape == x.shape and result.dtype == x.dtype
         assert (decision == "C") == bool(made)
         if made:
@@ -107,13 +96,13 @@ def test_whatever_comes(case):
         else:
             assert torch.isfinite(result).all() and not is_spoilt
             assert config.alpha > 0 and since_begin >= config.warmup and is_inside
-            assert kind != "trial" or fault in ("none", "another shape", "no memory") or run.lfds[-1] is None or (
-                run.is_extrapolating)
+            assert kind != "trial" or fault in ("none", "another shape", "no memory") or run.journal.lfds[-1] is None or (
+                not run.lfcache.stage.source.makes_trials)
         since_begin += is_inside
-        assert run.cache_bytes <= 3 * max(x.nbytes, math.prod(shape) * 4) or since_begin < 2
-    assert len(run.decisions) == len(run.lfds) == len(run.sigmas) == len(sigmas)
-    assert run.decisions.count("C") == computed and len(run._agreement) <= computed
-    dump_report(build_report([run.report("fuzz", shape, len(sigmas))]))
-    assert len(run.warnings) <= 6
+        assert run.lfcache.cache_bytes <= 3 * max(x.nbytes, math.prod(shape) * 4) or since_begin < 2
+    assert len(run.journal.decisions) == len(run.journal.lfds) == len(run.journal.sigmas) == len(sigmas)
+    assert run.journal.decisions.count("C") == computed
+    dump_report(build_report([run.report()]))
+    assert len(run.journal.warnings) <= 6
     run.release()
-    assert run.cache_bytes == 0
+    assert run.lfcache.cache_bytes == 0

@@ -4,10 +4,9 @@ import pytest
 import torch
 from toys import EAGER, SHAPE, Toy, linear, noise
 
-from precisecache_core import FLOW, LFCacheConfig, LFCacheRun, flow_sigmas
-from precisecache_core.lfcache.reuse import PredictionCache
+from precisecache_core import FLOW_MODEL, LFCacheConfig, LFCacheRun, flow_sigmas
+from precisecache_core.lfcache.predictions import Predictions
 from precisecache_core.memory import is_out_of_memory
-from precisecache_core.sampling import flow_affine
 
 ERRORS = [
     torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -21,7 +20,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: str(e)[:12] or type(e).__name__)
 @pytest.mark.parametrize("where", ["store", "predict"])
 def test_running_out_of_memory_computes_the_rest(monkeypatch, error, where):
-    original, calls = getattr(PredictionCache, where), []
+    original, calls = getattr(Predictions, where), []
 
     def failing(*given):
         calls.append(where)
@@ -29,21 +28,21 @@ def test_running_out_of_memory_computes_the_rest(monkeypatch, error, where):
             raise error
         return original(*given)
 
-    monkeypatch.setattr(PredictionCache, where, failing)
-    run, toy, x = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW), Toy(linear), noise()
+    monkeypatch.setattr(Predictions, where, failing)
+    run, toy, x = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL), Toy(linear), noise()
     for sigma in flow_sigmas(12)[:-1]:
         answer = run.denoised(x, sigma, lambda: toy(x, sigma), toy)
         assert answer.shape == SHAPE and torch.isfinite(answer).all()
     first = {"store": 2, "predict": 5}[where]
-    assert "".join(run.decisions[first:]) == "C" * (12 - first) and run.cache_bytes == 0
-    assert any("no memory" in warning for warning in run.warnings)
+    assert "".join(run.journal.decisions[first:]) == "C" * (12 - first) and run.cache_bytes == 0
+    assert any("no memory" in warning for warning in run.journal.warnings)
 
 
 def test_another_error_goes_on(monkeypatch):
     error = RuntimeError("The size of tensor a (16) must match")
     assert not is_out_of_memory(error) and not is_out_of_memory(ValueError("out of memory"))
-    monkeypatch.setattr(PredictionCache, "predict", lambda *_: (_ for _ in ()).throw(error))
-    run, toy, x = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW), Toy(linear), noise()
+    monkeypatch.setattr(Predictions, "predict", lambda *_: (_ for _ in ()).throw(error))
+    run, toy, x = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL), Toy(linear), noise()
     with pytest.raises(RuntimeError, match="must match"):
         for sigma in flow_sigmas(12)[:-1]:
             run.denoised(x, sigma, lambda: toy(x, sigma), toy)

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from precisecache_core import FLOW, LFCacheConfig, LFCacheRun
-from precisecache_core.sampling import flow_affine
+from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig
 
 
-def run_of(lfd=1.0, calls=12, **settings):
+def run_of(lfd=1.0, calls=12, scale_advice=None, **settings):
     """A run over predictions that change by `lfd` from call to call (a function of the call, or a number)."""
-    run = LFCacheRun(LFCacheConfig(trial="plain", **settings), flow_affine, FLOW)
+    run = CachedRun(LFCacheConfig(trial="plain", **settings), None, FLOW_MODEL, 12, scale_advice=scale_advice)
     x = torch.zeros(1, 4, 2, 8, 8)
     value = 0.0
     for call in range(calls):
@@ -24,7 +23,7 @@ def run_of(lfd=1.0, calls=12, **settings):
 
 
 def warnings_of(run):
-    return run.report("Toy", (1, 4, 2, 8, 8), 12)["warnings"]
+    return run.report()["warnings"]
 
 
 @pytest.mark.parametrize("run, reason", [
@@ -39,20 +38,19 @@ def test_a_run_that_reused_nothing_says_why(run, reason):
 
 
 def test_no_second_advice_where_the_scale_is_doubtful():
-    run = run_of(alpha=0.1)
-    run.is_scale_doubtful = True
-    warning, = warnings_of(run)
+    advice, warning = warnings_of(run_of(alpha=0.1, scale_advice="connect calibrate_from"))
+    assert advice == "connect calibrate_from"
     assert "reached the threshold" in warning and "turbo" not in warning
 
 
 def test_the_smallest_difference_is_named():
     run = run_of(lambda call: 1.0 if call < 8 else 0.5, alpha=0.3)
     warning, = warnings_of(run)
-    assert f"smallest {min(run.lfds[3:]):.3g}, threshold {run.controller.threshold:.3g}" in warning
+    assert f"smallest {min(run.journal.lfds[3:]):.3g}, threshold {run.lfcache.threshold:.3g}" in warning
 
 
 def test_outside_the_window_it_says_so():
-    run = LFCacheRun(LFCacheConfig(), flow_affine, FLOW, sigma_window=(0.01, 0.001))
+    run = CachedRun(LFCacheConfig(), None, FLOW_MODEL, 9, sigma_window=(0.01, 0.001))
     x = torch.zeros(1, 4, 2, 8, 8)
     for call in range(9):
         run.denoised(x, torch.tensor(1 - call / 10), lambda: x, lambda small, s: small)
@@ -61,12 +59,25 @@ def test_outside_the_window_it_says_so():
 
 def test_a_run_that_reused_has_nothing_to_say():
     run = run_of(lambda call: 1.0 if call < 4 else 0.01)
-    assert "R" in run.decisions and warnings_of(run) == []
+    assert "R" in run.journal.decisions and warnings_of(run) == []
 
 
 def test_a_run_that_stood_aside_says_only_why():
-    run = LFCacheRun(LFCacheConfig(), flow_affine, FLOW)
-    run.stand_aside("four steps are too few")
+    run = CachedRun(LFCacheConfig(), None, FLOW_MODEL, 12)
+    run.lfcache.stand_aside("four steps are too few")
     x = torch.zeros(1, 4, 2, 8, 8)
     run.denoised(x, torch.tensor(0.5), lambda: x, lambda small, s: small)
     assert warnings_of(run) == ["four steps are too few: computing every call"]
+
+
+def test_a_report_asked_for_twice_is_the_same_and_changes_nothing():
+    """A report in mid-run must not leave a reason behind that the rest of the run makes wrong."""
+    run = CachedRun(LFCacheConfig(trial="plain", alpha=100.0), BlockCacheConfig(), FLOW_MODEL, 12)
+    x = torch.zeros(1, 4, 2, 8, 8)
+    for call in range(12):
+        sigma = torch.tensor(1 - call / 13)
+        run.denoised(x, sigma, lambda: x - sigma * sigma * torch.ones_like(x), lambda small, s: small - s * s)
+        if call == 2:
+            early = run.report()
+            assert "warm-up" in early["warnings"][0] and run.report() == early and run.journal.warnings == []
+    assert run.report() == run.report() and run.report()["warnings"] == [] and run.report()["reused"] == 9

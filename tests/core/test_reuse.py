@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from precisecache_core.lfcache.reuse import PredictionCache
+from precisecache_core.lfcache.reuse import REUSES
 
 
 def field(value):
@@ -14,7 +14,7 @@ def field(value):
 
 def stored(reuse, *calls):
     """A cache after calls of (x, sigma, prediction), each a number."""
-    cache = PredictionCache(reuse)
+    cache = REUSES[reuse]()
     for x, sigma, prediction in calls:
         cache.store(field(x), sigma, field(prediction))
     return cache
@@ -34,7 +34,7 @@ def test_each_strategy_by_hand(reuse, expected):
 @pytest.mark.parametrize("reuse", ("taylor", "fitted"))
 def test_a_linear_prediction_is_followed_exactly_over_uneven_steps(reuse):
     start, slope = torch.randn(2, 1, 2, 4, 4)
-    cache = PredictionCache(reuse)
+    cache = REUSES[reuse]()
     for sigma in (1.0, 0.75, 0.7):
         cache.store(start, sigma, start + sigma * slope)
     torch.testing.assert_close(cache.predict(start, 0.65), start + 0.65 * slope, rtol=1e-6, atol=1e-6)
@@ -84,7 +84,7 @@ def test_two_calls_at_the_first_sigma_give_no_slope():
 
 @pytest.mark.parametrize("reuse, count", [("prediction", 1), ("residual", 1), ("taylor", 2), ("fitted", 2)])
 def test_no_more_predictions_are_held_than_needed(reuse, count):
-    cache = PredictionCache(reuse)
+    cache = REUSES[reuse]()
     assert cache.cache_bytes == 0
     seen = []
     for call in range(4):
@@ -97,7 +97,7 @@ def test_no_more_predictions_are_held_than_needed(reuse, count):
 @pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor", "fitted"])
 def test_tensors_handed_over_stay_unchanged(reuse):
     x, prediction = field(1), field(4)
-    cache = PredictionCache(reuse)
+    cache = REUSES[reuse]()
     cache.store(x, 1.0, prediction)
     cache.store(field(2), 0.9, field(5))
     cache.predict(x, 0.8)
@@ -105,7 +105,7 @@ def test_tensors_handed_over_stay_unchanged(reuse):
 
 
 def test_a_cache_matches_its_own_shape_and_dtype_only():
-    assert not PredictionCache("taylor").matches(field(0))
+    assert not REUSES["taylor"]().matches(field(0))
     cache = stored("taylor", (0, 1.0, 4))
     assert cache.matches(field(7))
     assert not cache.matches(field(7)[..., :1])
@@ -114,7 +114,7 @@ def test_a_cache_matches_its_own_shape_and_dtype_only():
 
 @pytest.mark.parametrize("reuse", ["prediction", "residual", "taylor", "fitted"])
 def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
-    cache = PredictionCache(reuse, "cpu")
+    cache = REUSES[reuse]("cpu")
     for sigma in (1.0, 0.9):
         cache.store(field(1), sigma, field(4))
     assert cache.predict(field(2).to("meta"), 0.8).device.type == "meta"
@@ -123,7 +123,7 @@ def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
 @pytest.mark.parametrize("place, expected", [("cpu", "cpu"), ("model", "cuda")])
 def test_the_cache_device_decides_where_predictions_are_kept(place, expected):
-    cache = PredictionCache("taylor", place)
+    cache = REUSES["taylor"](place)
     for sigma in (1.0, 0.9):
         cache.store(field(1).cuda(), sigma, field(4).cuda())
     assert {cache.current.device.type, cache.previous.device.type} == {expected}

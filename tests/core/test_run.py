@@ -10,20 +10,21 @@ from toys import EAGER, SHAPE, Toy, by_sigma, calls_of, linear, noise, plain
 
 from precisecache_core import (
     FLOW,
+    FLOW_MODEL,
     LFCacheConfig,
     LFCacheRun,
+    Parametrization,
     build_report,
     dump_report,
     flow_sigmas,
     sample_flow,
 )
 from precisecache_core.lfcache.trial import match_snr
-from precisecache_core.sampling import flow_affine
 
 SMALL = (1, 4, 2, 2, 2)
 SMALL_ROOT = math.sqrt(32)  # of the elements of SMALL
 FIELDS = {
-    "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas", "lfd", "alpha",
+    "run", "nodes", "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas", "lfd", "alpha",
     "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
 }
 
@@ -54,12 +55,12 @@ def test_ten_steps_by_hand(reuse, moved):
 
 def test_reuse_by_hand_under_another_arithmetic():
     # denoised = 3 x + 2 prediction: 44 at x = 10 means 7, so x = 11 gives 33 + 14
-    run = LFCacheRun(plain(alpha=EAGER, warmup=2), lambda s: (torch.tensor(3.0), torch.tensor(2.0)), FLOW)
+    run = LFCacheRun(plain(alpha=EAGER, warmup=2), Parametrization(lambda s: (torch.tensor(3.0), torch.tensor(2.0)), FLOW))
     denoised = None
     for x, sigma, answer in ((9, 0.9, 40), (10, 0.8, 44), (11, 0.7, -1)):
         denoised = run.denoised(torch.full(SHAPE, float(x)), torch.tensor([sigma]),
                                 lambda: torch.full(SHAPE, float(answer)), lambda small, s: small * s)
-    assert "".join(run.decisions) == "CCR"
+    assert "".join(run.journal.decisions) == "CCR"
     torch.testing.assert_close(denoised, torch.full(SHAPE, 47.0), rtol=1e-6, atol=0)
 
 
@@ -78,7 +79,7 @@ def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first
 @pytest.mark.parametrize("trial", ["plain", "snr_matched"])
 def test_the_trial_asks_for_the_noise_level_of_its_kind(trial):
     toy, sigmas = Toy(linear), flow_sigmas(10)
-    sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial, is_every_call_tried=True))
+    sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial, try_every_call=True))
     asked = [sigma for shape, sigma in toy.calls if shape == SMALL]
     expected = sigmas[:-1] if trial == "plain" else match_snr(FLOW, sigmas[:-1], 32)[1]
     assert asked == pytest.approx(expected.tolist(), rel=1e-6)
@@ -97,7 +98,7 @@ def test_alpha_zero_equals_no_cache():
 
 def test_fewer_trials_decide_the_same():
     start, sigmas = noise(), flow_sigmas(40)
-    every, run = sample_flow(Toy(linear), start, sigmas, LFCacheConfig(alpha=2.0, is_every_call_tried=True))
+    every, run = sample_flow(Toy(linear), start, sigmas, LFCacheConfig(alpha=2.0, try_every_call=True))
     toy = Toy(linear)
     fewer, sparse = sample_flow(toy, start, sigmas, LFCacheConfig(alpha=2.0))
     assert sparse["decisions"] == run["decisions"] and 5 < sparse["reused"] < 35
@@ -140,25 +141,25 @@ def test_inputs_stay_unchanged():
 
 @pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
 def test_no_answer_is_written_to_later(reuse):
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), FLOW_MODEL)
     xs = [noise() for _ in range(8)]
     before, answers, copies = [x.clone() for x in xs], [], []
     for x, sigma in zip(xs, flow_sigmas(10)):
         answers += calls_of(run, [x], [sigma])
         copies.append(answers[-1].clone())
-    assert "R" in run.decisions
+    assert "R" in run.journal.decisions
     assert all(map(torch.equal, xs, before)) and all(map(torch.equal, answers, copies))
 
 
 def test_the_model_is_called_on_computed_steps_only():
-    run = LFCacheRun(plain(alpha=2.5), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
     toy, was_called = Toy(by_sigma(lambda s: s)), []
     for sigma in flow_sigmas(10)[:-1]:
         toy.calls.clear()
         run.denoised(torch.zeros(SHAPE), sigma, lambda: toy(torch.zeros(SHAPE), sigma), toy)
         was_called.append("F" in toy.sizes)
-    assert set(run.decisions) == {"C", "R"}
-    assert [d == "C" for d in run.decisions] == was_called
+    assert set(run.journal.decisions) == {"C", "R"}
+    assert [d == "C" for d in run.journal.decisions] == was_called
 
 
 def test_one_read_back_per_call(monkeypatch):
@@ -169,7 +170,7 @@ def test_one_read_back_per_call(monkeypatch):
             return original(tensor, *args)
 
         monkeypatch.setattr(torch.Tensor, name, counted)
-    run = LFCacheRun(LFCacheConfig(alpha=1.0), flow_affine, FLOW, sigma_min=1e-3)
+    run = LFCacheRun(LFCacheConfig(alpha=1.0), FLOW_MODEL)
 
     def denoise(x, sigma):
         return x - sigma * linear(x, sigma)
@@ -177,7 +178,7 @@ def test_one_read_back_per_call(monkeypatch):
     x = noise()
     for sigma in flow_sigmas(12)[:-1]:
         x = x + run.denoised(x, sigma, lambda: denoise(x, sigma), denoise) * 0.01
-    assert set(run.decisions) == {"C", "R"}
+    assert set(run.journal.decisions) == {"C", "R"}
     assert 0 < len(reads) <= 12, reads
 
 
@@ -186,11 +187,11 @@ def test_one_read_back_per_call(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_two_calls_at_the_first_sigma_give_no_slope(dtype):
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER, warmup=2), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER, warmup=2), FLOW_MODEL)
     x = torch.zeros(SHAPE)
     for velocity, sigma in ((1.0, 0.9), (2.0, 0.9), (-1.0, 0.8)):
         denoised = calls_of(run, [x], [torch.tensor(sigma, dtype=dtype)], by_sigma(lambda s: velocity))[0]
-    assert "".join(run.decisions) == "CCR"
+    assert "".join(run.journal.decisions) == "CCR"
     torch.testing.assert_close(denoised, torch.full(SHAPE, -1.6), rtol=0, atol=1e-5)
 
 
@@ -198,19 +199,19 @@ def test_two_calls_at_the_first_sigma_give_no_slope(dtype):
     ((1, 4, 4, 8, 12), torch.float32), ((2, 4, 4, 8, 8), torch.float32), (SHAPE, torch.float64),
 ])
 def test_another_latent_in_mid_run_starts_the_warm_up_again(shape, dtype, caplog):
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL)
     changed = noise(shape).to(dtype)
     answers = calls_of(run, [noise()] * 5 + [changed] * 5, flow_sigmas(10))
-    assert "".join(run.decisions) == "CCCRR" + "CCCRR"
+    assert "".join(run.journal.decisions) == "CCCRR" + "CCCRR"
     assert answers[-1].shape == changed.shape and answers[-1].dtype == changed.dtype
-    assert run.warnings == ["the latent changed in mid-run: the warm-up starts again"]
+    assert run.journal.warnings == ["the latent changed in mid-run: the warm-up starts again"]
     assert len(caplog.records) == 1
 
 
 def test_an_answer_in_another_dtype_is_kept_in_that_of_x():
-    run = LFCacheRun(LFCacheConfig(alpha=EAGER), flow_affine, FLOW)
+    run = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL)
     answers = calls_of(run, [noise()] * 8, flow_sigmas(10), lambda x, sigma: linear(x, sigma).double())
-    assert "".join(run.decisions) == "CCCRRRRR"
+    assert "".join(run.journal.decisions) == "CCCRRRRR"
     assert {a.dtype for a in answers[3:]} == {torch.float32}
 
 
@@ -253,11 +254,11 @@ def test_a_nan_trial_computes_and_the_run_recovers():
 
 
 def test_a_call_without_noise_is_computed_and_leaves_the_cache_alone():
-    run = LFCacheRun(plain(alpha=EAGER), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=EAGER), FLOW_MODEL)
     x = noise()
     sigmas = [torch.tensor(s) for s in (0.9, 0.8, 0.7, 0.6, 0.0, 0.5)]
     answers = calls_of(run, [x] * 6, sigmas)
-    assert "".join(run.decisions) == "CCCRCR"
+    assert "".join(run.journal.decisions) == "CCCRCR"
     assert torch.equal(answers[4], x)
     velocity = linear(x, sigmas[2])
     torch.testing.assert_close(answers[5], x - 0.5 * velocity, rtol=1e-5, atol=1e-5)
@@ -271,7 +272,7 @@ def test_a_call_without_noise_is_computed_and_leaves_the_cache_alone():
 ])
 def test_outside_the_window_every_call_is_computed_without_a_trial(start, end, sizes, decisions):
     toy = Toy(linear)
-    config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end, is_every_call_tried=True)
+    config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end, try_every_call=True)
     _, run = sample_flow(toy, noise(), flow_sigmas(11), config)
     assert (toy.sizes, run["decisions"]) == (sizes, decisions)
     assert run["trials"] == sizes.count("S")
@@ -346,15 +347,15 @@ def test_trial_agreement_needs_four_pairs(warmup, expected):
 
 
 @pytest.mark.parametrize("place, decisions, reason", [
-    ("precisecache_core.lfcache.run.make_trial", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.lfcache.run.LFCacheRun._measure", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.lfcache.reuse.PredictionCache.store", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.lfcache.run.LFCacheRun._compare", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.lfcache.reuse.PredictionCache.predict", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.change.trials.make_trial", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.lfcache.change.trials.Trials.read", "CCCRCRCRCR", "without trials"),
+    ("precisecache_core.lfcache.predictions.Predictions.store", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.stage.Stage.keep", "CCCRCCCCCC", "computing every call"),
+    ("precisecache_core.lfcache.predictions.Predictions.predict", "CCCRCCCCCC", "computing every call"),
 ])
 def test_out_of_memory_costs_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
     """The fifth call is the first to run out of it (the sixth where the fifth would not reuse)."""
-    run = LFCacheRun(plain(alpha=2.5, is_every_call_tried=True), flow_affine, FLOW)
+    run = LFCacheRun(plain(alpha=2.5, try_every_call=True), FLOW_MODEL)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     sigmas = flow_sigmas(10)[:-1]
     for call, sigma in enumerate(sigmas):
@@ -362,10 +363,71 @@ def test_out_of_memory_costs_the_cache_and_not_the_run(place, decisions, reason,
             monkeypatch.setattr(place, out_of_memory)
         denoised = run.denoised(x, sigma, lambda: toy(x, sigma), toy)
         assert torch.isfinite(denoised).all()
-    assert "".join(run.decisions) == decisions
-    assert len(run.warnings) == 1 and "no memory" in run.warnings[0] and reason in run.warnings[0]
-    assert run.is_extrapolating or run.cache_bytes == 0
+    assert run.journal.decisions == decisions
+    warning, = run.journal.warnings
+    assert "no memory" in warning and reason in warning
+    assert not run.stage.source.makes_trials and (run.is_standing_aside == (run.cache_bytes == 0))
 
 
 def out_of_memory(*args, **kwargs):
     raise torch.cuda.OutOfMemoryError("simulated")
+
+
+# --- asked and answered, as a loop of one's own does it ---
+
+
+def test_a_call_asked_and_answered_by_hand():
+    run, x = LFCacheRun(plain(alpha=2.5), FLOW_MODEL), torch.zeros(SHAPE)
+    seen = []
+    for sigma in flow_sigmas(10)[:-1]:
+        call = run.begin(x, sigma)
+        if call.trial is not None:
+            call.observe(call.trial.x - call.trial.sigma * sigma)
+        answer = call.reused()[0] if call.is_reused else call.finish(x - sigma * sigma)
+        seen.append("R" if call.is_reused else "C")
+        assert answer.shape == SHAPE
+    assert "".join(seen) == run.journal.decisions == "CCCRCRCRCR"
+
+
+def test_the_unconditional_prediction_is_reused_beside_the_guided_one():
+    run, x = LFCacheRun(plain(alpha=EAGER, reuse="taylor"), FLOW_MODEL), torch.zeros(SHAPE)
+    answers = []
+    for sigma in flow_sigmas(10)[:-1]:
+        call = run.begin(x, sigma, with_uncond=True)
+        if call.trial is not None:
+            call.observe(call.trial.x - call.trial.sigma * sigma)
+        if call.is_reused:
+            answers.append(call.reused())
+        else:
+            call.finish(x - sigma * sigma, uncond=x - sigma * 2 * sigma)
+    assert run.journal.decisions == "CCC" + "R" * 7
+    for (denoised, uncond), sigma in zip(answers, flow_sigmas(10)[3:]):
+        torch.testing.assert_close(denoised, x - sigma * sigma, rtol=0, atol=1e-5)
+        torch.testing.assert_close(uncond, x - 2 * sigma * sigma, rtol=0, atol=1e-5)
+
+
+def test_without_its_unconditional_prediction_a_call_is_computed():
+    run, x = LFCacheRun(plain(alpha=EAGER), FLOW_MODEL), torch.zeros(SHAPE)
+    for step, sigma in enumerate(flow_sigmas(10)[:-1]):
+        call = run.begin(x, sigma, with_uncond=step >= 5)
+        if call.trial is not None:
+            call.observe(call.trial.x - call.trial.sigma * sigma)
+        if not call.is_reused:
+            call.finish(x - sigma * sigma, uncond=x - sigma if step >= 5 else None)
+        else:
+            call.reused()
+    assert run.journal.decisions == "CCCRRCRRRR"
+
+
+def test_a_reused_call_that_cannot_be_used_is_finished_and_counts_as_computed():
+    run, x = LFCacheRun(plain(alpha=EAGER), FLOW_MODEL), torch.zeros(SHAPE)
+    for sigma in flow_sigmas(10)[:-1]:
+        call = run.begin(x, sigma)
+        if call.trial is not None:
+            call.observe(call.trial.x - call.trial.sigma * sigma)
+        if call.is_reused:
+            call.reused()
+            run.stand_aside("a test")
+        answer = call.finish(x - sigma)
+        assert torch.equal(answer, x - sigma)
+    assert run.journal.decisions == "C" * 10

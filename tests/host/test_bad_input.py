@@ -82,7 +82,7 @@ def test_packed_latents_are_not_shrunk(bench):
 
 
 def test_the_window_keeps_reuse_inside(bench):
-    model = bench.lfcache(alpha=10.0, start_percent=0.3, end_percent=0.8, is_every_call_tried=True)
+    model = bench.lfcache(alpha=10.0, start_percent=0.3, end_percent=0.8, try_every_call=True)
     bench.sample(model, steps=20)
     run = bench.report(model)
     sampling = model.get_model_object("model_sampling")

@@ -1,0 +1,33 @@
+"""Runs in which a cache, or its trials, would do harm or no good: why not."""
+
+from typing import Any
+
+import comfy.model_base
+import torch
+
+from ...precisecache_core.lfcache.config import LFCacheConfig
+from ...precisecache_core.lfcache.parametrization import Parametrization
+
+
+def reason_to_stand_aside(guider: Any) -> str | None:
+    """Why LFCache must compute every call of this guider's run, or None."""
+    if "easycache" in guider.model_options.get("transformer_options", {}):
+        return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
+    return None
+
+
+def reason_against_trials(
+    config: LFCacheConfig, model: Any, parametrization: Parametrization, denoise_mask: Any, latent_shapes: Any
+) -> str | None:
+    """Why a small latent would tell nothing about this run, or None.
+
+    model: the host's. denoise_mask, latent_shapes: what the guider's `outer_sample` was given.
+    """
+    if latent_shapes is not None and len(latent_shapes) > 1:
+        return "packed latents (audio and video) cannot be shrunk"
+    if parametrization.space is None and config.trial == "snr_matched":
+        return "this model's input is not noise plus data"
+    keeps_clean = type(model).scale_latent_inpaint is not comfy.model_base.BaseModel.scale_latent_inpaint
+    if isinstance(denoise_mask, torch.Tensor) and keeps_clean:
+        return "this model keeps clean frames inside the noised latent"
+    return None

@@ -1,0 +1,123 @@
+"""One sampler run in the host: its calls, its blocks, its events and its report."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ...precisecache_core.blockcache.run import EVERYWHERE
+from ...precisecache_core.cached_run import CachedRun
+from ...precisecache_core.lfcache.config import MINIMUM_STEPS
+from ...precisecache_core.record.report import summary_line
+from . import reports
+from .calibration import Calibration
+from .conditioning import boundaries_of
+from .events import CallFeed, Page
+from .obstacles import reason_against_trials, reason_to_stand_aside
+from .parametrization import parametrization_of, sigma_window
+from .trials import TrialGuider, conds_of
+from .unconditional import UnconditionalFeed, functions_of_sampler
+
+logger = logging.getLogger("precisecache")
+
+# asks the guider about the full latent, with these model options
+Compute = Callable[[dict], torch.Tensor]
+
+
+class SamplerRun:
+    """A CachedRun and what it needs of the guider that is sampled.
+
+    attachment: the Attachment on the guider's model. noise, denoise_mask, latent_shapes: what the
+    guider's `outer_sample` was given. steps: of its schedule.
+    """
+
+    def __init__(self, attachment: Any, guider: Any, noise: torch.Tensor, steps: int, denoise_mask: Any,
+                 latent_shapes: Any) -> None:
+        self.attachment = attachment
+        self.guider = guider
+        self.trials = TrialGuider(guider)
+        self.unconditional = UnconditionalFeed()
+        page = Page.of(list(attachment.nodes.values()))
+        self.cached = self._cached_run(noise, steps, denoise_mask, latent_shapes, page.nodes)
+        self.feed = CallFeed(self.cached, page)
+
+    def _cached_run(self, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any,
+                    nodes: list[str]) -> CachedRun:
+        config, block_config = self.attachment.lfcache, self.attachment.blockcache
+        patcher = self.guider.model_patcher
+        sampling = patcher.get_model_object("model_sampling")
+        model = parametrization_of(patcher.model, sampling)
+        against_all = against_trials = delta_max = advice = None
+        if config:
+            against_all = reason_to_stand_aside(self.guider)
+            against_trials = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
+            if not against_all and steps >= MINIMUM_STEPS:
+                calibration = Calibration(self.attachment, noise)
+                delta_max, advice = calibration.delta_max(config, model.patch, may_try=not against_trials)
+        window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
+        start = block_config.start_percent if block_config else 0.0
+        run = CachedRun(
+            config, block_config, model, steps, device=patcher.load_device,
+            sigma_window=sigma_window(sampling, *window),
+            block_start_sigma=sampling.percent_to_sigma(start) if start > 0 else EVERYWHERE,
+            delta_max=delta_max, scale_advice=advice,
+            name=type(patcher.model).__name__, latent_shape=noise.shape, nodes=nodes)
+        if against_all and not run.lfcache.is_standing_aside:
+            run.lfcache.stand_aside(against_all)
+        elif against_trials and not run.lfcache.is_standing_aside:
+            run.lfcache.do_without_trials(against_trials)
+        return run
+
+    def denoised(self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, seed: int | None,
+                 compute: Compute) -> torch.Tensor:
+        """The denoised latent of one call, computed or reused."""
+        run = self.cached
+        if not run.journal.calls:  # the guider's conds are processed now
+            run.lfcache.boundaries = boundaries_of(conds_of(self.guider))
+        functions = functions_of_sampler(model_options, self.guider)
+        call = run.begin(x, timestep, with_uncond=bool(functions))
+        if call.trial is not None:
+            call.observe(self.trials.ask(run.lfcache, call.trial, x, timestep, model_options, seed))
+        if call.is_reused:
+            denoised, uncond = call.reused()
+            if not functions or self._feed(functions, x, timestep, model_options, denoised, uncond):
+                return denoised
+        if not functions or run.lfcache.is_standing_aside:
+            return call.finish(compute(model_options))
+        denoised = compute(self.unconditional.watching(model_options))
+        uncond = self.unconditional.take()
+        if uncond is None:
+            run.lfcache.stand_aside("this sampler reads an unconditional prediction that the model does not give")
+        return call.finish(denoised, uncond)
+
+    def _feed(self, functions: list, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
+              denoised: torch.Tensor, uncond: torch.Tensor | None) -> bool:
+        """Hand a reused call to the sampler's functions; False if they need what it does not have."""
+        try:
+            self.unconditional.feed(functions, x, timestep, model_options, denoised, uncond)
+        except KeyError as error:
+            self.cached.lfcache.stand_aside(f"this sampler reads {error} of a call, which a reused one does not have")
+            return False
+        return True
+
+    def note_early_end(self, error: BaseException) -> None:
+        """Write into the report that the run was interrupted or failed."""
+        is_interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
+        how = "was interrupted" if is_interrupted else f"failed with {type(error).__name__}"
+        self.cached.journal.warn(f"the run {how} after {len(self.cached.journal.calls)} calls")
+
+    def close(self) -> None:
+        """Write the report and let go of every tensor; called however the run ended."""
+        try:
+            self.cached.end()
+            entry = self.cached.report()
+            reports.record(self.attachment.id, entry)
+            self.feed.tell(is_ended=True)
+            logger.info("PreciseCache: %s", summary_line(entry))
+        except Exception:  # the sampler's result must not be lost for want of a report
+            logger.warning("PreciseCache: this run has no report", exc_info=True)
+        finally:
+            self.cached.release()
+            self.guider = self.trials = self.unconditional = None

@@ -1,0 +1,99 @@
+"""Trials in the host: the sampler's own guider, asked about a small latent."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+
+from ...precisecache_core.lfcache.run import LFCacheRun
+from ...precisecache_core.lfcache.trial import Trial
+from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
+
+# in transformer_options while a trial runs, so that BlockCache and others can tell
+TRIAL_FLAG = "precisecache_trial"
+
+# kept out of a trial: functions that keep state across steps, functions around the conds that may
+# switch at a noise level (a trial has another), and context windows, which a small latent does not need
+_LEFT_OUT = (
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function",
+    "context_handler",
+)
+
+logger = logging.getLogger("precisecache")
+
+
+class TrialGuider:
+    """The guider of a sampler run on small latents, with its conditioning shrunk once per latent shape."""
+
+    def __init__(self, guider: Any) -> None:
+        self.guider = guider
+        self._shape: torch.Size | None = None  # of the full latent that the conds below stand for
+        self._conds: dict[str, dict] = {}
+        self._is_gated: dict[str, bool] = {}
+        self._ungated: dict[str, dict] = {}  # conds without gates, the same for every sigma
+
+    def ask(self, run: LFCacheRun, trial: Trial, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
+            seed: int | None) -> torch.Tensor | None:
+        """The guider's denoised answer to a trial for the call on x, or None after a word to the run.
+
+        run: is told to do without trials where the guider cannot be asked. timestep: noise level of the call.
+        """
+        try:
+            conds = self._conds_for(trial, x, timestep)
+            with swapped_conds(self.guider, conds):
+                return self.guider.predict_noise(
+                    trial.x, trial.sigma.expand_as(timestep).to(timestep.dtype), trial_options(model_options), seed)
+        except comfy.model_management.InterruptProcessingException:
+            raise
+        except UnshrinkableConditioning as error:
+            run.do_without_trials(f"{error} cannot be shrunk")
+        except Exception as error:
+            # the full call still decides whether this run can go on; only the trials are given up
+            logger.debug("PreciseCache: the trial failed", exc_info=True)
+            run.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
+        return None
+
+    def _conds_for(self, trial: Trial, x: torch.Tensor, timestep: torch.Tensor) -> dict[str, dict]:
+        if self._shape != x.shape:
+            self._shape = x.shape
+            self._conds = {
+                name: shrink_conds(group, x.shape, trial.x.shape, trial.factors, trial.patch)
+                for name, group in conds_of(self.guider).items()
+            }
+            self._is_gated = {name: has_gates(group) for name, group in self._conds.items()}
+            self._ungated = {name: open_gates(group, 0.0) for name, group in self._conds.items()
+                             if not self._is_gated[name]}
+        sigma = timestep.flatten()[0].item() if any(self._is_gated.values()) else 0.0
+        return {name: open_gates(group, sigma) if self._is_gated[name] else self._ungated[name]
+                for name, group in self._conds.items()}
+
+
+def conds_of(guider: Any) -> dict[str, dict]:
+    """The guider's processed conds by attribute; some guiders keep a second set."""
+    names = [n for n in ("conds", "_uncond_conds") if isinstance(getattr(guider, n, None), dict)]
+    return {name: getattr(guider, name) for name in names}
+
+
+@contextmanager
+def swapped_conds(guider: Any, conds: dict[str, dict]) -> Iterator[None]:
+    """Give the guider other conds for a while, and its own back whatever happens."""
+    originals = {name: getattr(guider, name) for name in conds}
+    try:
+        for name, group in conds.items():
+            setattr(guider, name, group)
+        yield
+    finally:
+        for name, group in originals.items():
+            setattr(guider, name, group)
+
+
+def trial_options(model_options: dict) -> dict:
+    """The sampler's model options for a trial, marked as one."""
+    options = {k: v for k, v in model_options.items() if k not in _LEFT_OUT}
+    options["transformer_options"] = {**options.get("transformer_options", {}), TRIAL_FLAG: True}
+    return options

@@ -1,0 +1,150 @@
+"""One run of a sampler with LFCache, BlockCache or both."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from .blockcache.config import BlockCacheConfig
+from .blockcache.run import EVERYWHERE, BlockCacheRun
+from .lfcache.call import Call
+from .lfcache.config import MINIMUM_STEPS, LFCacheConfig
+from .lfcache.parametrization import Parametrization
+from .lfcache.run import WHOLE_SCHEDULE, LFCacheRun
+from .record.journal import Journal
+from .record.reasons import why_nothing_was_reused
+
+
+class CachedRun:
+    """Both caches of one sampler run and its journal; make a new one for every run.
+
+    Sampling loops call `begin` (or `denoised`) where they would call the model, and `block_cached` of
+    `blockcache` around the model where they compute.
+
+    lfcache: an LFCacheConfig, or None to compute every call and only keep the journal.
+    blockcache: a BlockCacheConfig or None.
+    model: the model's Parametrization. steps: of the sampler. device: where the model runs.
+    sigma_window: (high, low), the noise levels between which reuse is allowed.
+    block_start_sigma: the noise level from which blocks may be skipped.
+    scale_advice: how to get a better scale for alpha, where the caller knows; said as a warning.
+    name, latent_shape, nodes: for the report: the model's name, the latent's shape, and the ids of the
+        nodes behind this run.
+    Other arguments are LFCacheRun's.
+    """
+
+    def __init__(
+        self,
+        lfcache: LFCacheConfig | None,
+        blockcache: BlockCacheConfig | None,
+        model: Parametrization,
+        steps: int,
+        *,
+        device: torch.device | str = "cpu",
+        sigma_window: tuple[float, float] = WHOLE_SCHEDULE,
+        block_start_sigma: float = EVERYWHERE,
+        scale_advice: str | None = None,
+        name: str = "model",
+        latent_shape: Sequence[int] = (),
+        nodes: Sequence[str] = (),
+        **of_lfcache: Any,
+    ) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self.steps = steps
+        self.name = name
+        self.latent_shape = list(latent_shape)
+        self.nodes = list(nodes)
+        self.journal = Journal(device)
+        self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **of_lfcache)
+        self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
+        self._has_scale_advice = scale_advice is not None
+        if lfcache is not None and steps < MINIMUM_STEPS:
+            self.lfcache.stand_aside(
+                f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)")
+        if self.blockcache is not None and steps < MINIMUM_STEPS:
+            self.blockcache.stand_aside(f"{steps} steps are too few to skip blocks in any")
+        if scale_advice is not None:
+            self.journal.warn(scale_advice)
+
+    def begin(self, x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool = False) -> Call:
+        """Begin one call; arguments and answer as of `LFCacheRun.begin`."""
+        if self.blockcache is not None:
+            self.blockcache.begin_call(sigma.reshape(-1)[0])
+        return self.lfcache.begin(x, sigma, with_uncond)
+
+    def denoised(
+        self,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        model: Callable[[], torch.Tensor],
+        trial_model: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None],
+    ) -> torch.Tensor:
+        """One call in a plain loop; arguments and answer as of `LFCacheRun.denoised`."""
+        return self.lfcache.denoised(x, sigma, model, trial_model)
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """A context that times the whole run."""
+        return self.journal.stopwatch.span("sampling")
+
+    def remarks(self) -> list[str]:
+        """What the run shows at its end: why nothing was reused, why no block was skipped."""
+        reasons = []
+        controller = self.lfcache.controller
+        if controller is not None and not self.lfcache.is_standing_aside:
+            reasons.append(why_nothing_was_reused(self.journal.decisions, controller, self._has_scale_advice))
+        if self.blockcache is not None:
+            reasons.append(self.blockcache.why_nothing_was_skipped())
+        return [reason for reason in reasons if reason]
+
+    def end(self) -> None:
+        """The run is over: say the remarks in the log."""
+        for remark in self.remarks():
+            self.journal.warn(remark)
+
+    def report(self) -> dict:
+        """This run's entry of the report (`record/report.schema.json`), as the run stands; changes nothing.
+
+        Reads the device, so ask for it after the run.
+        """
+        journal, controller = self.journal, self.lfcache.controller
+        decisions = journal.decisions
+        return {
+            "run": self.id,
+            "nodes": self.nodes,
+            "model": self.name,
+            "latent_shape": self.latent_shape,
+            "steps": self.steps,
+            "calls": len(decisions),
+            "computed": decisions.count("C"),
+            "reused": decisions.count("R"),
+            "trials": journal.trials,
+            "decisions": decisions,
+            "sigmas": journal.sigmas,
+            "lfd": journal.lfds,
+            "alpha": self.lfcache.config.alpha,
+            "delta_max": controller.delta_max if controller else None,
+            "threshold": controller.threshold if controller else None,
+            "trial_agreement": self.lfcache.trial_agreement,
+            "seconds": {name: journal.stopwatch.seconds(name) for name in ("sampling", "compute", "trial")},
+            "cache_bytes": dict(journal.peak_bytes),
+            "blockcache": self._blocks(),
+            "warnings": list(dict.fromkeys([*journal.warnings, *self.remarks()])),
+        }
+
+    def _blocks(self) -> dict | None:
+        if self.blockcache is None:
+            return None
+        tally = self.blockcache.tally
+        return {
+            "blocks": len(self.blockcache.order.keys),
+            "pivotal": list(tally.pivotal_sets),
+            "block_calls": tally.block_calls,
+            "block_calls_skipped": tally.block_calls_skipped,
+        }
+
+    def release(self) -> None:
+        """Let go of every tensor."""
+        self.lfcache.release()
+        if self.blockcache is not None:
+            self.blockcache.release()

@@ -1,0 +1,166 @@
+"""One call of the model, asked and answered."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..record.journal import COMPUTED, REUSED, CallRecord
+from .change import Reading
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from .run import LFCacheRun
+
+
+class Call:
+    """One call of a run, from `LFCacheRun.begin` to `reused` or `finish`.
+
+    trial: the small latent that the caller has to ask the model first and answer with `observe`; None
+        if there is nothing to ask.
+    is_reused: whether the cache answers. Settled once the trial is answered.
+    """
+
+    def __init__(self, run: "LFCacheRun", x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool) -> None:
+        self.run = run
+        self.x = x
+        self.sigma = sigma
+        self.with_uncond = with_uncond
+        self.trial: Trial | None = None
+        self.is_reused = False
+        self._record = CallRecord(COMPUTED, sigma, None)
+        self._answers: list[torch.Tensor] = []  # of a reused call: denoised and, if asked for, uncond
+        self._is_kept = False  # whether the answer of a computed call is kept
+        self._trial_prediction: torch.Tensor | None = None
+        self._start = self._asked = run.journal.stopwatch.mark()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Settle the call, or find what has to be asked for that."""
+        run = self.run
+        if run.is_standing_aside or not self._is_in_window():
+            return self._ask()
+        stage = run.stage
+        if stage.source.makes_trials and not stage.controller.needs_trial and self._is_held():
+            level = self._record.sigma = self.sigma.item()
+            if level > 0 and not run.is_beyond_boundary(level):
+                stage.controller.skip_trial()
+                return self._reuse(level)
+        try:
+            self.trial = stage.source.trial(self.x, self.sigma)
+        except (RuntimeError, MemoryError) as error:
+            run.give_up_trials(error)
+        if self.trial is None:
+            return self._decide(self._read())
+        return self._ask()
+
+    def observe(self, denoised: torch.Tensor | None) -> None:
+        """Answer the trial with the model's denoised small latent; None if it could not be asked."""
+        assert self.trial is not None, "nothing was asked"
+        run = self.run
+        run.journal.stopwatch.add("trial", self._asked)
+        if denoised is None or denoised.shape != self.trial.x.shape:
+            run.do_without_trials("the model cannot be tried on a small latent")
+            return self._decide(self._read())
+        run.journal.trials += 1
+        try:
+            affine = run.model.affine(self.sigma)
+            self._trial_prediction = self.trial.prediction(denoised, affine)
+            reading = self._read()
+        except (RuntimeError, MemoryError) as error:
+            run.give_up_trials(error)
+            self._trial_prediction = None
+            reading = self._read()
+        self._decide(reading)
+
+    def reused(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(denoised, uncond) of a reused call, in x's shape; uncond is None unless it was asked for.
+
+        A caller that cannot use them calls `finish` after all; the call then counts as computed.
+        """
+        assert self.is_reused, "this call has to be computed"
+        self._close(REUSED)
+        denoised, *uncond = self._answers
+        return denoised, uncond[0] if uncond else None
+
+    def finish(self, denoised: torch.Tensor, uncond: torch.Tensor | None = None) -> torch.Tensor:
+        """Take the model's answer, keep it for later calls, and return what the sampler gets.
+
+        denoised: as the model gave it. uncond: the denoised answer of the unconditional branch, where
+            the sampler reads that too.
+        """
+        run = self.run
+        run.journal.stopwatch.add("compute", self._asked)
+        level = self._record.sigma
+        if self._is_kept and not run.is_standing_aside and isinstance(level, float) and level > 0 and denoised.shape == self.x.shape:
+            try:
+                self._keep(level, denoised, uncond)
+            except (RuntimeError, MemoryError) as error:
+                run.stand_aside_without_memory(error, "no memory for a prediction")
+        self._close(COMPUTED)
+        return denoised
+
+    def _is_in_window(self) -> bool:
+        """Whether reuse is allowed at this noise level; reads it only where the window is not the whole schedule."""
+        high, low = self.run.sigma_window
+        if (high, low) == (math.inf, 0.0):
+            return True
+        level = self._record.sigma = self.sigma.item()
+        return low <= level <= high
+
+    def _is_held(self) -> bool:
+        return self.run.stage.predictions.matches(self.x, self.with_uncond)
+
+    def _read(self) -> Reading:
+        """What the stage's source of LFDs tells of this call."""
+        run, stage = self.run, self.run.stage
+        controller, source = stage.controller, stage.source
+        if controller.delta_max is None and not controller.is_warmup:
+            controller.delta_max = source.largest()
+        reading = source.read(self.sigma, self._trial_prediction, controller.is_warmup)
+        if reading.lfd is not None and not math.isfinite(reading.lfd):
+            run.journal.warn("a low-frequency difference was not finite: that call was computed")
+        if reading.is_spoilt:
+            stage.forget_predictions()
+        if source.obstacle_met:
+            run.do_without_trials(source.obstacle_met)
+        return reading
+
+    def _decide(self, reading: Reading) -> None:
+        run, stage = self.run, self.run.stage
+        self._record.sigma, self._record.lfd = reading.sigma, reading.lfd
+        may_reuse = self._is_held() and not run.is_beyond_boundary(reading.sigma)
+        controller = stage.controller
+        if controller.decide(reading.lfd if may_reuse or controller.is_warmup else None):
+            return self._reuse(reading.sigma)
+        self._is_kept = True
+        return self._ask()
+
+    def _reuse(self, level: float) -> None:
+        run = self.run
+        try:
+            predictions = run.stage.predictions.predict(self.x, level, self.with_uncond)
+            self._answers = run.model.denoised(self.x, self.sigma, *predictions)
+            self.is_reused = True
+        except (RuntimeError, MemoryError) as error:
+            run.stand_aside_without_memory(error, "no memory to reuse a prediction")
+        self._ask()
+
+    def _ask(self) -> None:
+        """The caller asks the model now: its time begins."""
+        self._asked = self.run.journal.stopwatch.mark()
+
+    def _keep(self, level: float, denoised: torch.Tensor, uncond: torch.Tensor | None) -> None:
+        run, stage = self.run, self.run.stage
+        prediction = run.model.prediction(self.x, self.sigma, denoised)
+        if uncond is not None:
+            uncond = run.model.prediction(self.x, self.sigma, uncond)
+        stage.keep(self.x, level, self._record.lfd, prediction, uncond, self._trial_prediction)
+        run.journal.note_bytes("lfcache", stage.predictions.nbytes)
+
+    def _close(self, decision: str) -> None:
+        self._record.decision = decision
+        run = self.run
+        if not run.journal.calls or run.journal.calls[-1] is not self._record:
+            run.record(self._record)
+        run.journal.stopwatch.add("call", self._start)

@@ -1,0 +1,8 @@
+"""Where the LFD of a call comes from: a trial, or the calls computed before it."""
+
+# isort: skip_file
+# One line per source, in the order in which the node offers them under `trial`; the first is the default.
+from .trials import PlainTrials, Trials
+from .computed_calls import ComputedCalls
+
+from .base import SOURCES, Reading, Source

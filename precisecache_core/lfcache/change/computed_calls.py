@@ -1,0 +1,69 @@
+"""LFDs without a trial, from the calls that were computed."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..frequency import LowBand
+from ..parametrization import Parametrization
+from .base import Reading, Source
+
+if TYPE_CHECKING:
+    from ..config import LFCacheConfig
+
+
+class ComputedCalls(Source):
+    """The LFD of the coming calls, as if it grew with the noise level as it did before.
+
+    Source: ours, for runs in which no trial can be made. The true LFD between two computed calls is
+    known; per unit of sigma it changes slowly.
+    """
+
+    def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
+        super().__init__(config, model, shape, low_band)
+        self.first = config.warmup - 1  # so many of the true LFDs are kept, for `largest`
+        self.sigma: float | None = None  # of the last computed call
+        self._lfds: list[torch.Tensor] = []
+        self._unread: tuple[torch.Tensor, float] | None = None  # the last true LFD, and the sigmas it spans
+        self._growth: float | None = None  # LFD per unit of sigma
+
+    def read(self, sigma: torch.Tensor, trial: torch.Tensor | None, is_warmup: bool) -> Reading:
+        """Reads the device once for sigma, and once more after every computed call."""
+        level = sigma.item()
+        if is_warmup:
+            return Reading(level, None)
+        lfd = self._at(level)
+        return Reading(level, lfd, is_spoilt=lfd is not None and not math.isfinite(lfd))
+
+    def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
+             is_first: bool) -> None:
+        self._unread = None
+        if not is_first and self.sigma is not None:
+            gap = abs(sigma - self.sigma)
+            self._unread = true_lfd, gap
+            # a second call at the same sigma (heun, sa_solver) says nothing about growth
+            if gap and len(self._lfds) < self.first:
+                self._lfds.append(true_lfd)
+        self.sigma = sigma
+
+    def _at(self, sigma: float) -> float | None:
+        """LFD of a call at sigma to the last computed one, or None where it cannot be told.
+
+        Not finite after a computed call that was not.
+        """
+        if self._unread is not None:
+            (lfd, gap), self._unread = self._unread, None
+            value = float(lfd)
+            if not math.isfinite(value):
+                self._growth = None
+                return value
+            if gap:
+                self._growth = value / gap
+        if self._growth is None or self.sigma is None:
+            return None
+        return self._growth * abs(sigma - self.sigma)
+
+    def largest(self) -> float | None:
+        known = [lfd for lfd in map(float, self._lfds) if math.isfinite(lfd)]
+        return max(known, default=None)

@@ -1,0 +1,10 @@
+"""What stands in for a call that is not computed: one class per way, by the name that users choose."""
+
+# isort: skip_file
+# One line per reuse, in the order in which the node offers them; the first is the default.
+from .fitted import Fitted
+from .taylor import Taylor
+from .prediction import Prediction
+from .residual import Residual
+
+from .base import REUSES, Reuse
