@@ -44,11 +44,11 @@ class PreciseCacheCompare(io.ComfyNode):
     ) -> io.NodeOutput:
         videos = {"reference": reference, "first": first} | ({} if second is None else {"second": second})
         videos = {name: rgb(name, video) for name, video in videos.items()}
-        labels = labels_of(videos, labels)
-        entries = [{"label": labels[name], **distance(name, videos)} for name in list(videos)[1:]]
+        names = labels_of(videos, labels)
+        entries = [{"label": names[name], **distance(name, videos)} for name in list(videos)[1:]]
         texts = [quality_text(entry["psnr"], entry["ssim"]) for entry in entries]
         lines = [f"{entry['label']}: {text}" for entry, text in zip(entries, texts)]
-        captions = [f"{label}\n{text}" for label, text in zip(labels.values(), [f"{len(reference)} frames", *texts])]
+        captions = [f"{label}\n{text}" for label, text in zip(names.values(), [f"{len(reference)} frames", *texts])]
         return io.NodeOutput(
             side_by_side(list(videos.values()), captions), "\n".join(lines + ([] if has_ssim() else [NO_SSIM])),
             ui={"precisecache_compare": jsonable(entries)})

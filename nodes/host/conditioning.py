@@ -131,5 +131,5 @@ def shrink_loose(latent: torch.Tensor, factors: Cells, patch: Cells) -> torch.Te
 
 def shrink_mask(mask: torch.Tensor, small_shape: torch.Size) -> torch.Tensor:
     """Average a mask, (B, H, W) or (B, T, H, W), over the cells of the small latent."""
-    pool = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
+    pool: Any = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
     return pool(mask[:, None].float(), small_shape[1 - mask.ndim :])[:, 0].to(mask.dtype)

@@ -120,4 +120,4 @@ class SamplerRun:
             logger.warning("PreciseCache: this run has no report", exc_info=True)
         finally:
             self.cached.release()
-            self.guider = self.trials = self.unconditional = None
+            del self.guider, self.trials, self.unconditional  # however long a traceback holds this object

@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...precisecache_core.tiny import bundle
-from ...precisecache_core.tiny.codec import CHANNELS
+from ...precisecache_core.tiny.codec import CHANNELS, TinyVideoCodec
 from ...precisecache_core.tiny.prompts import encode_prompt
 
 
@@ -81,7 +81,9 @@ def load_vae() -> Any:
 class HostCodec(torch.nn.Module):
     """The codec behind Wan2.1's latent format, which samplers apply to what they return."""
 
-    def __init__(self, codec: torch.nn.Module) -> None:
+    codec: TinyVideoCodec
+
+    def __init__(self, codec: TinyVideoCodec) -> None:
         super().__init__()
         self.codec = codec
         self.format = comfy.latent_formats.Wan21()

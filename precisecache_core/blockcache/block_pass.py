@@ -130,8 +130,9 @@ class BlockPass:
     @torch.compiler.disable
     def _skip(self, leader: Key, streams: Streams) -> Streams | None:
         """The streams after a whole range, or None if it has to be computed."""
-        residuals = [self.run.held.get(name, {}).get(leader) for name in self.names]
-        if not all(r is not None and r.fits(streams, part) for r, part in zip(residuals, self.rows)):
+        found = [self.run.held.get(name, {}).get(leader) for name in self.names]
+        residuals = [r for r, part in zip(found, self.rows) if r is not None and r.fits(streams, part)]
+        if len(residuals) < len(self.names):
             return None
         try:
             result = add_residuals(streams, residuals, self.rows)

@@ -70,12 +70,13 @@ class LFCacheController:
         A missing or non-finite LFD computes.
         """
         self.distance += 1
-        is_known = lfd is not None and math.isfinite(lfd)
+        if lfd is not None and not math.isfinite(lfd):
+            lfd = None
         threshold = self.threshold
-        if self.is_warmup and is_known:
+        if self.is_warmup and lfd is not None:
             self.delta_max = max(lfd, self.delta_max or 0.0)
         self.calls += 1
-        if threshold is not None and is_known:
+        if threshold is not None and lfd is not None:
             untried = self.distance - self.tried - 1
             self.error += untried * (self.lfd + lfd) / 2 + lfd
             self.smallest = lfd if self.smallest is None else min(self.smallest, lfd)

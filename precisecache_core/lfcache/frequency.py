@@ -43,7 +43,8 @@ def low_frequency_difference(
             f"{tuple(reference.shape)}. Compare predictions of the same sampling run."
         )
     if weights is None:
-        weights = low_band_weights(*current.shape[-2:], cutoff_fraction, current.device)
+        height, width = current.shape[-2:]
+        weights = low_band_weights(height, width, cutoff_fraction, current.device)
     spectrum = torch.fft.rfft2(current.float() - reference.float(), norm="ortho")
     energy = spectrum.real.square() + spectrum.imag.square()
     return (energy * weights).sum().sqrt()
@@ -54,7 +55,7 @@ class LowBand:
 
     def __init__(self, cutoff_fraction: float) -> None:
         self.cutoff_fraction = cutoff_fraction
-        self._weights: dict[tuple[int, ...], torch.Tensor] = {}
+        self._weights: dict[tuple[int, int], torch.Tensor] = {}
 
     def difference(self, current: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         """LFD of two predictions as a 0-dim float32 tensor; the whole L2 norm where there is no height and width.
@@ -63,7 +64,7 @@ class LowBand:
         """
         if current.ndim not in (4, 5):
             return torch.linalg.vector_norm(current.float() - reference.float())
-        size = tuple(current.shape[-2:])
+        height, width = size = (current.shape[-2], current.shape[-1])
         if size not in self._weights:
-            self._weights[size] = low_band_weights(*size, self.cutoff_fraction, current.device)
+            self._weights[size] = low_band_weights(height, width, self.cutoff_fraction, current.device)
         return low_frequency_difference(current, reference, self.cutoff_fraction, self._weights[size])
