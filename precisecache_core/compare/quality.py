@@ -1,21 +1,28 @@
 """How near a video is to a reference, for example to the uncached one."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-WINDOW = 11  # pixels; the Gaussian window of Wang et al. 2004, whose sigma of 1.5 is kornia's too
+WINDOW = 11  # pixels, the Gaussian window of Wang et al. (2004); kornia uses their sigma of 1.5 too
 
 
-def compare_videos(reference, video, device="cpu", each_frame=lambda: None):
-    """(PSNR in dB over the whole video, mean SSIM over its frames).
+def compare_videos(
+    reference: torch.Tensor,
+    video: torch.Tensor,
+    device: torch.device | str = "cpu",
+    each_frame: Callable[[], None] = lambda: None,
+) -> tuple[float, float | None]:
+    """Measure (PSNR in dB over the whole video, mean SSIM over its frames).
 
     reference, video: tensors (frames, height, width, channels), float in [0, 1], equal shapes, any
-        devices. device: where a pair of frames is measured, in float32, one at a time.
-    each_frame: called before each of them; what it raises ends the comparison.
-    PSNR is inf where no pixel differs and nan where one is not finite. SSIM is Wang et al.'s (2004),
-    over the places where the window fits; None for frames smaller than it, or without kornia.
+        devices.
+    device: where the pairs of frames are measured, one pair at a time, in float32.
+    each_frame: called before each pair; an exception that it raises ends the comparison.
+    PSNR is inf if no pixel differs and nan if one is not finite. SSIM is that of Wang et al. (2004),
+    over the places where the whole window fits; None for frames smaller than it, or without kornia.
     Raises ValueError if the shapes differ or there are no frames.
     """
     if reference.shape != video.shape or not len(video):
@@ -33,26 +40,26 @@ def compare_videos(reference, video, device="cpu", each_frame=lambda: None):
     return psnr, torch.stack(similarities).mean().item() if similarities else None
 
 
-def quality_text(psnr, ssim):
-    """What `compare_videos` returns, in words: "43.42 dB, SSIM 0.9964", "equal", "not finite"."""
+def quality_text(psnr: float, ssim: float | None) -> str:
+    """What `compare_videos` returns, in words: "43.42 dB, SSIM 0.9964", "equal" or "not finite"."""
     if ssim is None or not math.isfinite(psnr):
         return psnr_text(psnr)
     return f"{psnr_text(psnr)}, SSIM {ssim:.4f}"
 
 
-def psnr_text(psnr):
-    """A PSNR in words."""
+def psnr_text(psnr: float) -> str:
+    """A PSNR in words: "43.42 dB", "equal" or "not finite"."""
     if math.isnan(psnr):
         return "not finite"
     return "equal" if psnr == math.inf else f"{psnr:.2f} dB"
 
 
-def has_ssim():
-    """Whether SSIM can be measured here."""
+def has_ssim() -> bool:
+    """Whether SSIM can be measured here: kornia is installed."""
     return _ssim() is not None
 
 
-def _ssim():
+def _ssim() -> Callable[..., torch.Tensor] | None:
     try:
         from kornia.metrics import ssim
     except ImportError:
@@ -60,6 +67,6 @@ def _ssim():
     return ssim
 
 
-def _size(video):
+def _size(video: torch.Tensor) -> str:
     frames, height, width, channels = video.shape
     return f"{frames} frames of {width} x {height} with {channels} channels"

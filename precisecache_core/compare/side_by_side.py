@@ -1,22 +1,24 @@
 """Videos side by side, each under its caption."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-SMALLEST, LARGEST = 256, 640  # pixels of a video's longer side: what is outside is enlarged or shrunk
-GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14  # pixels over a video 256 wide, more over a wider one
-# for letters that Pillow's own font lacks; by name, as systems or matplotlib install them
+SMALLEST, LARGEST = 256, 640  # pixels of a video's longer side; smaller videos are enlarged, larger ones shrunk
+GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14  # pixels for a video shown 256 wide; a wider one gets more in proportion
+# tried in this order for letters that Pillow's own font lacks; systems or matplotlib install them
 FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf", "arial.ttf")
 
 
-def side_by_side(videos, captions):
-    """One video of several: (frames, H, W, 3), float32 in [0, 1], on white.
+def side_by_side(videos: Sequence[torch.Tensor], captions: Sequence[str]) -> torch.Tensor:
+    """Join videos into one on white, (frames, H, W, 3), float32 in [0, 1].
 
-    videos: tensors (frames, height, width, 3), float in [0, 1], equal shapes. captions: a text of at
-        most two lines for each.
+    videos: tensors (frames, height, width, 3), float in [0, 1], equal shapes.
+    captions: a text of at most two lines for each video.
     Needs Pillow.
     """
     height, width = _panel_size(*videos[0].shape[1:3])
@@ -31,25 +33,25 @@ def side_by_side(videos, captions):
     return result
 
 
-def _panel_size(height, width):
+def _panel_size(height: int, width: int) -> tuple[int, int]:
     longer = max(height, width)
     if longer < SMALLEST:
         factor = math.ceil(SMALLEST / longer)
         return height * factor, width * factor
-    factor = min(1, LARGEST / longer)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    share = min(1, LARGEST / longer)
+    return max(1, round(height * share)), max(1, round(width * share))
 
 
-def _resized(frame, height, width):
-    """A frame (h, w, 3) at another size: whole factors up, averaged down."""
+def _resized(frame: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """A frame, (h, w, 3), at another size: enlarged by a whole factor, or shrunk by averaging."""
     if frame.shape[:2] == (height, width):
         return frame
     mode = "area" if height < frame.shape[0] else "nearest"
     return F.interpolate(frame.float().movedim(-1, 0)[None], (height, width), mode=mode)[0].movedim(0, -1)
 
 
-def _caption(text, height, width, font_size):
-    """A text in black on white, (height, width, 3), float32."""
+def _caption(text: str, height: int, width: int, font_size: int) -> torch.Tensor:
+    """A text in black on white, (height, width, 3), float32 in [0, 1]."""
     from PIL import Image, ImageDraw
 
     strip = Image.new("RGB", (width, height), "white")
@@ -57,8 +59,8 @@ def _caption(text, height, width, font_size):
     return torch.from_numpy(np.array(strip)).float() / 255
 
 
-def _font(text, size):
-    """Pillow's own font where it has the letters, else the first of FONTS that this machine has."""
+def _font(text: str, size: int) -> Any:
+    """The first of FONTS that this machine has; Pillow's own for ASCII text, or where there is none."""
     from PIL import ImageFont
 
     for name in () if text.isascii() else FONTS:

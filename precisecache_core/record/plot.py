@@ -2,22 +2,25 @@
 
 import logging
 import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 logger = logging.getLogger("precisecache")
 WIDTH, HEIGHT = 1024, 420  # pixels of one run's panel
-BLOCKS_HEIGHT = 200  # and of its pivotal blocks
-MOST = 8  # runs in one picture, the latest
+BLOCKS_HEIGHT = 200  # pixels of the panel of its pivotal blocks
+MOST = 8  # runs in one picture; the latest are drawn
 
-# from Okabe and Ito's palette, which colour-blind readers can tell apart
+# Okabe and Ito's colours, which colour-blind readers can tell apart
 COMPUTED, REUSED, THRESHOLD, ERROR = "#0072B2", "#E69F00", "#D55E00", "#009E73"
 
 
-def plot_runs(runs, names=None):
-    """Report entries as one picture, (H, W, 3) uint8, 1024 wide: a panel a run, and one of its pivotal blocks.
+def plot_runs(runs: Sequence[dict], names: Sequence[str] | None = None) -> np.ndarray:
+    """Draw the runs of a report as one picture, (H, W, 3) uint8, 1024 wide.
 
-    names: what to call each run; its model where there are none.
+    Each run has a panel, and a second one for its pivotal blocks where BlockCache chose any.
+    names: the title of each run; its model where there are none.
     Needs matplotlib; without it the picture says so.
     """
     try:
@@ -27,7 +30,7 @@ def plot_runs(runs, names=None):
         text = "no plot: matplotlib is not installed (pip install matplotlib)"
         logger.warning("PreciseCache: %s", text)
         return _written(text)
-    panels = []  # (draw, run, name, height)
+    panels: list[tuple[Callable[[Any, dict, str], None], dict, str, int]] = []  # (draw, run, name, height)
     left_out = len(runs) - MOST
     for run, name in [*zip(runs, names or [run["model"] for run in runs])][-MOST:]:
         panels.append((_draw_calls, run, name, HEIGHT))
@@ -48,8 +51,8 @@ def plot_runs(runs, names=None):
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _written(text):
-    """A white picture with a line of text, where Pillow is there to write it."""
+def _written(text: str) -> np.ndarray:
+    """A white picture with a line of text; without Pillow it stays blank."""
     picture = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     try:
         from PIL import Image, ImageDraw
@@ -60,7 +63,7 @@ def _written(text):
     return np.array(image)
 
 
-def _draw_calls(panel, run, name):
+def _draw_calls(panel: Any, run: dict, name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
     calls = np.arange(1, run["calls"] + 1)
@@ -96,8 +99,8 @@ def _draw_calls(panel, run, name):
     panel.legend(loc="upper right", ncols=5, fontsize=9)
 
 
-def _draw_blocks(panel, run, name):
-    """Which blocks are computed between one refresh and the next; the others are skipped."""
+def _draw_blocks(panel: Any, run: dict, name: str) -> None:
+    """Draw which blocks are computed between one refresh and the next; the others are skipped."""
     from matplotlib.colors import ListedColormap
 
     blocks = run["blockcache"]
@@ -115,9 +118,10 @@ def _draw_blocks(panel, run, name):
     panel.set_yticks(range(1, rows + 1, max(1, rows // 5)))
 
 
-def accumulated(lfd, decisions):
-    """LFD accumulated since the last computed call, as it stood after each call.
+def accumulated(lfd: Sequence[float | None], decisions: str) -> np.ndarray:
+    """The LFD accumulated since the last computed call, as it stood after each call.
 
+    lfd: the LFD of each call, None where none was measured. decisions: C or R for each call.
     A call without a trial counts as if the LFD had grown evenly between the trials around it.
     """
     total, out = 0.0, []
@@ -127,10 +131,10 @@ def accumulated(lfd, decisions):
     return np.array(out)
 
 
-def between_trials(lfd, decisions):
-    """The LFDs, with the missing ones of reused calls put evenly between their neighbours.
+def between_trials(lfd: Sequence[float | None], decisions: str) -> list[float]:
+    """The LFD of each call; the missing ones of reused calls lie evenly between their neighbours.
 
-    A computed call is where the next LFD is measured from: 0 to the calls after it.
+    The next LFD is measured from the last computed call, so that call counts as 0 for the calls after it.
     """
     filled, last, missing = [], 0.0, 0
     for value, decision in zip(lfd, decisions):

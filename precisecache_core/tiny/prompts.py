@@ -9,10 +9,10 @@ TEXT_DIM = 64
 _VOCABULARY = {word: i for i, word in enumerate(("",) + SUBJECTS + COLORS + MOTIONS)}
 
 
-def encode_prompt(subject="", color="", motion=""):
-    """Conditioning of one clip: (1, 3, 64) float32, one one-hot token per word.
+def encode_prompt(subject: str = "", color: str = "", motion: str = "") -> torch.Tensor:
+    """The conditioning of one clip: (1, 3, 64) float32, a one-hot token for each word.
 
-    An empty word is the token the model saw when its guidance was dropped, so
+    An empty word becomes the token that stood for dropped words in training, so
     `encode_prompt()` is the unconditional branch.
     Raises ValueError on a word the model was not trained on.
     """
