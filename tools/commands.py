@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 
 from tools.comfyui.locate import comfyui_version, find_comfyui
@@ -36,14 +37,16 @@ def check(arguments):
     """The linter, the formatter, the type checker and at last the tests, whose last line is the last one printed."""
     environment = prepare_tests()
     failed = 0
-    for command in check_steps(arguments):
+    *steps, tests = check_steps(arguments)
+    for command in steps:
         status = run(command, environment)
         if status in STOPPED:
             return status
         if status:
             say(f"failed with exit status {status}")
         failed = failed or status
-    return failed
+    status = run(tests, environment)
+    return failed or status
 
 
 def check_steps(arguments):
@@ -103,7 +106,7 @@ def benchmarks():
 
 def first_sentence(path):
     """A module's docstring up to the command that its first line ends with."""
-    return ast.get_docstring(ast.parse(path.read_text("utf-8"))).splitlines()[0].split(": `python3")[0]
+    return re.split(":? `python3", ast.get_docstring(ast.parse(path.read_text("utf-8"))))[0]
 
 
 def versions(arguments):

@@ -42,15 +42,16 @@ def share_torch(python):
 
 def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     """run.py's own set-up of a new .venv; pip resolves everything from its index and installs nothing."""
-    reached = subprocess.run([sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed",
-                              "--retries", "0", "einops"], capture_output=True, text=True)
-    if reached.returncode:
-        pytest.skip(f"pip reaches no index: {reached.stderr.strip().splitlines()[-1]}")
     report, pip_command = tmp_path / "report.json", environment.pip_command
     python = tmp_path / environment.VENV_PYTHON.relative_to(environment.ROOT)
 
     def make_venv():
         subprocess.run([sys.executable, "-m", "venv", environment.VENV], check=True)
+        # the newest pip asks for the packages' metadata alone
+        newest = subprocess.run([python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries", "0", "pip"],
+                                capture_output=True, text=True)
+        if newest.returncode:
+            pytest.skip(f"pip reaches no index: {newest.stderr.strip().splitlines()[-1]}")
         share_torch(python)
 
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
@@ -131,8 +132,8 @@ def test_every_line_holds_one_version():
 
 
 def test_writing_gives_the_file_that_is_there(tmp_path, monkeypatch):
-    if find_host() is None or versions.differences(ASKED):
-        pytest.skip("the file is made in .venv, with a ComfyUI")
     kept = versions.read(versions.tested_file())
+    if find_host() is None or versions.differences(ASKED) or versions.left_out(kept, ASKED, versions.torch_here()):
+        pytest.skip("the file is made in .venv, with the ComfyUI that its header names")
     monkeypatch.setattr(versions, "FOLDER", tmp_path)
     assert versions.read(versions.write(find_host())) == kept
