@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import sys
+from pathlib import Path
 
 from tools.comfyui.locate import comfyui_version, find_comfyui
 from tools.environment import ROOT, VENV_PYTHON, SetupError, run, say, set_up
@@ -74,7 +75,9 @@ def graph(arguments):
     from tools.graph.options import parse
 
     host = parse(arguments).comfyui or find_comfyui(ROOT)
-    return run([VENV_PYTHON, "-m", "tools.graph", *arguments], prepare(host, "the graph needs a server that runs"))
+    environment = add_to_path(ROOT, prepare(host, "the graph needs a server that runs"))
+    # in the caller's folder: the graph and --out are named from there
+    return run([VENV_PYTHON, "-m", "tools.graph", *arguments], environment, Path.cwd())
 
 
 def bench(arguments):
@@ -91,9 +94,14 @@ def bench(arguments):
     module = ".".join(path.parts)
     if name == "compatibility":
         module = name
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(ROOT / "tests"), *filter(None, [environment.get("PYTHONPATH")])])
+        environment = add_to_path(ROOT / "tests", environment)
     return run([VENV_PYTHON, "-m", module, *rest], environment)
+
+
+def add_to_path(folder, environment):
+    """The environment variables, with a folder that Python looks in for modules."""
+    before = environment.get("PYTHONPATH")
+    return {**environment, "PYTHONPATH": os.pathsep.join([str(folder), *([before] if before else [])])}
 
 
 def benchmarks():

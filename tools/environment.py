@@ -151,11 +151,11 @@ def is_working(python):
     return Path(python).is_file() and output_of(python, "import pip; print(1)") == "1"
 
 
-def run(command, environment):
-    """Run to the end and return its exit status; being stopped stops it too."""
+def run(command, environment, folder=ROOT):
+    """Run in a folder to the end and return the exit status; being stopped stops it too."""
     command = [str(part) for part in command]
     say("$ " + " ".join(["python", *command[1:]]))
-    child = subprocess.Popen(command, cwd=ROOT, env=environment)
+    child = subprocess.Popen(command, cwd=folder, env=environment)
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     is_interrupted = False
     while True:

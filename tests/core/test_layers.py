@@ -190,8 +190,9 @@ def test_tests_do_not_stand_on_the_benchmarks():
 
 
 def test_a_planted_use_of_the_benchmarks_is_found(tmp_path):
-    for name, source in {"core/test_a.py": "from benchmarks import study", "benchmarks/test_b.py": "import benchmarks.c",
-                         "host/test_c.py": "pytest.importorskip('benchmarks.quality')", "conftest.py": "import benchmarks",
+    for name, source in {"core/test_a.py": "from benchmarks import study", "conftest.py": "import benchmarks",
+                         "benchmarks/test_b.py": "import benchmarks.tables",
+                         "host/test_c.py": "pytest.importorskip('benchmarks.quality')",
                          "host/test_d.py": "def f():\n    from benchmarks.tables.macs import x"}.items():
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).write_text(source)

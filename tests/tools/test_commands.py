@@ -14,7 +14,8 @@ def started(monkeypatch):
     """The commands that would be run, with their environment variables; nothing is set up."""
     calls = []
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed=False: None)
-    monkeypatch.setattr(commands, "run", lambda command, environment: calls.append((command[1:], environment)) or 0)
+    monkeypatch.setattr(commands, "run", lambda command, environment, folder=None: calls.append(
+        (command[1:], environment)) or 0)
     return calls
 
 
@@ -54,6 +55,15 @@ def test_bench_compatibility_starts(monkeypatch, capfd):
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed: None)
     assert run.main(["bench", "compatibility", "--help"]) == 0
     assert "parts of cells' names" in capfd.readouterr().out
+
+
+def test_graph_finds_its_files_from_where_it_is_called(monkeypatch, tmp_path, capfd):
+    (tmp_path / "mine.json").write_text("[]")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "VENV_PYTHON", sys.executable)
+    monkeypatch.setattr(commands, "set_up", lambda host, is_renewed: None)
+    assert run.main(["graph", "mine.json"]) == 2
+    assert "graph: this is no graph in ComfyUI's API format" in capfd.readouterr().err
 
 
 def test_graph_and_demo_refuse_wrong_options_before_any_setup(monkeypatch):

@@ -48,8 +48,8 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     def make_venv():
         subprocess.run([sys.executable, "-m", "venv", environment.VENV], check=True)
         # the newest pip asks for the packages' metadata alone
-        newest = subprocess.run([python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries", "0", "pip"],
-                                capture_output=True, text=True)
+        newest = subprocess.run([python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries",
+                                 "0", "pip"], capture_output=True, text=True)
         if newest.returncode:
             pytest.skip(f"pip reaches no index: {newest.stderr.strip().splitlines()[-1]}")
         share_torch(python)
