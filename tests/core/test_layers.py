@@ -71,7 +71,7 @@ def test_the_walk_finds_what_it_looks_for(source, faults):
 
 # what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
 NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
-                "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
+                "PreciseCache", "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
                 "toys"} | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
 
