@@ -1,4 +1,4 @@
-"""What the registry and installers are told: pyproject.toml, the pictures it names, the publish workflow."""
+"""What the registry and installers are told: pyproject.toml, the pictures it names, the workflows."""
 
 import os
 import re
@@ -73,3 +73,16 @@ def test_it_publishes_the_tagged_version_if_the_changelog_has_it(checks, tmp_pat
     (tmp_path / "pyproject.toml").write_text('version = "1.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
     assert is_accepted(checks[1], tmp_path, GITHUB_REF_NAME=tag) == accepted
+
+
+def test_pushes_and_pull_requests_are_checked_on_the_oldest_python_and_the_publishers():
+    yaml = pytest.importorskip("yaml")
+    check, publish = (yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+                      for name in ("check.yml", "publish.yml"))
+    assert check[True].keys() == {"push", "pull_request"}  # YAML reads the key `on` as true
+    job = check["jobs"]["check"]
+    pythons = job["strategy"]["matrix"]["python-version"]
+    oldest = re.search(r'requires-python = ">=(.*)"', (ROOT / "pyproject.toml").read_text("utf-8"))[1]
+    assert pythons == [oldest, publish["jobs"]["publish"]["steps"][1]["with"]["python-version"]]
+    assert job["steps"][-1]["run"] == ".ci/run"
+    assert "python3 run.py check" in (ROOT / ".ci" / "run").read_text("utf-8")

@@ -1,4 +1,7 @@
-"""Imports point one way: nodes -> nodes/host -> precisecache_core, and only the host layer knows ComfyUI."""
+"""Imports point one way: nodes -> nodes/host -> precisecache_core, and only the host layer knows ComfyUI.
+
+Beyond that no folders import each other in a circle, and the tests do not stand on the benchmarks.
+"""
 
 import ast
 import os
@@ -68,7 +71,8 @@ def test_the_walk_finds_what_it_looks_for(source, faults):
 
 # what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
 NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
-                "benchmarks", "compatibility", "precisecache_core", "run", "testkit", "tools", "toys"} | set(sys.stdlib_module_names)
+                "PreciseCache", "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
+                "toys"} | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
 
 
@@ -80,6 +84,119 @@ def test_what_demo_tests_and_benchmarks_import_is_declared():
             for path in (ROOT / folder).rglob("*.py")
             for package, dots, _ in imports_of(path.read_text(encoding="utf-8")) if not dots}
     assert {PACKAGES.get(package, package) for package in used - NOT_DECLARED} <= declared
+
+
+FOLDERS = ("precisecache_core", "nodes", "tools", "benchmarks", "testkit")
+LOADERS = {"import_module", "importorskip", "pack_module"}  # they take a module's name as a string
+
+
+def modules_in(path, root):
+    """Dotted names, from the root on, of what a file imports of our own; ComfyUI's `nodes` is not ours."""
+    here = list(path.relative_to(root).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = [*here[:len(here) - node.level], *filter(None, [node.module])] if node.level else [node.module]
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
+            if called in LOADERS:
+                names = [("PreciseCache." if called == "pack_module" else "") + str(node.args[0].value)]
+        for name in names:
+            is_packs = name.startswith("PreciseCache.") or getattr(node, "level", 0)
+            if is_packs or not name.startswith("nodes"):
+                yield name.removeprefix("PreciseCache.")
+
+
+def part_of(module, root):
+    """The part that a module belongs to, or None: its folder, or itself where it lies beside other folders."""
+    names = module.split(".")
+    while names and not (is_folder := (root.joinpath(*names) / "__init__.py").is_file()) and not (
+            root.joinpath(*names).with_suffix(".py").is_file()):
+        names.pop()  # a name in a module
+    if not names or names[0] not in FOLDERS:
+        return None
+    return ".".join(names if is_folder or len(names) == 2 else names[:-1])
+
+
+def parts(root):
+    """{part: parts it imports}. A part is a folder, or a module that lies directly in one of FOLDERS."""
+    found = {}
+    for path in (path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))):
+        names = path.relative_to(root).with_suffix("").parts
+        here = part_of(".".join(names[:-1] if names[-1] == "__init__" else names), root)
+        others = {part_of(module, root) for module in modules_in(path, root)}
+        found.setdefault(here, set()).update(others - {here, None})
+    return found
+
+
+def circle(graph):
+    """Parts of which each imports the next and the last one the first, or None."""
+    done = set()
+
+    def search(part, trail):
+        if part in trail:
+            return trail[trail.index(part):]
+        if part in done:
+            return None
+        found = next(filter(None, (search(other, [*trail, part]) for other in sorted(graph.get(part, ())))), None)
+        done.add(part)
+        return found
+
+    return next(filter(None, (search(part, []) for part in sorted(graph))), None)
+
+
+def test_no_folders_import_each_other_in_a_circle():
+    graph = parts(ROOT)
+    assert "tools.graph" in graph["tools.demo"] and "precisecache_core.lfcache" in graph["nodes.host"]
+    assert circle(graph) is None
+
+
+@pytest.mark.parametrize("planted, found", [
+    ({}, None),
+    ({"tools/graph/run.py": "from tools.demo import main"}, ["tools.demo", "tools.graph"]),
+    ({"tools/graph/run.py": "def f():\n    import tools.demo.main as m"}, ["tools.demo", "tools.graph"]),
+    ({"tools/comfyui.py": "from .demo.main import x"}, ["tools.comfyui", "tools.demo", "tools.graph"]),
+    ({"testkit/host.py": "pack_module('nodes.a')", "nodes/a.py": "from ..testkit import host"},
+     ["nodes.a", "testkit.host"]),
+    ({"testkit/host.py": "import nodes", "nodes/a.py": "from ..testkit import host"}, None),  # ComfyUI's `nodes`
+])
+def test_a_planted_circle_is_found(tmp_path, planted, found):
+    for name, source in {"tools/demo/main.py": "from tools.graph import run", "tools/graph/run.py": "",
+                         "tools/comfyui.py": "", **planted}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        (path.parent / "__init__.py").touch()
+        (tmp_path / path.relative_to(tmp_path).parts[0] / "__init__.py").touch()
+    if "tools/comfyui.py" in planted:
+        (tmp_path / "tools" / "graph" / "run.py").write_text("from ..comfyui import x")
+    assert circle(parts(tmp_path)) == found
+
+
+def uses_of_benchmarks(root):
+    """Files of the tests that import a module of the benchmarks, those for the benchmarks left out."""
+    tests = root / "tests"
+    return [path.relative_to(root).as_posix() for path in sorted(tests.rglob("*.py"))
+            if path.relative_to(tests).parts[0] != "benchmarks"
+            and any(module.startswith("benchmarks.") for module in modules_in(path, root))]
+
+
+def test_tests_do_not_stand_on_the_benchmarks():
+    """`import benchmarks` in tests/conftest.py takes the name alone, see there."""
+    assert uses_of_benchmarks(ROOT) == []
+
+
+def test_a_planted_use_of_the_benchmarks_is_found(tmp_path):
+    for name, source in {"core/test_a.py": "from benchmarks import study", "conftest.py": "import benchmarks",
+                         "benchmarks/test_b.py": "import benchmarks.tables",
+                         "host/test_c.py": "pytest.importorskip('benchmarks.quality')",
+                         "host/test_d.py": "def f():\n    from benchmarks.tables.macs import x"}.items():
+        (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / name).write_text(source)
+    assert uses_of_benchmarks(tmp_path) == ["tests/core/test_a.py", "tests/host/test_c.py", "tests/host/test_d.py"]
 
 
 LOAD_AS_THE_HOST_DOES = """
@@ -96,7 +213,7 @@ def load_pack(folder):
     """Import the pack in a process of its own, with `folder` in place of ComfyUI's."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run([sys.executable, "-c", LOAD_AS_THE_HOST_DOES, str(ROOT)], cwd=folder, env=env,
-                          capture_output=True, text=True, timeout=60)
+                          capture_output=True, text=True)
 
 
 def test_the_pack_loads_without_comfyui(tmp_path):

@@ -3,7 +3,6 @@
 import math
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -151,16 +150,3 @@ def test_pillow_with_one_size_of_font_only(monkeypatch):
     font = ImageFont.load_default(14)
     monkeypatch.setattr(ImageFont, "load_default", lambda: font)
     assert (side_by_side([torch.ones(1, 256, 256, 3)], ["text"])[0, :CAPTION_HEIGHT] < 0.5).any()
-
-
-def test_the_benchmarks_own_measure():
-    """scikit-image's, whose uniform windows the kept records were measured with."""
-    compare = pytest.importorskip("benchmarks.quality").compare
-    for span, kind in ((1.0, np.float32), (255, np.uint8)):
-        black = np.zeros((2, 8, 8, 3), kind)
-        grey = black + kind(span / 5)
-        psnr, ssim = compare(black, grey)
-        assert psnr == pytest.approx(20 * np.log10(5), abs=1e-4) and ssim < 1
-        assert compare(black, black) == (np.inf, pytest.approx(1.0))
-        with pytest.raises(ValueError, match="cannot compare"):
-            compare(black, grey[1:])

@@ -1,46 +1,81 @@
-"""run.py without installing anything: what it would install, and when it asks pip."""
+"""What sets up .venv, without installing anything: when it asks pip, and for what."""
 
-import run
+import pytest
 
-
-def test_requirements_of_pyproject_hold_every_extra_the_commands_need():
-    wanted = run.own_requirements()
-    assert {"torch", "numpy", "einops", "safetensors", "matplotlib", "aiohttp", "pytest", "scipy"} <= set(wanted)
-    assert not any(entry.startswith("precisecache") for entry in wanted)
+from tools import environment
 
 
-def test_setup_is_done_once_and_again_when_a_requirement_changes(tmp_path, monkeypatch):
-    installed = []
-    monkeypatch.setattr(run, "STAMP", tmp_path / "stamp.txt")
-    monkeypatch.setattr(run, "is_working", lambda python: True)
-    monkeypatch.setattr(run, "missing_packages", lambda wanted: [])
-    monkeypatch.setattr(run, "torch_constraints", lambda host: ())
-    monkeypatch.setattr(run, "torch_fits", lambda: True)
-    monkeypatch.setattr(run, "install", lambda requirements, files, constraints: installed.append(files))
-    host = tmp_path / "ComfyUI"
-    host.mkdir()
-    (host / "requirements.txt").write_text("# a comment\naiohttp>=3\n\ntorch\n")
-    run.set_up(host)
-    run.set_up(host)
-    run.set_up(None)  # needs less than what is there
-    assert installed == [[host / "requirements.txt"]]
+@pytest.fixture
+def pip(tmp_path, monkeypatch):
+    """The constraints of every installation, in an environment that has everything."""
+    given = []
+    monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp.txt")
+    monkeypatch.setattr(environment, "is_working", lambda python: True)
+    monkeypatch.setattr(environment, "missing_packages", lambda wanted: [])
+    monkeypatch.setattr(environment, "torch_fits", lambda: True)
+    monkeypatch.setattr(environment, "constraints", lambda asked, **options: options)
+    monkeypatch.setattr(environment, "install", lambda requirements, files, constraints, options=(): given.append(
+        (constraints, files, options)))
+    return given
+
+
+@pytest.fixture
+def host(tmp_path):
+    folder = tmp_path / "ComfyUI"
+    folder.mkdir()
+    (folder / "requirements.txt").write_text("# a comment\naiohttp>=3\n\ntorch\n")
+    return folder
+
+
+def test_setup_is_done_once_and_again_when_a_requirement_changes(pip, host):
+    environment.set_up(host)
+    environment.set_up(host)
+    environment.set_up(None)  # needs less than what is there
+    assert [files for _, files, _ in pip] == [[host / "requirements.txt"]]
     (host / "requirements.txt").write_text("aiohttp>=4\n")
-    run.set_up(host)
-    assert len(installed) == 2
+    environment.set_up(host)
+    assert len(pip) == 2
 
 
-def test_a_torch_that_does_not_fit_is_replaced(tmp_path, monkeypatch):
-    constraints, answers = [], iter([False, True])
-    monkeypatch.setattr(run, "STAMP", tmp_path / "stamp.txt")
-    monkeypatch.setattr(run, "is_working", lambda python: True)
-    monkeypatch.setattr(run, "torch_constraints", lambda host: ("torch==9.9",))
-    monkeypatch.setattr(run, "torch_fits", lambda: next(answers))
-    monkeypatch.setattr(run, "install", lambda requirements, files, given: constraints.append(given))
-    (tmp_path / "requirements.txt").write_text("torch\n")
-    run.set_up(tmp_path)
-    assert constraints == [("torch==9.9",), run.FITTING_TORCH]
+def test_setup_is_done_again_when_a_tested_version_changes(pip, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    tested = tmp_path / "python3.10.txt"
+    for text in ("einops==0.8.1\n", "einops==0.8.1\n", "einops==0.8.2\n"):
+        tested.write_text(text)
+        environment.set_up(None)
+    assert len(pip) == 2
 
 
-def test_paths_among_the_pytest_arguments_replace_the_whole_suite():
-    assert run.names_tests(["tests/core", "-q"])
-    assert not run.names_tests(["-k", "reuse"])
+def test_a_renewal_asks_pip_for_the_newest_of_all_but_torch(pip):
+    environment.set_up(None)
+    environment.set_up(None, is_renewed=True)
+    assert [constraints for constraints, _, _ in pip] == [{"is_held": True}, {"is_held": False}]
+    assert "--upgrade" in pip[1][2] and not pip[0][2]
+
+
+def test_a_torch_that_does_not_fit_is_replaced(pip, host, monkeypatch):
+    answers = iter([False, True])
+    monkeypatch.setattr(environment, "torch_fits", lambda: next(answers))
+    environment.set_up(host)
+    assert [constraints for constraints, _, _ in pip] == [{"is_held": True}, {"is_torch_kept": False}]
+
+
+def test_a_comfyui_that_contradicts_the_tested_versions_gets_what_it_asks_for(pip, host, monkeypatch, capsys):
+    given = []
+
+    def install(requirements, files, constraints, options=()):
+        given.append(constraints)
+        if constraints["is_held"]:
+            raise environment.SetupError("pip could not install the packages")
+
+    monkeypatch.setattr(environment, "install", install)
+    environment.set_up(host)
+    assert given == [{"is_held": True}, {"is_held": False}] and "once more without" in capsys.readouterr().out
+    with pytest.raises(environment.SetupError):  # nobody but ComfyUI may ask for others
+        environment.STAMP.unlink()
+        environment.set_up(None)
+
+
+def test_the_constraints_are_read_in_the_environment_they_are_for():
+    lines = environment.constraints([])
+    assert any(line.startswith("torch==") for line in lines) and len(lines) > 50

@@ -20,10 +20,17 @@ class ServerFailed(RuntimeError):
     """ComfyUI did not start, went away, or refused or failed the graph."""
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def hold_port():
+    """A socket on a free port, which stays ours until ComfyUI listens there.
+
+    On Linux a port that is bound and not listened on can be bound once more by who says SO_REUSEADDR, as
+    ComfyUI does, and goes to nobody else meanwhile; elsewhere it must be let go first.
+    """
+    held = socket.socket()
+    if sys.platform == "linux":
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class ComfyServer:
@@ -44,7 +51,10 @@ class ComfyServer:
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="precisecache-", ignore_cleanup_errors=True)
-        self.port = free_port()
+        self.held_port = hold_port()
+        self.port = self.held_port.getsockname()[1]
+        if sys.platform != "linux":
+            self.held_port.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # a python path from outside must not put other modules before the host's own
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -53,6 +63,7 @@ class ComfyServer:
                 self.process = subprocess.Popen(self._command(), cwd=self.host, env=environment,
                                                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         except BaseException:
+            self.held_port.close()
             self.folder.cleanup()
             raise
         return self
@@ -116,6 +127,7 @@ class ComfyServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.held_port.close()
         self.folder.cleanup()
 
 
@@ -127,7 +139,7 @@ class UsersComfyServer(ComfyServer):
         is_installed = self.host in ROOT.parents
         # the folder "temp" is made inside the one named here
         return ["--output-directory", str(base / "output"), "--temp-directory", str(base),
-                *([] if is_installed else pack_path(base))]
+                *([] if is_installed else pack_path(base, alone(base)))]
 
 
 class RunningServer:
@@ -150,8 +162,21 @@ class RunningServer:
         pass
 
 
-def pack_path(base):
-    """Arguments with which a ComfyUI finds this pack by its own folder, wherever the clone is."""
+def alone(base):
+    """A folder in `base` with a link to this pack, so that what else lies beside the clone is not loaded."""
+    folder = base / "custom_nodes"
+    folder.mkdir()
+    if os.name == "nt":  # a symbolic link takes a right that users lack there
+        import _winapi
+
+        _winapi.CreateJunction(str(ROOT), str(folder / "PreciseCache"))
+    else:
+        (folder / "PreciseCache").symlink_to(ROOT)
+    return folder
+
+
+def pack_path(base, folder=ROOT.parent):
+    """Arguments with which a ComfyUI finds this pack in `folder`."""
     paths = base / "paths.yaml"  # JSON is YAML
-    paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(ROOT.parent)}}), encoding="utf-8")
+    paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(folder)}}), encoding="utf-8")
     return ["--extra-model-paths-config", str(paths)]

@@ -1,6 +1,5 @@
-"""`python -m headless graph.json`: run a graph in API format and save what it makes."""
+"""`python3 run.py graph GRAPH`: run a graph in API format and save what it makes."""
 
-import argparse
 import asyncio
 import json
 import signal
@@ -12,36 +11,13 @@ from pathlib import Path
 import aiohttp
 
 from tools.comfyui.client import ComfyClient
-from tools.comfyui.locate import is_comfyui
 from tools.comfyui.server import RunningServer, ServerFailed, UsersComfyServer
 
 from . import overrides
+from .options import parse
 from .progress import Progress
 
-ANSWER_SECONDS = 15  # a server that runs already answers at once
-
-
-def parse(arguments=None):
-    parser = argparse.ArgumentParser(
-        prog="python -m headless", description="Run a ComfyUI graph in API format, with PreciseCache's report.")
-    parser.add_argument("graph", type=Path, help="a graph in API format, such as workflows/api/*.json")
-    parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE",
-                        help="change an input; NODE is an id, a class or a title, VALUE is JSON or text. Repeatable")
-    parser.add_argument("--preset", help="of every PreciseCache LFCache: base, turbo, flash, paper or custom")
-    parser.add_argument("--seed", type=int, help="of every node that draws noise")
-    parser.add_argument("--out", type=Path, default=Path("output", "headless"),
-                        help="folder for the results (output/headless)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--server", metavar="HOST:PORT", default="127.0.0.1:8188",
-                       help="a running ComfyUI (127.0.0.1:8188)")
-    where.add_argument("--comfyui", type=Path, metavar="PATH",
-                       help="start the ComfyUI in this folder, with its models, and stop it again")
-    options = parser.parse_args(arguments)
-    if options.comfyui is not None:
-        options.comfyui = options.comfyui.expanduser().resolve()
-        if not is_comfyui(options.comfyui):
-            parser.error(f"--comfyui {options.comfyui}: no ComfyUI there (main.py and comfy/ are missing)")
-    return options
+ANSWER_SECONDS = 15  # a server that runs already accepts a connection at once
 
 
 def read_graph(options):
@@ -106,10 +82,10 @@ def main(arguments=None):
             with server:
                 paths = asyncio.run(run(options, graph, server))
     except (overrides.OverrideError, ServerFailed, OSError, aiohttp.ClientError) as error:
-        print(f"\nheadless: {error}", file=sys.stderr)
+        print(f"\ngraph: {error}", file=sys.stderr)
         return 2 if isinstance(error, overrides.OverrideError) else 1
     except (asyncio.CancelledError, KeyboardInterrupt):
-        print("\nheadless: stopped", file=sys.stderr)
+        print("\ngraph: stopped", file=sys.stderr)
         return 130
     for path in paths:
         print(f"wrote {path}")
