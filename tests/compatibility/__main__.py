@@ -28,7 +28,7 @@ on the tiny model.
 with random weights it says nothing and is left out. BlockCache: whether it skipped blocks beside LFCache; where
 it is empty, the calls that LFCache left to compute decide that.
 
-Written by `python -m compatibility`; [the tests](tests/host/test_compatibility.py) run the same cells.
+Written by `python3 run.py bench compatibility`; [the tests](../tests/compatibility/test_cells.py) run the same cells.
 """
 
 
