@@ -6,7 +6,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from testkit.full_size import forward
-from testkit.tiny_host import pack_module
 
 KEY = "flop_meter"
 ATTENTION = ("bmm", "scaled_dot_product")
@@ -33,7 +32,9 @@ class Meter:
     """
 
     def __init__(self, known=None):
-        self.trial_flag = pack_module("nodes.host.lfcache").TRIAL_FLAG
+        from PreciseCache.nodes.host.lfcache import TRIAL_FLAG
+
+        self.trial_flag = TRIAL_FLAG
         self.known = known
         self.calls = []  # (rows, FLOPs) of every evaluation that is no trial
         self.trial_flops = 0

@@ -3,13 +3,10 @@
 A row's name begins with its family; a family is one curve of the plot.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Callable
 
-from benchmarks.peers import candidates
-from benchmarks.peers.block_variants import Variant, using
 from benchmarks.peers.broadcast import attach_fora, attach_pab
 from benchmarks.peers.calibrate import calibration_path, read_calibration
 from benchmarks.peers.first_block import attach_first_block
@@ -18,7 +15,6 @@ from benchmarks.peers.taylorseer import attach_taylorseer
 from benchmarks.peers.teacache import attach_teacache
 from benchmarks.peers.uniform import attach_uniform, uniform_pattern
 from testkit.host_caches import attach_easycache, attach_lazycache
-from testkit.tiny_host import pack_module
 
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
@@ -29,17 +25,14 @@ OTHER_SHARES = (0.5, 1 / 3, 0.2)
 BROADCAST_WINDOW = (100, 930)
 CALIBRATION_STEPS = 50
 
-# (name, BlockCache's settings, Variant or None); the first is the paper's
-BLOCK_SETTINGS = (
-    ("paper", {}, None),
-    ("late", {"start_percent": 0.5}, None),
-    ("short", {"reuse_steps": 1}, None),
-    ("short late few", {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3}, None),
-    ("drift", {"reuse_steps": 1}, Variant(drift=True)),
-    ("forecast", {"reuse_steps": 1}, Variant(forecast=True)),
-    ("drift forecast", {"reuse_steps": 1}, Variant(drift=True, forecast=True)),
-    ("bounded", {"reuse_steps": 1}, Variant(forecast=True, drift_bound=0.3)),
-)
+# BlockCache's settings; the first are the paper's
+BLOCK_SETTINGS = {
+    "paper": {},
+    "late": {"start_percent": 0.5},
+    "short": {"reuse_steps": 1},
+    "short late few": {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3},
+}
+ALONE = ("paper", "late", "short")  # those that are measured without LFCache too
 BLOCK_ALPHAS = (0.1, 0.35, 0.7)
 CANDIDATE_ALPHAS = (0.35, 0.7)
 
@@ -66,7 +59,6 @@ class Row:
     attach(bench, base, schedule): the model with the method.
     is_whole: every evaluation of the network is a full one, so that its FLOPs follow from
         the shape of its input. reports: whether the pack's report tells the decisions.
-    running(schedule): context in which the model must be sampled.
     """
 
     family: str
@@ -74,16 +66,10 @@ class Row:
     attach: Callable
     is_whole: bool = False
     reports: bool = False
-    running: Callable = nullcontext
 
     @property
     def name(self):
         return f"{self.family} {self.setting}"
-
-
-def _always(context, *given):
-    """`running` of a row that works the same on every schedule."""
-    return lambda schedule: context(*given)
 
 
 @cache
@@ -97,8 +83,7 @@ def calibration(shift, shape):
 
 def _uniform(share, reuse):
     def attach(bench, base, schedule):
-        return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse,
-                              pack_module("precisecache_core.lfcache.reuse"), pack_module("nodes.host.parametrization"))
+        return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse)
     return attach
 
 
@@ -148,10 +133,9 @@ def block_rows():
     """
     rows = [Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
             for a in PAPER_ALPHAS[1:]]
-    rows += [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True, running=_always(using, variant))
-            for name, blocks, variant in BLOCK_SETTINGS for a in BLOCK_ALPHAS]
-    return rows + [Row("blockcache", name, _flash(None, blocks), reports=True, running=_always(using, variant))
-                   for name, blocks, variant in BLOCK_SETTINGS[:3]]
+    rows += [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True)
+             for name, blocks in BLOCK_SETTINGS.items() for a in BLOCK_ALPHAS]
+    return rows + [Row("blockcache", name, _flash(None, BLOCK_SETTINGS[name]), reports=True) for name in ALONE]
 
 
 def peer_rows():
@@ -174,35 +158,13 @@ def peer_rows():
 
 
 def candidate_rows():
-    """LFCache as it might be: what was tried for its reuse, its decisions and its settings."""
-    tried = [(name, _always(candidates.reusing, make), {}) for name, make in (
-        ("undamped", candidates.undamped), ("log-snr", candidates.over_log_snr), ("noise", candidates.of_noise),
-        ("second order", candidates.second_order))]
-    tried += [("cond trial", _always(candidates.conditional_trial), {}),
-              ("weigh early", _always(candidates.weighing, 0.5), {}),
-              ("weigh late", _always(candidates.weighing, -0.5), {}),
-              ("forecast trial", _always(candidates.against_forecast), {}),
-              ("calibrated", _always(candidates.calibrated, False), {}),
-              ("calibrated and extrapolated", _always(candidates.calibrated, True), {})]
-    tried += [(name, nullcontext, settings) for name, settings in (
-        ("factors 4,4,4", {"factor_t": 4}), ("factors 1,8,8", {"factor_t": 1, "factor_hw": 8}),
-        ("no trials", {"factor_t": 1, "factor_hw": 1}), ("every call tried", {"is_every_call_tried": True}),
-        ("cutoff 0.5", {"cutoff": 0.5}), ("warmup 2", {"warmup": 2}), ("warmup 4", {"warmup": 4}))]
-    rows = [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True, running)
-            for name, running, settings in tried for a in CANDIDATE_ALPHAS]
-    rows += [Row("candidate not accumulated", f"{a:g}", _lfcache(alpha=a), True, True,
-                 _always(candidates.deciding, candidates.not_accumulated)) for a in (0.3, 0.6)]
-    rows += [Row("candidate reused guidance", f"{a:g}", _reused_guidance(a), True, True) for a in CANDIDATE_ALPHAS]
-    return rows + [Row(f"candidate power {p:g}", f"{s:g}", _lfcache(alpha=0.5), True, True, _by_power(s, p))
-                   for p in (1.5, 2.0, 2.5) for s in (0.2, 0.3)]
-
-
-def _reused_guidance(alpha):
-    return lambda bench, base, schedule: candidates.attach_reused_guidance(bench.lfcache(base, alpha=alpha))
-
-
-def _by_power(share, exponent):
-    return lambda schedule: candidates.deciding(candidates.by_power(share, exponent, schedule.steps))
+    """LFCache in other settings than its own."""
+    tried = {
+        "factors 4,4,4": {"factor_t": 4}, "factors 1,8,8": {"factor_t": 1, "factor_hw": 8},
+        "no trials": {"factor_t": 1, "factor_hw": 1}, "every call tried": {"is_every_call_tried": True},
+        "cutoff 0.5": {"cutoff": 0.5}, "warmup 2": {"warmup": 2}, "warmup 4": {"warmup": 4}}
+    return [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True)
+            for name, settings in tried.items() for a in CANDIDATE_ALPHAS]
 
 
 def all_rows():

@@ -6,11 +6,8 @@ from unittest import mock
 
 import torch
 
-import precisecache_core.lfcache.run as core
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.blockcache.run import BlockCacheRun
-from precisecache_core.lfcache.config import LFCacheConfig
-from precisecache_core.lfcache.trial import FLOW
 
 STEPS = 50
 
@@ -46,10 +43,10 @@ def spread(steps, computed, warmup=3):
 
 
 @contextmanager
-def forced(decisions, run_module=core):
+def forced(decisions, run_module):
     """While inside, LFCache decides as the string says; trials and LFDs are made all the same.
 
-    run_module: `precisecache_core.run`, as the code under test imported it.
+    run_module: `precisecache_core.lfcache.run`, as the code under test imported it.
     """
     class ForcedController(run_module.LFCacheController):
         def decide(self, lfd):
@@ -71,20 +68,16 @@ class Tally:
 
 
 def tally(decisions, blocks, blockcache=None):
-    """The Tally of the pack's own run on toy tensors; blockcache: a BlockCacheConfig, or None."""
-    cache = BlockCacheRun(blockcache or BlockCacheConfig(cache_rate=0.0))
+    """The Tally of these decisions, each after a trial, with the pack's own BlockCache on toy tensors.
 
-    def model():
+    blockcache: a BlockCacheConfig, or None.
+    """
+    cache = BlockCacheRun(blockcache or BlockCacheConfig(cache_rate=0.0))
+    for _ in range(decisions.count("C")):
         cache.begin_call()
         current = cache.open_pass([("cond", slice(0, 1))])
         state = {"img": torch.zeros(1, 1, 1)}
         for i in range(blocks):
             state = current.run_block(("double_block", i), state, lambda given=state: {"img": given["img"] + i})
         current.close()
-        return torch.zeros(1, 1, 2, 8, 8)
-
-    with forced(decisions):
-        run = core.LFCacheRun(LFCacheConfig(), lambda sigma: (torch.ones(()), -sigma), FLOW)
-        for sigma in torch.linspace(1, 0.02, len(decisions)):
-            run.denoised(torch.ones(1, 1, 2, 8, 8), sigma, model, lambda x, _: torch.zeros_like(x))
-    return Tally("".join(run.decisions), run.trials, cache.block_calls_skipped)
+    return Tally(decisions, len(decisions), cache.block_calls_skipped)

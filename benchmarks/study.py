@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.meter import Meter
-from testkit.tiny_host import ROOT, find_host, open_bench, pack_module
+from testkit.tiny_host import ROOT, find_host, open_bench
 from tools.comfyui.locate import comfyui_version
 from tools.machine import describe_machine, head
 
@@ -102,7 +102,9 @@ class Recording:
     """Every call of one run: noise level, denoised latent, and prediction."""
 
     def __init__(self, patcher):
-        self.affine = pack_module("nodes.host.parametrization").affine_of(patcher.get_model_object("model_sampling"))
+        from PreciseCache.nodes.host.parametrization import affine_of
+
+        self.affine = affine_of(patcher.get_model_object("model_sampling"))
         self.x, self.sigmas, self.denoised, self.predictions = [], [], [], []
 
     def attach(self, patcher):

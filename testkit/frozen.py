@@ -5,13 +5,18 @@ import comfy.samplers
 import torch
 
 
-def frozen_answers(model, noise, positive, negative, calls=12, cfg=4.0):
-    """What `model` answers to the same x, sigma and conditioning in `calls` calls, a list."""
+def frozen_answers(model, noise, positive, negative, calls=12, cfg=4.0, turned=None):
+    """What `model` answers to the same x, sigma and conditioning in `calls` calls, a list.
+
+    turned: the call from which on x is turned over, so that what is reused is not what would be computed.
+    """
     answers = []
 
     def loop(model, x, sigmas, extra_args=None, **_):
         level = sigmas[len(sigmas) // 3].expand(len(x))
-        answers.extend(model(x, level, **extra_args).clone() for _ in range(calls))
+        for call in range(calls):
+            x = x.flip(-1) if call == turned else x
+            answers.append(model(x, level, **extra_args).clone())
         return x
 
     comfy.sample.sample_custom(model, noise, cfg, comfy.samplers.KSAMPLER(loop), torch.linspace(1, 0, calls + 1),

@@ -1,25 +1,23 @@
 """The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
 
-import importlib.util
 import logging
 import sys
-from pathlib import Path
 
 import torch
 
+from testkit.pack import ROOT
 from tools.comfyui.locate import find_comfyui
 
-ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (0, 33)  # ComfyUI; older ones lack models that benchmarks count and what they tell of each block
 
 
 def find_host():
-    """The ComfyUI to run in, or None (see `demo.locate`)."""
+    """The ComfyUI to run in, or None (see `tools.comfyui.locate`)."""
     return find_comfyui(ROOT)
 
 
 def enter_host(host, is_fused=False, is_cpu=True):
-    """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU.
+    """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU; comes before any import of it.
 
     is_cpu: False lets it have the GPU.
     is_fused: PyTorch's fused attention, the host's own choice on most GPUs; on a CPU it would
@@ -31,22 +29,6 @@ def enter_host(host, is_fused=False, is_cpu=True):
 
     args.cpu = is_cpu
     args.use_pytorch_cross_attention |= is_fused
-
-
-def load_pack():
-    """The pack as a package of the name PreciseCache, as ComfyUI loads custom nodes."""
-    if "PreciseCache" not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            "PreciseCache", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-        sys.modules["PreciseCache"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["PreciseCache"]
-
-
-def pack_module(name):
-    """A module of the loaded pack, such as `nodes.host.lfcache`."""
-    load_pack()
-    return importlib.import_module(f"PreciseCache.{name}")
 
 
 def open_bench(is_fused=True):
@@ -64,12 +46,13 @@ class TinyHost:
     """The tiny model and its conditioning, sampled as the stock nodes do it."""
 
     def __init__(self, subject="triangle", color="orange", motion="right"):
-        self.tiny = pack_module("nodes.host.tiny_model")
-        self.attachment = pack_module("nodes.host.attachment")
-        self.reports = pack_module("nodes.host.reports")
-        self.prompts = pack_module("precisecache_core.tiny.prompts")
-        self.config = pack_module("precisecache_core.lfcache.config").LFCacheConfig
-        self.block_config = pack_module("precisecache_core.blockcache.config").BlockCacheConfig
+        from PreciseCache.nodes.host import attachment, reports, tiny_model
+        from PreciseCache.precisecache_core.blockcache.config import BlockCacheConfig
+        from PreciseCache.precisecache_core.lfcache.config import LFCacheConfig
+        from PreciseCache.precisecache_core.tiny import prompts
+
+        self.tiny, self.attachment, self.reports, self.prompts = tiny_model, attachment, reports, prompts
+        self.config, self.block_config = LFCacheConfig, BlockCacheConfig
         self.model = self.tiny.load_model()
         self.vae = self.tiny.load_vae()
         self.ask(subject, color, motion)

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.figures.step_impact import low_band
 from benchmarks.study import COLORS, Records, Study, mean, parser_of, write_plot, write_table
+from precisecache_core.lfcache.frequency import low_frequency_difference
 from precisecache_core.record.rank import rank_correlation
-from testkit.tiny_host import pack_module
 
 BANDS = ("full", "low", "high")
 
@@ -22,12 +22,11 @@ def differences(study, seed):
     """{"seed", "cutoff", and for each band the norm of the change into calls 2, 3, …}."""
     recording, _ = study.record(seed)
     cutoff = study.bench.config().cutoff
-    difference = pack_module("precisecache_core.lfcache.frequency").low_frequency_difference
     found = {band: [] for band in BANDS}
     for before, after in zip(recording.predictions, recording.predictions[1:]):
         change = (after - before).float()
         found["full"].append(torch.linalg.vector_norm(change).item())
-        found["low"].append(difference(after, before, cutoff).item())
+        found["low"].append(low_frequency_difference(after, before, cutoff).item())
         found["high"].append(torch.linalg.vector_norm(change - low_band(change, cutoff)).item())
     return {"seed": seed, "cutoff": cutoff, **found}
 

@@ -6,55 +6,70 @@ its norm; and which blocks are skipped at BlockCache's default cache rate if ran
 call. Pivotal is the rest.
 """
 
-from unittest import mock
+from functools import partial
 
 import torch
 
 from benchmarks.study import Records, Study, mean, parser_of, write_plot, write_table
 from precisecache_core.blockcache.pivotal import skipped_blocks
-from testkit.tiny_host import pack_module
 
 
-def watching():
-    """A GuidedBlocks that measures every call and skips nothing, and the list of its runs."""
-    core = pack_module("precisecache_core.blockcache.run")
-    Pass = pack_module("precisecache_core.blockcache.block_pass").BlockPass
-    Blocks = pack_module("nodes.host.attachment").GuidedBlocks
-    runs = []
+class BlockWatch:
+    """What the blocks of a model add in every call, as hooks on the blocks see it; context around a run.
 
-    class WatchedPass(Pass):
-        def _score(self, key, added):
-            square = super()._score(key, added)
-            seen = self.run.seen.setdefault(key, [])
-            before = self.run.last.get((*self.names, key))
-            self.run.last[(*self.names, key)] = added
-            change = None if before is None else super()._score(key, {n: t - before[n] for n, t in added.items()})
-            seen.append((self.run.calls, square, change))
-            return square
+    squares: (2, blocks, calls) of each residual and of its change since the call before, the
+        streams of the batch together, as BlockCache ranks blocks.
+    """
 
-    class WatchedRun(core.BlockCacheRun):
-        pass_type = WatchedPass
+    def __init__(self, blocks):
+        self.blocks = blocks
+        self.calls = []  # {block: [(squared norm, squared change or None) of each pass]}
+        self.before = {}  # (block, number of the pass in its call): residual
 
-        def __init__(self, config):
-            super().__init__(config)
-            self.seen, self.calls = {}, -1  # block -> (call, squared norm, squared change) of each pass
+    def attach(self, patcher):
+        """A clone of the patcher whose calls are told apart."""
+        from comfy.patcher_extension import WrappersMP
 
-        def release(self):
-            super().release()
-            self.last = {}
+        def predict_noise(executor, *args, **kwargs):
+            self.calls.append({})
+            return executor(*args, **kwargs)
 
-        def _start_call(self):
-            super()._start_call()
-            self.calls += 1
-            self.mode = core.MEASURE
+        patcher = patcher.clone()
+        patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "block_watch", predict_noise)
+        return patcher
 
-    class WatchedBlocks(Blocks):
-        def __init__(self, config, guider, steps):
-            super().__init__(config, guider, steps)
-            self.cache = WatchedRun(config)
-            runs.append(self.cache)
+    def __enter__(self):
+        self.hooks = [block.register_forward_hook(partial(self._see, number))
+                      for number, block in enumerate(self.blocks)]
+        return self
 
-    return WatchedBlocks, runs
+    def __exit__(self, *_):
+        for hook in self.hooks:
+            hook.remove()
+        self.before.clear()
+
+    def _see(self, number, block, given, out):
+        # laid out as the input is, which BlockCache does too: a norm depends on the order of its sum
+        added = torch.sub(out, given[0], out=torch.empty_like(given[0]))
+        passes = self.calls[-1].setdefault(number, [])
+        key = number, len(passes)
+        change = square(added - self.before[key]) if key in self.before else None
+        self.before[key] = added
+        passes.append((square(added), change))
+
+    def squares(self):
+        squares = torch.zeros(2, len(self.blocks), len(self.calls))
+        for call, seen in enumerate(self.calls):
+            for block, passes in seen.items():
+                for size, change in passes:
+                    squares[0, block, call] += size
+                    squares[1, block, call] += 0 if change is None else change
+        return squares
+
+
+def square(tensor):
+    """The squared norm, in float32."""
+    return torch.linalg.vector_norm(tensor, dtype=torch.float32).square()
 
 
 def norms(study, seed):
@@ -62,17 +77,9 @@ def norms(study, seed):
 
     Both [block][call]; the guidance branches of a call count together, as BlockCache ranks them.
     """
-    blocks, runs = watching()
-    with mock.patch.object(pack_module("nodes.host.attachment"), "GuidedBlocks", blocks):
-        study.sample(study.bench.blockcache(study.base), seed)
-    run, = runs
-    squares = torch.zeros(2, len(run.keys), run.calls + 1)
-    for block, key in enumerate(run.keys):
-        for call, square, change in run.seen[key]:
-            squares[0, block, call] += square
-            if change is not None:
-                squares[1, block, call] += change
-    size, change = squares.sqrt()
+    with BlockWatch(study.base.model.diffusion_model.blocks) as watch:
+        study.sample(watch.attach(study.base), seed)
+    size, change = watch.squares().sqrt()
     return {"seed": seed, "norms": size.tolist(), "drift": (change / size)[:, 1:].tolist()}
 
 

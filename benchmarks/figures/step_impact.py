@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.study import COLORS, MARKERS, Records, Study, mean, parser_of, text, write_plot, write_table
 from precisecache_core.lfcache.config import REUSES
-from testkit.tiny_host import pack_module
+from precisecache_core.lfcache.frequency import low_band_weights
+from precisecache_core.lfcache.reuse import PredictionCache
 
 KEY = "one_reused"
 TITLES = {"prediction": "the prediction", "low": "its low band", "high": "its high band"}
@@ -21,8 +22,7 @@ TITLES = {"prediction": "the prediction", "low": "its low band", "high": "its hi
 
 def low_band(prediction, cutoff):
     """The low band of a prediction (Eq. 2), in its shape; what is left of it is the high band."""
-    frequency = pack_module("precisecache_core.lfcache.frequency")
-    weights = frequency.low_band_weights(*prediction.shape[-2:], cutoff, prediction.device)
+    weights = low_band_weights(*prediction.shape[-2:], cutoff, prediction.device)
     spectrum = torch.fft.rfft2(prediction.float(), norm="ortho") * (weights > 0)
     return torch.fft.irfft2(spectrum, s=prediction.shape[-2:], norm="ortho")
 
@@ -37,7 +37,7 @@ def stand_in(recording, index, kind, cutoff):
     if kind in ("low", "high"):
         band = low_band(before - current, cutoff)
         return current + (band if kind == "low" else before - current - band)
-    cache = pack_module("precisecache_core.lfcache.reuse").PredictionCache(kind)
+    cache = PredictionCache(kind)
     for x, sigma, prediction in zip(recording.x[:index], recording.sigmas, recording.predictions):
         cache.store(x, sigma, prediction)
     return cache.predict(recording.x[index], recording.sigmas[index])

@@ -9,11 +9,10 @@ rank correlation with the LFD of the predictions themselves (what a run reports 
 
 import math
 from dataclasses import asdict
-from unittest import mock
 
-from benchmarks.study import COLORS, Records, Study, mean, parser_of, write_plot, write_table
+from benchmarks.study import COLORS, Recording, Records, Study, mean, parser_of, write_plot, write_table
+from precisecache_core import FLOW, LFCacheRun, low_frequency_difference
 from precisecache_core.record.rank import rank_correlation
-from testkit.tiny_host import pack_module
 
 FACTORS = ((2, 4), (1, 4), (2, 2), (1, 2))
 TRIALS = (("snr_matched", "trial"), ("plain", "trial"), ("plain", "cached"))
@@ -26,29 +25,24 @@ def configs(bench):
         for factor_t, factor_hw in FACTORS for trial, reference in TRIALS}
 
 
-def beside(given):
-    """A GuidedRun that makes the trials of many configs beside each computed call."""
-    GuidedRun = pack_module("nodes.host.lfcache").GuidedRun
+def attach_trials(patcher, runs):
+    """A clone of the patcher that computes every call, and beside it makes the trials of these LFCacheRuns."""
+    from comfy.patcher_extension import WrappersMP
+    from PreciseCache.nodes.host.lfcache import trial_options
 
-    class Beside(GuidedRun):
-        def __init__(self, config, *args):
-            super().__init__(config, *args)
-            self.others = [GuidedRun(other, *args) for other in given]
+    def predict_noise(executor, x, timestep, model_options=None, seed=None):
+        answer = executor(x, timestep, model_options, seed)
 
-        def denoised(self, x, timestep, model_options, seed, compute):
-            answer = compute(model_options)
-            for other in self.others:
-                other.denoised(x, timestep, model_options, seed, lambda options: answer)
-            return answer
+        def trial(x_small, sigma_small):
+            return executor(x_small, sigma_small.expand_as(timestep), trial_options(model_options), seed)
 
-        def release(self):
-            runs.extend(other.cache for other in self.others)
-            for other in self.others:
-                other.release()
-            super().release()
+        for run in runs:
+            run.denoised(x, timestep.reshape(-1)[0], lambda: answer, trial)
+        return answer
 
-    runs = []
-    return Beside, runs
+    patcher = patcher.clone()
+    patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "trials", predict_noise)
+    return patcher
 
 
 def lfds(study, seed, given):
@@ -56,11 +50,21 @@ def lfds(study, seed, given):
 
     Both begin with the second call; where a config's trial could not be made, they are empty.
     """
-    guided, runs = beside(given)
-    with mock.patch.object(pack_module("nodes.host.attachment"), "GuidedRun", guided):
-        study.sample(study.bench.lfcache(study.base, alpha=0.0), seed)
-    return [{"lfd": [lfd for lfd, _ in run._agreement], "true": [float(true) for _, true in run._agreement],
-             "factors": run.factors} for run in runs]
+    from PreciseCache.nodes.host.lfcache import patch_of
+
+    recording = Recording(study.base)
+    sigma_min = float(study.base.get_model_object("model_sampling").sigma_min)
+    runs = [LFCacheRun(config, recording.affine, FLOW, sigma_min, patch=patch_of(study.base.model))
+            for config in given]
+    study.sample(attach_trials(recording.attach(study.base), runs), seed)
+    return [{"lfd": run.lfds[1:] if run.trials else [], "factors": run.factors,
+             "true": true_lfds(recording.predictions, run.config.cutoff) if run.trials else []} for run in runs]
+
+
+def true_lfds(predictions, cutoff):
+    """The LFD of each prediction against the one before."""
+    return [low_frequency_difference(after, before, cutoff).item()
+            for before, after in zip(predictions, predictions[1:])]
 
 
 def measured(study, records, clips):

@@ -8,7 +8,6 @@ still name all branches. One such baseline at a time.
 import torch
 
 from benchmarks.peers.run_state import attach_run
-from testkit.tiny_host import pack_module
 
 
 def attach_stack(patcher, key, new_branch, is_joint=False):
@@ -68,8 +67,10 @@ class BlockStack:
         return out
 
     def _open_pass(self, args):
+        from PreciseCache.nodes.host.blockcache import branches_of
+
         options, img = args["transformer_options"], args["img"]
-        named = pack_module("nodes.host.blockcache").branches_of(options, len(img))
+        named = branches_of(options, len(img))
         conds = options["cond_or_uncond"]
         if self.is_joint:
             named, conds = [(tuple(name for name, _ in named), slice(None))], [None]

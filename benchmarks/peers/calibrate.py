@@ -17,7 +17,8 @@ from benchmarks.peers.block_stack import ReusedStack, attach_stack, relative_cha
 from benchmarks.peers.magcache import magnitude_ratio
 from benchmarks.peers.run_state import options_of
 from benchmarks.peers.teacache import ALWAYS, fit_coefficients, signal_of
-from testkit.tiny_host import ROOT, find_host, open_bench, pack_module
+from precisecache_core.tiny import prompts
+from testkit.tiny_host import ROOT, find_host, open_bench
 
 FIRST_SEED = 1000
 
@@ -107,7 +108,6 @@ def main():
     args = parser.parse_args()
     bench = open_bench()
     base = bench.shifted(args.shift)
-    prompts = pack_module("precisecache_core.tiny.prompts")
     clips = []
     for clip in range(args.clips):
         bench.ask(*(words[clip % len(words)] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))

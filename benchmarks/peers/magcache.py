@@ -63,7 +63,7 @@ class MagCacheBranch(ReusedStack):
 def attach_magcache(patcher, threshold, ratios, max_skips=4, retention=0.2):
     """A clone of the patcher with MagCache.
 
-    ratios: (for cond, for uncond), `calibration["magcache"]` of `benchmarks.baselines.calibrate`.
+    ratios: (for cond, for uncond), `calibration["magcache"]` of `benchmarks.peers.calibrate`.
     """
     def new_branch(model, steps, cond):
         table = nearest(ratios[cond], steps)

@@ -7,7 +7,7 @@ swapped for one pass and put back after it, as the pack does it for models witho
 from contextlib import ExitStack
 
 from benchmarks.peers.run_state import attach_run, options_of
-from testkit.tiny_host import pack_module
+from precisecache_core.blockcache.swap import swapped_forwards
 
 MODULES = ("self_attn", "cross_attn", "ffn")
 
@@ -21,16 +21,16 @@ def attach_modules(patcher, key, new_state, names=MODULES):
     names: attributes of a block; "block" is the block itself.
     """
     from comfy.patcher_extension import WrappersMP
+    from PreciseCache.nodes.host.blockcache import branches_of
 
     def open_run(model, options, steps):
         options[key] = _States(new_state)
 
     def diffusion_model(executor, x, *args, **kwargs):
         options = options_of(args, kwargs)
-        branches = pack_module("nodes.host.blockcache").branches_of(options, len(x))
+        branches = branches_of(options, len(x))
         state = options[key].of(tuple(name for name, _ in branches))
         state.start_call(options["sigmas"].flatten()[0].item())
-        swapped_forwards = pack_module("precisecache_core.blockcache.swap").swapped_forwards
         blocks = executor.class_obj.blocks
         with ExitStack() as stack:
             for name in names:

@@ -81,7 +81,7 @@ def signal_of(name, block, img, vec):
 def attach_teacache(patcher, threshold, coefficients=(1.0, 0.0), signal="modulated"):
     """A clone of the patcher with TeaCache.
 
-    coefficients: `calibration["teacache"][signal]` of `benchmarks.baselines.calibrate`.
+    coefficients: `calibration["teacache"][signal]` of `benchmarks.peers.calibrate`.
     """
     first, last = ALWAYS[signal]
 

@@ -2,6 +2,8 @@
 
 import math
 
+from precisecache_core.lfcache.reuse import PredictionCache
+
 
 def uniform_pattern(calls, share, warmup=3):
     """Which calls are computed: the first `warmup`, then evenly spread at `share` of the rest.
@@ -12,19 +14,20 @@ def uniform_pattern(calls, share, warmup=3):
             for i in range(calls)]
 
 
-def attach_uniform(patcher, computed, reuse, reuse_module, parametrization):
+def attach_uniform(patcher, computed, reuse):
     """A clone of the patcher that computes the calls marked in `computed` and reuses otherwise.
 
     reuse: a strategy of LFCache, so that only the decision differs from it.
     """
     from comfy.patcher_extension import WrappersMP
+    from PreciseCache.nodes.host.parametrization import affine_of
 
     patcher = patcher.clone()
-    affine = parametrization.affine_of(patcher.get_model_object("model_sampling"))
+    affine = affine_of(patcher.get_model_object("model_sampling"))
     state = {}
 
     def outer_sample(executor, *args, **kwargs):
-        state.update(call=0, cache=reuse_module.PredictionCache(reuse))
+        state.update(call=0, cache=PredictionCache(reuse))
         try:
             return executor(*args, **kwargs)
         finally:

@@ -16,16 +16,16 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from unittest import mock
 
 import torch
 
 from benchmarks.schedules import PUBLISHED, STEPS, forced, spread
-from benchmarks.tables.overhead import watched
-from precisecache_core.lfcache.config import MINIMUM_STEPS
+from benchmarks.timers import Timers
+from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.lfcache.config import MINIMUM_STEPS, LFCacheConfig
 from testkit.full_size import MODELS, build, layered
-from testkit.tiny_host import ROOT, enter_host, find_host, pack_module
+from testkit.tiny_host import ROOT, enter_host, find_host
 from tools.comfyui.locate import comfyui_version
 
 GB = 1e9
@@ -148,12 +148,12 @@ def fitted(case):
 @dataclass
 class Run:
     """One run that was measured: seconds (see `clock`), peak bytes on the GPU (None on a CPU),
-    its entry of the report and its Stopwatch (None without a cache)."""
+    its Timers and its entry of the report (None without a cache)."""
 
     seconds: float
     peak: int | None
+    timers: Timers
     report: dict | None = None
-    watch: object = None
 
 
 def clock(case):
@@ -161,46 +161,33 @@ def clock(case):
     return time.perf_counter if case.device == "cuda" else time.process_time
 
 
-@contextmanager
-def clocked(case):
-    """While inside, the pack's Stopwatch reads the same clock (on a GPU it records events)."""
-    stopwatch = pack_module("precisecache_core.record.stopwatch")
-    with mock.patch.object(stopwatch, "time", SimpleNamespace(perf_counter=clock(case))):
-        yield
-
-
 def measured(case, patcher, steps):
     """The Run of one sampling."""
-    attachment, reports = pack_module("nodes.host.attachment"), pack_module("nodes.host.reports")
+    from PreciseCache.nodes.host.attachment import attachment_of
+    from PreciseCache.nodes.host.reports import runs_of
+
     now = clock(case)
+    timers = Timers(case.device == "cuda", now)
+    timed = timers.attach(patcher)
     synchronize(case)
     if case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    with watched() as watches, clocked(case):
-        start = now()
-        sample(case, patcher, steps)
-        synchronize(case)
-        seconds = now() - start
-    run = Run(seconds, torch.cuda.max_memory_allocated() if case.device == "cuda" else None)
-    held = attachment.attachment_of(patcher)
+    start = now()
+    sample(case, timed, steps)
+    synchronize(case)
+    seconds = now() - start
+    run = Run(seconds, torch.cuda.max_memory_allocated() if case.device == "cuda" else None, timers)
+    held = attachment_of(patcher)
     if held is not None:
-        run.report, run.watch = reports.runs_of(held.id)[-1], watches[-1]
+        run.report = runs_of(held.id)[-1]
     return run
-
-
-def spans(watch, name):
-    """Seconds of every span of this name, in order; the device must have finished."""
-    pairs = watch.spans.get(name, ())
-    if watch.is_cuda:
-        return [start.elapsed_time(end) / 1000 for start, end in pairs]
-    return [end - start for start, end in pairs]
 
 
 def parts(run):
     """{what: seconds of every one}: computed calls, trials, and our own part of either decision."""
-    compute, trials = iter(spans(run.watch, "compute")), iter(spans(run.watch, "trial"))
+    compute, trials = iter(run.timers.seconds("compute")), iter(run.timers.seconds("trial"))
     found = {"call": [], "trial": [], "own C": [], "own R": []}
-    for decision, whole in zip(run.report["decisions"], spans(run.watch, "call")):
+    for decision, whole in zip(run.report["decisions"], run.timers.seconds("call")):
         trial = next(trials)
         call = next(compute) if decision == "C" else 0.0
         found["trial"].append(trial)
@@ -212,25 +199,26 @@ def parts(run):
 
 def variants(patcher, model, steps):
     """{name: (patcher, decision string or None)} of the runs that are interleaved."""
-    attachment = pack_module("nodes.host.attachment")
-    lfcache = pack_module("precisecache_core.lfcache.config").LFCacheConfig
-    blockcache = pack_module("precisecache_core.blockcache.config").BlockCacheConfig
+    from PreciseCache.nodes.host.attachment import attach
+
     row = PUBLISHED["hunyuan" if model == "hunyuan" else "wan14b"]
     decisions = spread(steps, round(steps * row.computed("turbo") / STEPS))
-    turbo = attachment.attach(patcher, lfcache=lfcache())
+    turbo = attach(patcher, lfcache=LFCacheConfig())
     return {"uncached": (patcher, None), "turbo": (turbo, decisions),
-            "flash": (attachment.attach(turbo, blockcache=blockcache()), decisions)}
+            "flash": (attach(turbo, blockcache=BlockCacheConfig()), decisions)}
 
 
 def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
     """{variant: [Run]}, interleaved; every round starts with another variant."""
+    from PreciseCache.precisecache_core.lfcache import run as run_module
+
     chosen = variants(patcher, case.model, steps)
     runs = {name: [] for name in chosen}
     for i in range(rounds):
         order = list(chosen)[i % len(chosen):] + list(chosen)[:i % len(chosen)]
         for name in order:
             model, decisions = chosen[name]
-            force = forced(decisions, pack_module("precisecache_core.lfcache.run")) if decisions else nullcontext()
+            force = forced(decisions, run_module) if decisions else nullcontext()
             with force:
                 runs[name].append(measured(case, model, steps))
             say(f"round {i + 1} of {rounds}: {name} {runs[name][-1].seconds:.4g} s")
@@ -238,33 +226,35 @@ def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
 
 
 @contextmanager
-def timed_skips(device):
-    """A Stopwatch whose span `skip` holds every addition of residuals made while inside."""
-    block_pass = pack_module("precisecache_core.blockcache.block_pass")
-    watch = pack_module("precisecache_core.record.stopwatch").Stopwatch(device)
+def timed_skips(case):
+    """Timers whose span `skip` holds every addition of residuals made while inside."""
+    from PreciseCache.precisecache_core.blockcache import block_pass
+
+    timers = Timers(case.device == "cuda", clock(case))
+    timers.spans["skip"] = []
     add = block_pass.add_residuals
 
     def timed(*args):
-        with watch.span("skip"):
+        with timers.span("skip"):
             return add(*args)
 
     with mock.patch.object(block_pass, "add_residuals", timed):
-        yield watch
+        yield timers
 
 
 def block_runs(case, patcher, say=lambda text: None):
     """[(storage, cache_device, Run, seconds of every skip)]: BlockCache alone, every call computed."""
-    attach = pack_module("nodes.host.attachment").attach
-    config = pack_module("precisecache_core.blockcache.config").BlockCacheConfig
+    from PreciseCache.nodes.host.attachment import attach
+
     found = []
     for storage in ("merged", "per_block"):
         for cache_device in ("model", "cpu"):
-            model = attach(patcher, blockcache=config(
+            model = attach(patcher, blockcache=BlockCacheConfig(
                 warmup=BLOCK_WARMUP, reuse_steps=BLOCK_REUSE, storage=storage, cache_device=cache_device))
-            with timed_skips(case.device) as watch:
+            with timed_skips(case) as timers:
                 run = measured(case, model, BLOCK_STEPS)
             say(f"BlockCache {storage} {cache_device} {run.seconds:.4g} s")
-            found.append((storage, cache_device, run, spans(watch, "skip")))
+            found.append((storage, cache_device, run, timers.seconds("skip")))
     return found
 
 
@@ -302,7 +292,7 @@ def block_lines(found):
     """One line for each storage and device of BlockCache."""
     lines = []
     for storage, device, run, skips in found:
-        entry, calls = run.report["blockcache"], spans(run.watch, "compute")
+        entry, calls = run.report["blockcache"], run.timers.seconds("compute")
         cycle = BLOCK_REUSE + 1
         skipping = [i for i in range(BLOCK_WARMUP, len(calls)) if (i - BLOCK_WARMUP + 1) % cycle]
         refreshing = [i for i in range(BLOCK_WARMUP - 1, len(calls)) if i not in skipping]

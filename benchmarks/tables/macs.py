@@ -19,7 +19,7 @@ from benchmarks.schedules import PUBLISHED, STEPS, Tally, spread, tally
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.lfcache.shrink import fit_factors, shrink_latent
 from testkit.full_size import MODELS, build, layered
-from testkit.tiny_host import ROOT, enter_host, find_host, pack_module
+from testkit.tiny_host import ROOT, enter_host, find_host
 from tools.comfyui.locate import comfyui_version
 
 P = 1e15
@@ -57,7 +57,9 @@ def call_of(name, size):
 
 def small_latent(name, latent, factor_t, factor_hw):
     """(C, T, H, W) of the latent that a trial sees, by the pack's own code on the meta device."""
-    patch = pack_module("nodes.host.lfcache").patch_of(model_of(name))
+    from PreciseCache.nodes.host.lfcache import patch_of
+
+    patch = patch_of(model_of(name))
     x = torch.empty(1, *latent, device="meta")
     return tuple(shrink_latent(x, fit_factors(x.shape, factor_t, factor_hw, patch), patch).shape[1:])
 

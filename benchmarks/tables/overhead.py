@@ -1,56 +1,59 @@
 """What LFCache costs beside its trial: `python3 run.py bench overhead`.
 
-On the tiny model in the real host with nothing reused: timers inside LFCache around every
-call, around the model and around the trial. What is left is ours: pooling, LFD, the
-decision, the conversion and the cache. Also counts cached predictions.
+On the tiny model in the real host with nothing reused: timers around every call, around the
+model and around the trial. What is left is ours: pooling, LFD, the decision, the conversion
+and the cache. Also counts cached predictions.
 
-Then events and records, of a run with both caches (turbo and BlockCache as they are): timers
-around all that tells the page and writes the report, with a server that does nothing.
+Then events and records: what tells the page and writes the report, timed on toy tensors with a
+server that does nothing, as often as an event may be sent; over a run with both caches (turbo and
+BlockCache as they are).
 """
 
 import argparse
 import sys
-from contextlib import contextmanager
+import time
 from types import SimpleNamespace
 from unittest import mock
 
+import torch
+
 from benchmarks.study import RESULTS, head, write_table
-from testkit.tiny_host import open_bench, pack_module
+from benchmarks.timers import Timers
+from precisecache_core import FLOW, BlockCacheConfig, BlockCacheRun, LFCacheConfig, LFCacheRun
+from precisecache_core.sampling import flow_affine, flow_sigmas
+from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
-
-@contextmanager
-def watched():
-    """A list that gets the Stopwatch of every LFCacheRun that ends while inside."""
-    watches = []
-    run_class = pack_module("precisecache_core.lfcache.run").LFCacheRun
-    report = run_class.report
-
-    def keep(self, *given):
-        watches.append(self.stopwatch)
-        return report(self, *given)
-
-    with mock.patch.object(run_class, "report", keep):
-        yield watches
+INTERVAL = 0.1  # seconds between two events
 
 
-@contextmanager
-def listening():
-    """(feeds of the runs that end while inside, events sent), with a stand-in for ComfyUI's server."""
-    feeds, sent = [], []
+def events_and_records(steps, interval=INTERVAL):
+    """(seconds of all events and of the report of one run, events sent)."""
+    from PreciseCache.nodes.host import events, reports
+
+    sent, seconds = [], []
     server = SimpleNamespace(client_id=None, send_sync=lambda *event: sent.append(event), loop=SimpleNamespace(
         call_later=None, call_soon_threadsafe=lambda later, wait, send, *event: sent.append(event)))
-    feed_class = pack_module("nodes.host.events").CallFeed
-    tell = feed_class.tell
 
-    def keep(self, steps, blocks, peak_bytes, is_ended=False):
-        tell(self, steps, blocks, peak_bytes, is_ended)
-        if is_ended:
-            feeds.append(self)
+    def timed(work, *args):
+        begin = time.perf_counter()
+        result = work(*args)
+        seconds.append(time.perf_counter() - begin)
+        return result
 
-    module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
-    with mock.patch.object(feed_class, "tell", keep), mock.patch.dict(sys.modules, {"server": module}):
-        yield feeds, sent
+    run, blocks = LFCacheRun(LFCacheConfig(alpha=0.7), flow_affine, FLOW), BlockCacheRun(BlockCacheConfig())
+    x = torch.ones(1, 1, 2, 8, 8)
+    with mock.patch.dict(sys.modules, {"server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server))}):
+        feed = timed(events.CallFeed, ["1", "2"], "WanModel", steps)
+        for sigma in flow_sigmas(steps)[:-1]:
+            run.denoised(x, sigma, lambda: x * sigma, lambda small, level: small * level)
+            time.sleep(interval)
+            timed(feed.tell, run, blocks, 0)
+        entry = timed(run.report, "WanModel", x.shape, steps)
+        timed(blocks.add_to, entry)
+        timed(reports.record, "overhead", entry)
+        timed(feed.tell, run, blocks, 0, True)
+    return sum(seconds), len(sent)
 
 
 def main():
@@ -62,16 +65,15 @@ def main():
     parser.add_argument("--told-shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     args = parser.parse_args()
     bench = open_bench()
-    model = bench.lfcache(alpha=0.0, reuse=args.reuse)
-    with watched() as watches:
-        bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
-    run, watch = bench.report(model), watches[-1]
-    call, compute, trial = (watch.seconds(n) for n in ("call", "compute", "trial"))
+    model, timers = bench.lfcache(alpha=0.0, reuse=args.reuse), Timers()
+    bench.sample(timers.attach(model), steps=args.steps, noise=bench.noise(tuple(args.shape)))
+    run = bench.report(model)
+    call, compute, trial = (sum(timers.seconds(name)) for name in ("call", "compute", "trial"))
     ours = call - compute - trial
     both = bench.blockcache(bench.lfcache(alpha=0.7))
-    with listening() as (feeds, sent):
-        bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
+    bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
     told = bench.report(both)
+    spent, events = events_and_records(args.told_steps)
     lines = [*head("overhead", describe_machine()),
              f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}", "",
              f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
@@ -80,8 +82,8 @@ def main():
              f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions", "",
              f"events and records, latents {tuple(args.told_shape)}, {args.told_steps} steps, "
              f"turbo and BlockCache, {told['reused']} reused",
-             f"          {feeds[-1].seconds * 1000:10.2f} ms a run   "
-             f"{feeds[-1].seconds / told['seconds']['sampling']:.3%} of it, {len(sent)} events"]
+             f"          {spent * 1000:10.2f} ms a run   "
+             f"{spent / told['seconds']['sampling']:.3%} of it, {events} events"]
     write_table(RESULTS / "overhead.txt", lines)
 
 

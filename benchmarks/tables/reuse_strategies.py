@@ -12,7 +12,6 @@ from benchmarks.peers.uniform import attach_uniform
 from benchmarks.study import COLORS, MARKERS, Records, Study, parser_of, text, write_plot, write_table
 from benchmarks.tables.downsample_factors import averages, outcome, outcomes
 from precisecache_core.lfcache.config import REUSES
-from testkit.tiny_host import pack_module
 
 ALPHAS = (0.5, 0.7)
 DECISIONS = ("own", "same")
@@ -20,8 +19,7 @@ DECISIONS = ("own", "same")
 
 def replayed(study, seed, config, decisions):
     """The final latent where the calls marked R in `decisions` are reused and the rest computed."""
-    model = attach_uniform(study.base, [d == "C" for d in decisions], config.reuse,
-                           pack_module("precisecache_core.lfcache.reuse"), pack_module("nodes.host.parametrization"))
+    model = attach_uniform(study.base, [d == "C" for d in decisions], config.reuse)
     return study.sample(model, seed)
 
 

@@ -6,10 +6,12 @@ from unittest import mock
 
 import pytest
 import torch
+from PreciseCache.precisecache_core.blockcache import block_pass
+from PreciseCache.precisecache_core.lfcache import run as run_module
 
 from benchmarks.schedules import spread
 from benchmarks.tables import cost
-from testkit.tiny_host import pack_module
+from benchmarks.timers import Timers
 
 pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
 
@@ -52,9 +54,9 @@ def test_memory_that_runs_out_halves_the_blocks(bench):
 
 def test_decisions_are_the_forced_ones(fitted):
     case, patcher = fitted
-    before = pack_module("precisecache_core.lfcache.run").LFCacheController
+    before = run_module.LFCacheController
     runs = cost.forced_runs(case, patcher, 12, 2)
-    assert pack_module("precisecache_core.lfcache.run").LFCacheController is before
+    assert run_module.LFCacheController is before
     decisions = cost.variants(patcher, case.model, 12)["turbo"][1]
     assert decisions == spread(12, 6) and len(runs["uncached"]) == 2
     for run in (*runs["turbo"], *runs["flash"]):
@@ -84,7 +86,7 @@ def test_every_storage_is_measured(fitted):
         assert entry["block_calls_skipped"] == 6 * 2
         assert len(skips) == 12 if storage == "per_block" else 6 <= len(skips) <= 12
         assert all(s >= 0 for s in skips)
-    assert pack_module("precisecache_core.blockcache.block_pass").add_residuals.__name__ == "add_residuals"
+    assert block_pass.add_residuals.__name__ == "add_residuals"
     assert len(cost.block_lines(found)) == 4
 
 
@@ -110,17 +112,19 @@ def test_memory_that_runs_out_later_is_a_line(bench):
 
 
 def test_a_run_that_stood_aside_is_told():
-    watch = SimpleNamespace(spans={}, is_cuda=False)
+    timers = Timers()
     report = {"decisions": "CCCC", "warnings": ["no trial"], "blockcache": None}
-    runs = {"uncached": [cost.Run(2.0, None)], "turbo": [cost.Run(2.0, None, report, watch)]}
+    runs = {"uncached": [cost.Run(2.0, None, timers)], "turbo": [cost.Run(2.0, None, timers, report)]}
     lines = cost.end_to_end_lines(runs, "CCCR")
     assert any("made CCCC" in line for line in lines) and "no trial" in lines[-1]
-    assert cost.part_lines({"turbo": [cost.Run(2.0, None, report, watch)]})[0].startswith("LFCache made no trial")
+    assert cost.part_lines({"turbo": [cost.Run(2.0, None, timers, report)]})[0].startswith("LFCache made no trial")
 
 
 def test_events_are_read_in_milliseconds():
     start = SimpleNamespace(elapsed_time=lambda end: 1500.0)
-    assert cost.spans(SimpleNamespace(is_cuda=True, spans={"call": [(start, None)]}), "call") == [1.5]
+    timers = Timers(is_cuda=True)
+    timers.spans["call"].append((start, None))
+    assert timers.seconds("call") == [1.5]
 
 
 def test_without_a_host_it_ends_with_an_error(monkeypatch):

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from benchmarks.meter import Meter
 from benchmarks.peers.uniform import attach_uniform
 from benchmarks.study import Records, Study, write_plot
 from benchmarks.tables import alpha_bound, downsample_factors, reuse_strategies
-from testkit.tiny_host import pack_module
+from precisecache_core.blockcache.pivotal import skipped_blocks
 
 SHAPE = (1, 16, 2, 8, 8)
 
@@ -52,8 +51,7 @@ def test_a_recording_changes_nothing(study, recorded, full):
 def test_one_reused_call_is_that_of_a_run_computed_in_full(study, recorded):
     pattern = [call != 4 for call in range(10)]
     for reuse in ("prediction", "taylor"):
-        model = attach_uniform(study.base, pattern, reuse, pack_module("precisecache_core.lfcache.reuse"),
-                               pack_module("nodes.host.parametrization"))
+        model = attach_uniform(study.base, pattern, reuse)
         prediction = step_impact.stand_in(recorded[0], 4, reuse, 0.2)
         latent = study.sample(step_impact.attach_one_reused(study.base, recorded[0], 4, prediction), 0)
         assert torch.allclose(latent, study.sample(model, 0), atol=1e-5)
@@ -117,29 +115,31 @@ def test_a_trial_is_off_by_the_factor_of_its_relative_values():
     assert trial_resolution.misjudgement(record | {"lfd": record["true"]}) == pytest.approx(1)
 
 
-def test_block_norms_and_drift_are_those_that_hooks_see(study):
-    seen, inputs = {}, {}
+def test_block_norms_rank_the_blocks_as_blockcache_does(study):
+    record = block_importance.norms(study, 0)
+    size, drift = torch.tensor(record["norms"]), torch.tensor(record["drift"])
+    model = study.bench.blockcache(study.base)
+    study.sample(model, 0)
+    entry = study.bench.report(model)["blockcache"]
+    assert size.shape == (entry["blocks"], 10) and drift.shape == (entry["blocks"], 9)
+    # the second call ranks the blocks that the third one keeps
+    skipped = skipped_blocks(size[:, 1].tolist(), study.bench.block_config().cache_rate)
+    assert set(entry["pivotal"][0]) == set(range(entry["blocks"])) - skipped
+    assert not any(block._forward_hooks for block in study.base.model.diffusion_model.blocks)
 
-    def enter(i, module, given):
-        inputs[i] = given[0].clone()
 
-    def leave(i, module, given, out):
-        seen.setdefault(i, []).append(out - inputs[i])
+def test_norms_and_drift_are_of_what_blocks_add():
+    class Block(torch.nn.Module):
+        def forward(self, x):
+            return 4 * x
 
-    blocks = study.base.model.diffusion_model.blocks
-    hooks = [hook for i, block in enumerate(blocks) for hook in (
-        block.register_forward_pre_hook(partial(enter, i)), block.register_forward_hook(partial(leave, i)))]
-    try:
-        record = block_importance.norms(study, 0)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    assert len(record["norms"]) == len(blocks) == len(seen)
-    for i, added in seen.items():
-        assert len(added) == 10
-        assert record["norms"][i] == pytest.approx([a.norm().item() for a in added], rel=1e-4)
-        drift = [((b - a).norm() / b.norm()).item() for a, b in zip(added, added[1:])]
-        assert record["drift"][i] == pytest.approx(drift, rel=1e-3)
+    watch = block_importance.BlockWatch([Block()])
+    with watch:
+        for value in (1.0, 2.0):
+            watch.calls.append({})
+            watch.blocks[0](torch.full((1, 4), value))
+    size, change = watch.squares()
+    assert size.tolist() == [[4 * 3.0**2, 4 * 6.0**2]] and change.tolist() == [[0, 4 * 3.0**2]]
 
 
 def test_the_smallest_blocks_are_skipped():

@@ -91,7 +91,7 @@ def test_spread(computed):
     assert len(decisions) == STEPS and decisions.count("C") == computed and decisions.startswith("CCC")
 
 
-def test_tally_is_what_was_forced():
+def test_tally_counts_what_blockcache_skips():
     decisions = "CCCRRCRCCCCRC"
     run = tally(decisions, 10, BlockCacheConfig(warmup=3, reuse_steps=3, cache_rate=0.4))
     # computed calls: two measured, a refresh, three that skip four blocks, a refresh, two that skip
@@ -103,6 +103,6 @@ def test_forced_leaves_the_product_as_it_was():
     import precisecache_core.lfcache.run as core
 
     before = core.LFCacheController
-    with pytest.raises(KeyError), forced("C"):
+    with pytest.raises(KeyError), forced("C", core):
         raise KeyError
     assert core.LFCacheController is before

@@ -6,14 +6,24 @@ from typing import Callable
 from unittest import mock
 
 import torch
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.host.attachment import SamplerRun
+from PreciseCache.nodes.host.blockcache import GuidedBlocks
+from PreciseCache.nodes.host.events import CallFeed
+from PreciseCache.nodes.host.lfcache import GuidedRun
+from PreciseCache.nodes.host.unconditional import UnconditionalFeed
+from PreciseCache.precisecache_core.blockcache.block_pass import BlockPass
+from PreciseCache.precisecache_core.blockcache.residuals import Residual
+from PreciseCache.precisecache_core.blockcache.run import BlockCacheRun
+from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.precisecache_core.lfcache.run import LFCacheRun
 
 CACHED = "cached"
 UNTRIED = "cached without trials"
 COMPUTED = "computed"
 SKIPPED = "not run"
-
+# what lives as long as a run
+OF_A_RUN = {SamplerRun, GuidedRun, GuidedBlocks, UnconditionalFeed, CallFeed, LFCacheRun, PredictionCache,
+            BlockCacheRun, BlockPass, Residual}
 
 
 class Skip(Exception):
@@ -179,13 +189,7 @@ def relative_error(reference, other):
 def left_behind(bench):
     """What a run has left: our objects of it, and what is still on the tiny model."""
     gc.collect()
-    kinds = {getattr(pack_module(module), name) for module, name in (
-        ("nodes.host.attachment", "SamplerRun"), ("nodes.host.lfcache", "GuidedRun"),
-        ("nodes.host.unconditional", "UnconditionalFeed"), ("precisecache_core.lfcache.run", "LFCacheRun"),
-        ("precisecache_core.lfcache.reuse", "PredictionCache"), ("precisecache_core.blockcache.run", "BlockCacheRun"),
-        ("precisecache_core.blockcache.block_pass", "BlockPass"), ("precisecache_core.blockcache.residuals", "Residual"),
-        ("nodes.host.blockcache", "GuidedBlocks"), ("nodes.host.events", "CallFeed"))}
-    held = [type(o).__name__ for o in gc.get_objects() if type(o) in kinds]
+    held = [type(o).__name__ for o in gc.get_objects() if type(o) in OF_A_RUN]
     network = bench.model.model.diffusion_model
     held += [f"forward of {name}" for name, module in network.named_modules() if "forward" in vars(module)]
     if "precisecache" in str(bench.model.model_options):

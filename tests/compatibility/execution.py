@@ -8,12 +8,13 @@ import comfy.model_management
 import comfy.ops
 import comfy.sd
 import torch
+from PreciseCache.nodes.host.tiny_model import load_model
+from PreciseCache.precisecache_core.tiny import bundle
 
 from compatibility.cell import COMPUTED, Cell, Skip
 from compatibility.conditioning import lora_patches
 from compatibility.stock import stock
 from testkit.host_caches import attach_easycache, attach_lazycache
-from testkit.tiny_host import pack_module
 
 STEPS = 16
 
@@ -71,7 +72,7 @@ def split_guidance(bench, attach):
     model = attach(bench.model).clone()
     if not hasattr(model, "match_multigpu_clones"):
         raise Skip("this host has no MultiGPU CFG Split")
-    other = pack_module("nodes.host.tiny_model").load_model()
+    other = load_model()
     other.load_device = torch.device("cpu", 0)
     other.is_multigpu_base_clone = True
     model.set_additional_models("multigpu", [other])
@@ -109,7 +110,6 @@ def low_vram(bench, attach):
 def loaded(**options):
     """A cell's run: the tiny model loaded in another way by the host."""
     def run(bench, attach):
-        bundle = pack_module("precisecache_core.tiny.bundle")
         weights, metadata = bundle.read_weights()
         try:
             model = comfy.sd.load_diffusion_model_state_dict(weights, model_options=dict(options), metadata=metadata)

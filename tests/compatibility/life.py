@@ -7,12 +7,14 @@ import comfy.model_management
 import comfy.sample
 import torch
 from comfy.patcher_extension import WrappersMP
+from PreciseCache.nodes.host.lfcache import TRIAL_FLAG
+from PreciseCache.nodes.host.tiny_model import load_model
+from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
 
 from compatibility.cell import Attached, Case, left_behind
 from compatibility.conditioning import architecture
 from compatibility.stock import stock
 from testkit.architectures import conditioning
-from testkit.tiny_host import pack_module
 
 STEPS = 12
 SAME = "as without the pack"
@@ -27,13 +29,13 @@ def flash(bench, model=None):
 
 def spoil(model, calls, answer, is_trial=False):
     """A clone whose network gives `answer(result)` in these of its full evaluations (or of its trials)."""
-    model, flag = model.clone(), pack_module("nodes.host.lfcache").TRIAL_FLAG
+    model = model.clone()
     count = [0]
 
     def network(executor, x, *args, **kwargs):
         options = next((a for a in (kwargs.get("transformer_options"), *args) if isinstance(a, dict)), {})
         result = executor(x, *args, **kwargs)
-        if bool(options.get(flag)) == is_trial:
+        if bool(options.get(TRIAL_FLAG)) == is_trial:
             count[0] += 1
             if count[0] - 1 in calls:
                 return answer(result)
@@ -108,7 +110,7 @@ def spoilt_trials(calls, answer, is_extrapolated):
     return examine
 
 
-def no_memory(module, place, says):
+def no_memory(method, says):
     """What LFCache keeps cannot be had: it gives up, and the run is computed to its end."""
     def examine(bench):
         model = bench.lfcache(alpha=1.0)
@@ -116,7 +118,7 @@ def no_memory(module, place, says):
         def fail(*args, **kwargs):
             raise torch.cuda.OutOfMemoryError("simulated")
 
-        with mock.patch.object(getattr(pack_module(module), place[0]), place[1], fail):
+        with mock.patch.object(PredictionCache, method, fail):
             latent = bench.sample(model, steps=STEPS)
         run = bench.report(model)
         assert torch.equal(latent, bench.sample(bench.model, steps=STEPS)) == (run["reused"] == 0)
@@ -151,8 +153,7 @@ def in_turns(bench):
 
 def at_once(bench):
     """Two runs in two threads, each on weights of its own, are what each is alone."""
-    load = pack_module("nodes.host.tiny_model").load_model
-    models = [flash(bench, load()) for _ in range(2)]
+    models = [flash(bench, load_model()) for _ in range(2)]
     noises = [bench.noise(seed=seed) for seed in (1, 2)]
     alone = [bench.sample(model, steps=STEPS, noise=noise) for model, noise in zip(models, noises)]
     together, errors = [None, None], []
@@ -217,10 +218,10 @@ def cells():
              "the trial failed"),
         case("out of memory in a trial", spoilt_trials({4}, raising(oom), True), untried,
              "the trial failed"),
-        case("no memory to keep a prediction", no_memory("precisecache_core.lfcache.reuse", ("PredictionCache", "store"),
-             "no memory for a prediction"), "every call is computed", "no memory"),
-        case("no memory to reuse a prediction", no_memory("precisecache_core.lfcache.reuse", ("PredictionCache", "predict"),
-             "no memory to reuse"), "every call is computed", "no memory"),
+        case("no memory to keep a prediction", no_memory("store", "no memory for a prediction"),
+             "every call is computed", "no memory"),
+        case("no memory to reuse a prediction", no_memory("predict", "no memory to reuse"),
+             "every call is computed", "no memory"),
         case("the latent grows in mid-run", grows, "the warm-up starts again", "the latent changed"),
         case("two models by turns", in_turns, "each as alone"),
         case("two threads", at_once, "each as alone"),

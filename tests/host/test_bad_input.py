@@ -4,12 +4,8 @@ import math
 
 import pytest
 import torch
-
-from testkit.tiny_host import pack_module
-
-
-def node():
-    return pack_module("nodes.lfcache").PreciseCacheLFCache
+from PreciseCache.nodes.host.lfcache import reason_against_trials
+from PreciseCache.nodes.lfcache import PreciseCacheLFCache
 
 
 @pytest.mark.parametrize("settings, setting", (
@@ -26,7 +22,7 @@ def node():
 def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, setting):
     arguments = {"model": bench.model, "preset": "custom", "alpha": 0.5} | settings
     with pytest.raises(ValueError) as error:
-        node().execute(**arguments)
+        PreciseCacheLFCache.execute(**arguments)
     text = str(error.value)
     assert text.startswith(f"PreciseCache: {setting} must be")
     assert repr(settings[setting]) in text and text.endswith(".") and ". " in text
@@ -34,7 +30,7 @@ def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, sett
 
 def test_something_that_is_no_model_is_refused():
     with pytest.raises(ValueError, match="PreciseCache: model must be a diffusion model"):
-        node().execute(object(), "base", 0.5)
+        PreciseCacheLFCache.execute(object(), "base", 0.5)
 
 
 @pytest.mark.parametrize("steps", (1, 2, 7))
@@ -75,10 +71,9 @@ def test_easycache_on_the_same_model_is_left_alone(bench):
 
 
 def test_packed_latents_are_not_shrunk(bench):
-    reason = pack_module("nodes.host.lfcache").reason_against_trials
     shapes = [(1, 16, 2, 8, 8), (1, 8, 20)]
-    assert "packed" in reason(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes})
-    assert reason(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes[:1]}) is None
+    assert "packed" in reason_against_trials(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes})
+    assert reason_against_trials(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes[:1]}) is None
 
 
 def test_the_window_keeps_reuse_inside(bench):

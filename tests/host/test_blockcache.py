@@ -10,9 +10,10 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from PreciseCache.nodes.blockcache import PreciseCacheBlockCache
+from PreciseCache.precisecache_core.blockcache.run import BlockCacheRun
 
 from testkit.frozen import frozen_answers
-from testkit.tiny_host import pack_module
 
 SAMPLERS = ("euler", "uni_pc", "dpmpp_2m", "heun", "er_sde")
 EVERY = {"alpha": 0.0}  # LFCache that reuses no step
@@ -65,15 +66,16 @@ def test_frozen_inputs_give_the_computed_answer(bench, storage):
         assert (answer - answers[0]).abs().max() < 1e-5 * answers[0].abs().max()
 
 
-def test_storages_agree_for_the_same_blocks(bench, monkeypatch):
-    # per_block ranks in the refresh itself; give both the same ranking
-    run_module = pack_module("precisecache_core.blockcache.run")
-    monkeypatch.setattr(run_module, "skipped_blocks", lambda scores, rate: {2, 3, 4, 8, 9, 13})
-    answers = []
-    for model in (bench.model, *(bench.blockcache(storage=s) for s in ("merged", "per_block"))):
-        bench.sample(watch(model, seen := []), steps=12)
-        answers.append(seen[3])  # the first call that skips, all have seen the same until here
-    bare, merged, per_block = answers
+def test_storages_agree_for_the_same_blocks(bench):
+    # per_block ranks in the refresh itself, merged in the call before: both calls are asked the same
+    answers, pivotal = [], []
+    for storage in ("merged", "per_block"):
+        model = bench.blockcache(storage=storage)
+        answers.append(sample_frozen(bench, model, calls=8, turned=3)[3])  # the first call that skips
+        pivotal.append(bench.report(model)["blockcache"]["pivotal"][0])
+    bare = sample_frozen(bench, bench.model, calls=8, turned=3)[3]
+    merged, per_block = answers
+    assert pivotal[0] == pivotal[1]
     assert (merged - per_block).abs().max() < 1e-5 * bare.abs().max()
     assert (merged - bare).abs().max() > 1e-3 * bare.abs().max()
 
@@ -180,8 +182,7 @@ def test_an_error_in_a_block_leaves_nothing(bench, at, kind):
 
 def held():
     gc.collect()
-    kind = pack_module("precisecache_core.blockcache.run").BlockCacheRun
-    return [o for o in gc.get_objects() if isinstance(o, kind)]
+    return [o for o in gc.get_objects() if isinstance(o, BlockCacheRun)]
 
 
 def test_nothing_is_held_after_a_run_and_after_an_interrupt(bench):
@@ -215,14 +216,13 @@ def test_start_percent_computes_what_comes_before(bench):
 
 @pytest.mark.parametrize("setting, value", [("cache_rate", 1.0), ("cache_rate", -1.0), ("reuse_steps", 0)])
 def test_bad_settings_are_refused_at_the_node(bench, setting, value):
-    node = pack_module("nodes.blockcache").PreciseCacheBlockCache
     with pytest.raises(ValueError, match=setting):
-        node.execute(bench.model, **{"cache_rate": 0.4, "reuse_steps": 3, setting: value})
+        PreciseCacheBlockCache.execute(bench.model, **{"cache_rate": 0.4, "reuse_steps": 3, setting: value})
 
 
 def test_no_diffusion_model_is_refused(bench):
     with pytest.raises(ValueError, match="model"):
-        pack_module("nodes.blockcache").PreciseCacheBlockCache.execute(object(), 0.4, 3)
+        PreciseCacheBlockCache.execute(object(), 0.4, 3)
 
 
 def test_blocks_that_cannot_be_found_are_computed_and_lfcache_still_works(bench):

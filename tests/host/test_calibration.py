@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.lfcache import PreciseCacheLFCache
 
 STEPS, SPLIT = 50, 25  # where the whole run computes: nothing cached is lost
 
@@ -21,9 +20,8 @@ def stage(bench, model, start, end, latent=None):
 
 def second(bench, first, model=None, **settings):
     """A MODEL with LFCache and calibrate_from."""
-    node = pack_module("nodes.lfcache").PreciseCacheLFCache
-    return node.execute(model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first,
-                        **settings).result[0]
+    return PreciseCacheLFCache.execute(model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first,
+                                       **settings).result[0]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,8 +6,8 @@ import sys
 import comfy.model_management
 import pytest
 import torch
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.compare import PreciseCacheCompare
+from PreciseCache.nodes.host.device import on_model_device
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def video():
 
 
 def compare(*videos, **inputs):
-    return pack_module("nodes.compare").PreciseCacheCompare.execute(*videos, **inputs)
+    return PreciseCacheCompare.execute(*videos, **inputs)
 
 
 def entries(out):
@@ -41,8 +41,7 @@ def test_labels(video, labels, expected):
 
 
 def test_the_schema_and_a_graph_without_labels_agree(video):
-    node = pack_module("nodes.compare").PreciseCacheCompare
-    default = next(i.default for i in node.define_schema().inputs if i.id == "labels")
+    default = next(i.default for i in PreciseCacheCompare.define_schema().inputs if i.id == "labels")
     assert entries(compare(video, video)) == entries(compare(video, video, labels=default))
 
 
@@ -98,7 +97,6 @@ def test_an_interrupt_ends_it_between_two_frames(video):
 
 
 def test_where_the_device_has_no_memory_left_the_cpu_measures(monkeypatch):
-    device = pack_module("nodes.host.device")
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("meta"))
     asked = []
 
@@ -108,4 +106,4 @@ def test_where_the_device_has_no_memory_left_the_cpu_measures(monkeypatch):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return 7
 
-    assert device.on_model_device(work, 2) == 7 and asked == ["meta", "cpu"]
+    assert on_model_device(work, 2) == 7 and asked == ["meta", "cpu"]

@@ -4,15 +4,13 @@ import comfy.conds
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.host.conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
 
 SHAPE, SMALL, FACTORS = torch.Size((1, 16, 4, 16, 16)), torch.Size((1, 16, 2, 4, 4)), (2, 4, 4)
 
 
 def shrink(cond):
-    host = pack_module("nodes.host.conditioning")
-    conds = host.shrink_conds({"positive": [{"model_conds": {}} | cond]}, SHAPE, SMALL, FACTORS, (1, 2, 2))
+    conds = shrink_conds({"positive": [{"model_conds": {}} | cond]}, SHAPE, SMALL, FACTORS, (1, 2, 2))
     return conds["positive"][0]
 
 
@@ -40,20 +38,18 @@ def test_areas_and_masks_shrink():
 
 
 def test_what_cannot_shrink_says_its_name():
-    host = pack_module("nodes.host.conditioning")
     odd = comfy.conds.CONDNoiseShape(torch.randn(1, 20, 7, 3, 3))
-    with pytest.raises(host.UnshrinkableConditioning, match="odd_one"):
+    with pytest.raises(UnshrinkableConditioning, match="odd_one"):
         shrink({"model_conds": {"odd_one": odd}})
 
 
 def test_gates_are_decided_at_the_true_sigma():
-    host = pack_module("nodes.host.conditioning")
     early = {"model_conds": {}, "timestep_start": 1.0, "timestep_end": 0.5}
     late = {"model_conds": {}, "timestep_start": 0.5, "timestep_end": 0.0, "control": object()}
     conds = {"positive": [early, late]}
-    assert host.has_gates(conds)
-    assert host.open_gates(conds, 0.8) == {"positive": [{"model_conds": {}}]}
-    assert host.open_gates(conds, 0.2) == {"positive": [{"model_conds": {}}]}
+    assert has_gates(conds)
+    assert open_gates(conds, 0.8) == {"positive": [{"model_conds": {}}]}
+    assert open_gates(conds, 0.2) == {"positive": [{"model_conds": {}}]}
     assert "control" in late
 
 

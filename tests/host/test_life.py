@@ -6,8 +6,10 @@ import comfy.model_management
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.host.lfcache import GuidedRun
+from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.precisecache_core.lfcache.run import LFCacheRun
+from PreciseCache.precisecache_core.record.report import jsonable
 
 
 def fail_at(patcher, call, error):
@@ -29,9 +31,7 @@ def fail_at(patcher, call, error):
 def held_runs():
     """Objects of one run that are still alive: caches, controllers, guided runs."""
     gc.collect()
-    kinds = (pack_module("nodes.host.lfcache").GuidedRun, pack_module("precisecache_core.lfcache.run").LFCacheRun,
-             pack_module("precisecache_core.lfcache.reuse").PredictionCache)
-    return [o for o in gc.get_objects() if isinstance(o, kinds)]
+    return [o for o in gc.get_objects() if isinstance(o, (GuidedRun, LFCacheRun, PredictionCache))]
 
 
 @pytest.mark.parametrize("call", (1, 3, 5))
@@ -103,7 +103,7 @@ def test_nan_from_every_trial_costs_the_trials_not_the_reuse(bench):
     assert torch.isfinite(bench.sample(model)).all()
     run = bench.report(model)
     assert run["decisions"].startswith("CCCCRRRR") and len(run["warnings"]) == 2
-    assert run["trials"] == 4 and pack_module("precisecache_core.record.report").jsonable(run)["lfd"][:4] == [None] * 4
+    assert run["trials"] == 4 and jsonable(run)["lfd"][:4] == [None] * 4
 
 
 def test_the_guider_gets_its_conditioning_and_options_back(bench):

@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
+from PreciseCache.nodes.extension import PreciseCacheExtension
 
-from testkit.tiny_host import ROOT, pack_module
+from testkit.tiny_host import ROOT
 
 LOCALES = ROOT / "locales"
 LANGUAGES = ("de", "en", "es", "fr", "ja", "ko", "ru", "zh")
@@ -41,7 +42,7 @@ def test_every_language_has_every_text(language, file):
 
 
 def test_english_says_what_the_nodes_say():
-    nodes = asyncio.run(pack_module("nodes.extension").PreciseCacheExtension().get_node_list())
+    nodes = asyncio.run(PreciseCacheExtension().get_node_list())
     expected = {}
     for node in nodes:
         schema = node.define_schema()

@@ -3,8 +3,7 @@
 import comfy.model_base
 import pytest
 import torch
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.host.parametrization import affine_of, noise_space
 
 TYPES = list(comfy.model_base.ModelType)
 
@@ -16,13 +15,12 @@ class ModelConfig:
 @pytest.mark.parametrize("model_type", TYPES, ids=lambda t: t.name)
 @pytest.mark.parametrize("percent", (0.05, 0.3, 0.6, 0.95))
 def test_round_trip(model_type, percent):
-    host = pack_module("nodes.host.parametrization")
     sampling = comfy.model_base.model_sampling(ModelConfig, model_type)
     sigma = torch.tensor(float(sampling.percent_to_sigma(percent)), dtype=torch.float32)
     x, prediction = torch.randn(2, 1, 4, 8, 8).unbind(0)
     x = x * (1 + sigma)
     denoised = sampling.calculate_denoised(sigma[None], prediction, x)
-    a, b = host.affine_of(sampling)(sigma)
+    a, b = affine_of(sampling)(sigma)
     assert a.ndim == b.ndim == 0
     bound = 1e-6 * (x.abs().max() + denoised.abs().max()) / b.abs()
     assert ((denoised - a * x) / b - prediction).abs().max() <= bound
@@ -30,8 +28,7 @@ def test_round_trip(model_type, percent):
 
 
 def test_every_sampling_has_a_noise_space_or_none_on_purpose():
-    host = pack_module("nodes.host.parametrization")
-    spaces = {t.name: host.noise_space(comfy.model_base.model_sampling(ModelConfig, t)) for t in TYPES}
+    spaces = {t.name: noise_space(comfy.model_base.model_sampling(ModelConfig, t)) for t in TYPES}
     assert {name for name, space in spaces.items() if space is None} <= {"IMG_TO_IMG", "IMG_TO_IMG_FLOW"}
     assert spaces["FLOW"] == spaces["FLUX"] == "flow"
     assert spaces["EPS"] == spaces["V_PREDICTION"] == spaces["EDM"] == spaces["FLOW_COSMOS"] == "variance_exploding"
@@ -40,9 +37,8 @@ def test_every_sampling_has_a_noise_space_or_none_on_purpose():
 @pytest.mark.parametrize("model_type", TYPES, ids=lambda t: t.name)
 def test_noise_space_describes_how_the_host_adds_noise(model_type):
     """x of the host, made by its own noise_scaling, is what the space says it is."""
-    host = pack_module("nodes.host.parametrization")
     sampling = comfy.model_base.model_sampling(ModelConfig, model_type)
-    space = host.noise_space(sampling)
+    space = noise_space(sampling)
     if space not in ("flow", "variance_exploding"):
         pytest.skip(f"the host's noise_scaling says nothing about {space}")
     sigma = torch.tensor([float(sampling.percent_to_sigma(0.5))])

@@ -6,8 +6,9 @@ import shutil
 import folder_paths
 import pytest
 import torch
-
-from testkit.tiny_host import pack_module
+from PreciseCache.nodes.stats import PreciseCacheStats
+from PreciseCache.nodes.tiny_model import PreciseCacheTinyModel
+from PreciseCache.precisecache_core.tiny import bundle
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def stock():
 
 
 def test_our_network_is_the_hosts_network(bench):
-    own = pack_module("precisecache_core.tiny.bundle").load_model()
+    own = bundle.load_model()
     host = bench.model.model.diffusion_model
     x, t = torch.randn(2, 16, 3, 9, 10), torch.tensor([500.0, 30.0])
     context = torch.cat((bench.positive[0][0], bench.negative[0][0]))
@@ -33,7 +34,6 @@ def test_the_stock_loader_loads_the_file(bench, stock, tmp_path, monkeypatch):
 
     if "metadata" not in inspect.signature(comfy.sd.load_diffusion_model_state_dict).parameters:
         pytest.skip("this host's Load Diffusion Model does not read sizes from the file's metadata")
-    bundle = pack_module("precisecache_core.tiny.bundle")
     shutil.copy(bundle.MODEL_FILE, tmp_path)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", ([str(tmp_path)], {".safetensors"}))
     loaded, = stock.UNETLoader().load_unet(bundle.MODEL_FILE.name, "default")
@@ -60,17 +60,16 @@ def test_decode_tiled_decode_and_encode(bench, stock):
 
 
 def test_the_node_gives_all_four(bench):
-    node = pack_module("nodes.tiny_model").PreciseCacheTinyModel
-    model, positive, negative, vae = node.execute("square", "blue", "up")
+    model, positive, negative, vae = PreciseCacheTinyModel.execute("square", "blue", "up")
     assert positive[0][0].shape == negative[0][0].shape == (1, 3, 64)
-    assert model.get_model_object("model_sampling").shift == pack_module("precisecache_core.tiny.bundle").SHIFT
+    assert model.get_model_object("model_sampling").shift == bundle.SHIFT
     assert vae.latent_channels == 16
 
 
 def test_cache_stats_reports_the_run(bench):
     model = bench.lfcache(alpha=1.0)
     samples = {"samples": bench.sample(model)}
-    out = pack_module("nodes.stats").PreciseCacheStats.execute(model, samples)
+    out = PreciseCacheStats.execute(model, samples)
     assert out[0] is samples
     report = json.loads(out[1])
     assert report["version"] == 1 and report["runs"][0]["reused"] > 0
@@ -79,7 +78,7 @@ def test_cache_stats_reports_the_run(bench):
 
 
 def test_cache_stats_without_a_cache_says_so(bench):
-    out = pack_module("nodes.stats").PreciseCacheStats.execute(bench.model, {"samples": bench.noise()})
+    out = PreciseCacheStats.execute(bench.model, {"samples": bench.noise()})
     assert json.loads(out[1]) == {"version": 1, "runs": []}
 
 

@@ -4,6 +4,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
 
 CFG_PP = [name for name in comfy.samplers.SAMPLER_NAMES if name.endswith("_cfg_pp")]
 
@@ -136,10 +137,7 @@ def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
 
 
 def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, monkeypatch):
-    from testkit.tiny_host import pack_module
-
-    cache = pack_module("precisecache_core.lfcache.reuse").PredictionCache
-    predict, calls = cache.predict, []
+    predict, calls = PredictionCache.predict, []
 
     def failing(*given):
         calls.append(1)
@@ -147,7 +145,7 @@ def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, 
             raise torch.cuda.OutOfMemoryError("simulated")
         return predict(*given)
 
-    monkeypatch.setattr(cache, "predict", failing)
+    monkeypatch.setattr(PredictionCache, "predict", failing)
     model = bench.lfcache(alpha=1.0)
     bare = bench.sample(bench.model, "euler_cfg_pp", steps=16, cfg=1.5)
     assert torch.equal(bench.sample(model, "euler_cfg_pp", steps=16, cfg=1.5), bare)
