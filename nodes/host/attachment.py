@@ -137,6 +137,7 @@ class SamplerRun:
         try:
             with self.feed.timed():
                 entry = self.steps.report(self.model_name, shape, self.count)
+                entry |= {"run": self.feed.run, "nodes": self.feed.nodes}
                 if self.blocks is not None:
                     self.blocks.cache.add_to(entry)
                 reports.record(attachment_id, entry)

@@ -1,11 +1,11 @@
 """What a sampler run tells the page and other websocket clients while it goes on."""
 
-import itertools
 import json
 import logging
 import math
 import sys
 import time
+import uuid
 from contextlib import contextmanager
 
 from .prompt import Prompt
@@ -19,7 +19,6 @@ MAX_WARNINGS, MAX_WARNING = 3, 200  # in the last event of a run
 
 logger = logging.getLogger("precisecache")
 
-_numbers = itertools.count(1)
 _next_at = 0.0  # no event before this time
 
 
@@ -30,7 +29,8 @@ class CallFeed:
     """
 
     def __init__(self, cache_nodes, model_name, steps):
-        self.number = next(_numbers)
+        self.run = uuid.uuid4().hex[:12]
+        self.nodes = []
         self.seconds = 0.0  # spent in `timed`, for the benchmark of the overhead
         self.told = 0
         self.server = running_server()
@@ -60,9 +60,9 @@ class CallFeed:
 
     def _find_nodes(self, cache_nodes, model_name, steps):
         prompt = Prompt.current()
+        self.nodes = _short(prompt.in_page(cache_nodes))
         self.head = {
-            "version": 1, "prompt_id": prompt.id, "run": self.number,
-            "nodes": _short(prompt.in_page(cache_nodes)),
+            "version": 2, "prompt_id": prompt.id, "run": self.run, "nodes": self.nodes,
             "stats": _short(prompt.in_page(prompt.stats_of(cache_nodes[-1]) if cache_nodes else [])),
             "model": model_name[:MAX_NAME], "steps": steps}
 

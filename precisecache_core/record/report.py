@@ -3,7 +3,7 @@
 import json
 import math
 
-VERSION = 1
+VERSION = 2
 
 
 def jsonable(value):

@@ -11,7 +11,7 @@ from precisecache_core.record.report import build_report, dump_report, summary_l
 def test_nan_and_inf_become_null_however_deep():
     run = {"lfd": [1.5, math.nan, None], "seconds": {"trial": math.inf, "deep": ([-math.inf, 2],)}, 7: "kept"}
     report = build_report([run, {}])
-    assert report == {"version": 1, "runs": [
+    assert report == {"version": 2, "runs": [
         {"lfd": [1.5, None, None], "seconds": {"trial": None, "deep": [[None, 2]]}, "7": "kept"}, {}]}
     assert json.loads(dump_report(report)) == report
     assert math.isnan(run["lfd"][1]), "the run entry itself was changed"
