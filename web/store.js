@@ -11,7 +11,8 @@ const MAX_RUNS = 256; // of a prompt; the server's reports tell of 64
 const HISTORY = 8; // prompts looked through for the last reports
 
 // prompt id -> {number, prompt, runs, reports}; the newer, the higher its number.
-// runs: run id -> run as of runs.js, with `isReported`. reports: id of a Cache Stats node -> ids of the runs it tells of.
+// runs: run id -> run as of runs.js, `isReported` where a report told of it. reports: id of a Cache Stats node ->
+// ids of the runs that its report tells of.
 const prompts = new Map();
 let last = 0;
 let first = 0;

@@ -149,15 +149,18 @@ class Page:
             raise AssertionError(result[1])
         return result[0]
 
+    def until(self, condition, complaint):
+        """The first result of `condition()` that is not false."""
+        deadline = time.monotonic() + SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, complaint
+            time.sleep(0.05)
+        return found
+
     def wait(self, condition, *arguments):
         """The first value of a JavaScript expression that is not false; `a` is the list of arguments."""
-        deadline = time.monotonic() + SECONDS
-        while True:
-            value = self.js(f"const a = [...arguments]; const app = window.app; return {condition}", *arguments)
-            if value:
-                return value
-            assert time.monotonic() < deadline, f"never: {condition}"
-            time.sleep(0.05)
+        code = f"const a = [...arguments]; const app = window.app; return {condition}"
+        return self.until(lambda: self.js(code, *arguments), f"never: {condition}")
 
     def load(self, graph):
         """Load a graph in API format, as when its file is dropped on the page."""
@@ -181,10 +184,7 @@ class Page:
 
     def history(self, prompt_id):
         """The prompt's entry of the history, once it has ended."""
-        deadline = time.monotonic() + SECONDS
-        while not (found := ask(self.server, f"/history/{prompt_id}")):
-            assert time.monotonic() < deadline, "the prompt never ended"
-            time.sleep(0.1)
+        found = self.until(lambda: ask(self.server, f"/history/{prompt_id}"), "the prompt never ended")
         return found[prompt_id]
 
     def report(self, prompt_id, node):
@@ -208,10 +208,7 @@ class Page:
         """Stop whatever runs or waits, and wait until nothing does."""
         ask(self.server, "/queue", {"clear": True})
         ask(self.server, "/interrupt", {})
-        deadline = time.monotonic() + SECONDS
-        while any(ask(self.server, "/queue").values()):
-            assert time.monotonic() < deadline, "the queue never emptied"
-            time.sleep(0.1)
+        self.until(lambda: not any(ask(self.server, "/queue").values()), "the queue never emptied")
 
     def errors(self):
         """What the browser's console says of our files, or of listeners that threw, since the last time."""
