@@ -1,18 +1,14 @@
 // A live panel on every Cache Stats node.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { restoreBadges } from "./badges.js";
-import { onCalls, onExecuted } from "./feed.js";
-import { isOfThisGraph, nodeById, nodesOf, whenRemoved } from "./graph.js";
+import { nodeById, nodesOf, whenRemoved } from "./graph.js";
 import { Panel } from "./panel.js";
-import { shownTo, storeCalls, storeReports } from "./store.js";
+import { addView, shownTo } from "./store.js";
 import { loadText } from "./text.js";
 
 const CLASS = "PreciseCacheStats";
 const SHOW_ALL = "show all samplers"; // the node's property behind the panel's checkbox
 const SIZE = [340, 200]; // at least
-const HISTORY = 8; // prompts looked through for the last report
 
 const panels = new WeakMap(); // node -> Panel; a node that never gets into a graph goes with its panel
 
@@ -23,28 +19,9 @@ function draw(node) {
   return shown;
 }
 
+// Whether a panel lacks a run, or the end of one.
 function drawAll() {
-  return [...nodesOf([CLASS])].map(draw);
-}
-
-// After a graph was loaded or the connection was lost: the last reports of this graph, from the
-// server's history.
-async function restore() {
-  if (!drawAll().some((shown) => !shown.runs.length || shown.isOpen)) return;
-  try {
-    const answer = await api.fetchApi(`/history?max_items=${HISTORY}`);
-    // newest first
-    for (const [promptId, { prompt, outputs }] of Object.entries(await answer.json()).reverse()) {
-      if (!isOfThisGraph(prompt)) continue;
-      for (const [id, output] of Object.entries(outputs ?? {})) {
-        storeReports(promptId, id, output, prompt, true);
-        restoreBadges(promptId, prompt, id, output);
-      }
-    }
-    drawAll();
-  } catch (error) {
-    console.debug("PreciseCache: no history", error);
-  }
+  return [...nodesOf([CLASS])].map(draw).some((shown) => !shown.runs.length || shown.isOpen);
 }
 
 app.registerExtension({
@@ -59,15 +36,7 @@ app.registerExtension({
 
   setup() {
     loadText().then(drawAll);
-    onCalls((event, prompt) => {
-      storeCalls(event, prompt);
-      drawAll();
-    });
-    onExecuted((promptId, id, output, prompt) => {
-      storeReports(promptId, id, output, prompt);
-      drawAll();
-    });
-    api.addEventListener("reconnected", () => void restore());
+    addView(drawAll);
   },
 
   nodeCreated(node) {
@@ -92,10 +61,5 @@ app.registerExtension({
       draw(node); // its properties are there now
       return result;
     };
-  },
-
-  // not awaited: the page must not wait for the server to open a graph
-  afterConfigureGraph() {
-    void restore();
   },
 });

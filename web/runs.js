@@ -3,12 +3,15 @@
 
 const MAX_CALLS = 20000;
 const MAX_TEXT = 400;
+const MAX_IDS = 64; // of nodes
 
 const count = (value) => (Number.isInteger(value) && value >= 0 ? value : null);
 const number = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
-const text = (value) => (typeof value === "string" ? value.slice(0, MAX_TEXT) : "");
+const isText = (value) => typeof value === "string";
+const text = (value) => (isText(value) ? value.slice(0, MAX_TEXT) : "");
 const list = (value) => (Array.isArray(value) ? value : []);
-const ids = (value) => list(value).filter((id) => typeof id === "string");
+const ids = (value) => list(value).slice(0, MAX_IDS).filter(isText);
+const runId = (value) => (isText(value) && /^[0-9a-f]{12}$/.test(value) ? value : null);
 
 function blocksOf(value) {
   const calls = count(value?.block_calls);
@@ -29,17 +32,18 @@ function counters(data) {
   return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold) } : null;
 }
 
-// What an event says, or null if it is malformed.
+// What an event says, or null if it is malformed. id: the run's.
 export function readCalls(data) {
   const found = counters(data);
   const first = count(data?.first);
-  if (data?.version !== 1 || !found || first === null || count(data.run) === null) return null;
+  const id = runId(data?.run);
+  if (data?.version !== 2 || !found || first === null || id === null) return null;
   if (!Array.isArray(data.lfd) || typeof data.decisions !== "string") return null;
   if (first + data.decisions.length !== found.calls || data.lfd.length !== data.decisions.length) return null;
   return {
     ...found,
+    id,
     first,
-    run: data.run,
     promptId: text(data.prompt_id),
     nodes: ids(data.nodes),
     stats: ids(data.stats),
@@ -61,10 +65,11 @@ export function withCalls(before, event) {
   return { ...event, decisions, lfd, agreement: null, seconds: null };
 }
 
-// What a Cache Stats node has put out, a report for each item of a list, as {runs}; null if there is none.
+// The runs that a Cache Stats node has put out, a report for each item of a list; null if there is no report.
+// id: the run's, null where the report is of version 1; raw: as it came.
 export function readReports(output) {
   const reports = list(output?.precisecache).filter((report) => Array.isArray(report?.runs));
-  return reports.length ? { runs: reports.flatMap((report) => report.runs.map(readRun)).filter(Boolean) } : null;
+  return reports.length ? reports.flatMap((report) => report.runs.map(readRun)).filter(Boolean) : null;
 }
 
 function readRun(run) {
@@ -72,6 +77,8 @@ function readRun(run) {
   return (
     found && {
       ...found,
+      id: runId(run.run),
+      nodes: ids(run.nodes),
       raw: run,
       decisions: typeof run.decisions === "string" ? run.decisions.slice(0, MAX_CALLS).replace(/[^CR]/g, "?") : "",
       lfd: list(run.lfd).slice(0, MAX_CALLS).map(number),

@@ -72,14 +72,14 @@ def test_cache_stats_reports_the_run(bench):
     out = PreciseCacheStats.execute(model, samples)
     assert out[0] is samples
     report = json.loads(out[1])
-    assert report["version"] == 1 and report["runs"][0]["reused"] > 0
+    assert report["version"] == 2 and report["runs"][0]["reused"] > 0
     assert out.ui["precisecache"][0] == report
     assert out[2].ndim == 4 and out[2].shape[-1] == 3
 
 
 def test_cache_stats_without_a_cache_says_so(bench):
     out = PreciseCacheStats.execute(bench.model, {"samples": bench.noise()})
-    assert json.loads(out[1]) == {"version": 1, "runs": []}
+    assert json.loads(out[1]) == {"version": 2, "runs": []}
 
 
 def test_what_writes_into_the_models_input_does_not_spoil_the_result(bench):

@@ -192,20 +192,20 @@ def test_progress_prints_every_tenth_part_where_nobody_watches():
 
 def test_every_run_is_told_once_with_its_event_or_without():
     """The last event may come after the end, two Cache Stats may report one run, and two runs may be alike."""
-    def run(seconds, **more):
-        return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "seconds": seconds, "warnings": [], **more}
+    def run(id, **more):
+        return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "run": id, "warnings": [], **more}
 
     out = io.StringIO()
     progress = Progress({}, out)
-    for _ in range(2):
-        progress.take(json.dumps({"type": "precisecache.calls", "data": run(1, is_ended=True)}))
+    for id in ("a", "b"):
+        progress.take(json.dumps({"type": "precisecache.calls", "data": run(id, is_ended=True)}))
     lines = ["WAN21: 9 calls, 3 computed, 6 reused"] * 2
     assert out.getvalue().splitlines() == lines
     progress.results({
-        "5": {"precisecache": [{"runs": [run(1), run(2), run(3, reused=5)]}]},
-        "6": {"precisecache": [{"runs": [run(1), run(4, computed=2, warnings=["too few"])]}],
+        "5": {"precisecache": [{"runs": [run("a"), run("b"), run("c"), run("d", reused=5)]}]},
+        "6": {"precisecache": [{"runs": [run("a"), run("e", computed=2, warnings=["too few"])]}],
               "precisecache_compare": [{"label": "mine", "psnr": 40.5, "ssim": 0.99, "equal": False},
                                        {"label": "same", "psnr": None, "ssim": 1.0, "equal": True}]}})
     assert out.getvalue().splitlines() == [
-        *lines, "WAN21: 9 calls, 3 computed, 5 reused", "WAN21: 9 calls, 2 computed, 6 reused", "warning: too few",
-        "mine: 40.50 dB, SSIM 0.9900", "same: equal"]
+        *lines, lines[0], "WAN21: 9 calls, 3 computed, 5 reused", "WAN21: 9 calls, 2 computed, 6 reused",
+        "warning: too few", "mine: 40.50 dB, SSIM 0.9900", "same: equal"]

@@ -12,7 +12,7 @@ from testkit.tiny_host import find_host
 from tools.comfyui.server import ComfyServer
 
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
-SECONDS = 60  # what the slowest machine may take for anything here
+SECONDS = 600  # a limit no working page comes near, also on a slow machine
 
 # what a panel shows, run by run: texts by class name
 PANEL = """
@@ -31,6 +31,33 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
     lfds: run.querySelector('.lfd')?.getAttribute('points').split(' ').length ?? 0,
     warnings: [...run.querySelectorAll('.precisecache-warning')].map((e) => e.textContent),
 }));
+"""
+
+# counts what the page asks of the queue and the history, and what of it was answered and acted upon
+COUNT_QUESTIONS = """
+const {api} = window.comfyAPI.api, {fetchApi} = api;
+window.asked = window.answered = 0;
+api.fetchApi = async function (path, options) {
+    if (options?.method || !path.match(/^\\/(queue|history)/)) return fetchApi.apply(this, arguments);
+    window.asked++;
+    const end = () => setTimeout(() => window.answered++);
+    try {
+        const answer = await fetchApi.apply(this, arguments);
+        const json = answer.json.bind(answer);
+        answer.json = () => json().finally(end);
+        return answer;
+    } catch (error) {
+        end();
+        throw error;
+    }
+};
+"""
+
+# waits until two frames were drawn and whatever moves for a while only has come to rest
+DRAWN = """
+new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => Promise.allSettled(
+    document.getAnimations().filter((a) => a.effect.getComputedTiming().endTime < Infinity).map((a) => a.finished)))
+    .then(() => true)
 """
 
 
@@ -102,6 +129,11 @@ class Page:
         # the spinner turns until the page has restored the workflows that were open before
         self.wait("app?.extensionManager?.spinner === false"
                   " && !!window.LiteGraph.registered_node_types.PreciseCacheStats")
+        self.js(COUNT_QUESTIONS)
+
+    def wait_for_answers(self):
+        """Until the page has no open question to the server and has acted upon every answer."""
+        self.wait("window.asked === window.answered")
 
     def js(self, code, *arguments):
         return self.browser.execute_script(code, *arguments)
@@ -117,15 +149,18 @@ class Page:
             raise AssertionError(result[1])
         return result[0]
 
-    def wait(self, condition, *arguments, seconds=SECONDS):
-        """The first value of a JavaScript expression that is not false; `a` is the list of arguments."""
-        deadline = time.monotonic() + seconds
-        while True:
-            value = self.js(f"const a = [...arguments]; const app = window.app; return {condition}", *arguments)
-            if value:
-                return value
-            assert time.monotonic() < deadline, f"never: {condition}"
+    def until(self, condition, complaint):
+        """The first result of `condition()` that is not false."""
+        deadline = time.monotonic() + SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, complaint
             time.sleep(0.05)
+        return found
+
+    def wait(self, condition, *arguments):
+        """The first value of a JavaScript expression that is not false; `a` is the list of arguments."""
+        code = f"const a = [...arguments]; const app = window.app; return {condition}"
+        return self.until(lambda: self.js(code, *arguments), f"never: {condition}")
 
     def load(self, graph):
         """Load a graph in API format, as when its file is dropped on the page."""
@@ -149,10 +184,7 @@ class Page:
 
     def history(self, prompt_id):
         """The prompt's entry of the history, once it has ended."""
-        deadline = time.monotonic() + SECONDS
-        while not (found := ask(self.server, f"/history/{prompt_id}")):
-            assert time.monotonic() < deadline, "the prompt never ended"
-            time.sleep(0.1)
+        found = self.until(lambda: ask(self.server, f"/history/{prompt_id}"), "the prompt never ended")
         return found[prompt_id]
 
     def report(self, prompt_id, node):
@@ -165,7 +197,7 @@ class Page:
 
     def picture(self, name):
         PICTURES.mkdir(parents=True, exist_ok=True)
-        time.sleep(0.5)  # the canvas draws in the next frame
+        self.call(DRAWN)
         self.browser.save_screenshot(str(PICTURES / f"{name}.png"))
 
     def set_setting(self, name, value):
@@ -176,10 +208,7 @@ class Page:
         """Stop whatever runs or waits, and wait until nothing does."""
         ask(self.server, "/queue", {"clear": True})
         ask(self.server, "/interrupt", {})
-        deadline = time.monotonic() + SECONDS
-        while any(ask(self.server, "/queue").values()):
-            assert time.monotonic() < deadline, "the queue never emptied"
-            time.sleep(0.1)
+        self.until(lambda: not any(ask(self.server, "/queue").values()), "the queue never emptied")
 
     def errors(self):
         """What the browser's console says of our files, or of listeners that threw, since the last time."""

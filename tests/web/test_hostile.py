@@ -17,17 +17,23 @@ HOSTILE = [
     "__proto__", "constructor", "\u202e\u0000\ud7ff", "5:5:5", "-1", "x" * 5000,
 ]
 
+RUN = "0123456789ab"
 GOOD = {
-    "version": 1, "prompt_id": "p", "run": 1, "nodes": [LFCACHE, BLOCKCACHE], "stats": [STATS], "model": "WAN21",
+    "version": 2, "prompt_id": "p", "run": RUN, "nodes": [LFCACHE, BLOCKCACHE], "stats": [STATS], "model": "WAN21",
     "steps": 10, "calls": 3, "computed": 2, "reused": 1, "trials": 1, "first": 1, "decisions": "CR",
     "lfd": [None, 1.5], "threshold": 2.0, "cache_bytes": 100,
     "blocks": {"block_calls": 32, "block_calls_skipped": 4}, "is_ended": False,
 }
-REPORT = {"version": 1, "runs": [{
-    "model": "WAN21", "latent_shape": [1], "steps": 2, "calls": 2, "computed": 1, "reused": 1, "trials": 1,
-    "decisions": "CR", "sigmas": [1, 0.5], "lfd": [None, 1], "alpha": 0.5, "delta_max": 1, "threshold": 0.5,
+REPORT = {"version": 2, "runs": [{
+    "run": RUN, "nodes": [LFCACHE, BLOCKCACHE], "model": "WAN21", "latent_shape": [1],
+    "steps": 2, "calls": 2, "computed": 1, "reused": 1, "trials": 1, "decisions": "CR",
+    "sigmas": [1, 0.5], "lfd": [None, 1], "alpha": 0.5, "delta_max": 1, "threshold": 0.5,
     "trial_agreement": None, "seconds": {"sampling": 1, "compute": 1, "trial": 0},
-    "cache_bytes": {"lfcache": 1, "blockcache": 0}, "blockcache": None, "warnings": ["one"]}]}
+    "cache_bytes": {"lfcache": 1, "blockcache": 0}, "warnings": ["one"],
+    "blockcache": {"blocks": 16, "pivotal": [[0, 1]], "block_calls": 32, "block_calls_skipped": 4}}]}
+
+WRONG_RUNS = [None, 7, True, "", RUN[1:], RUN + "0", RUN.upper(), f"{RUN}\n", [RUN], {"0": RUN}]
+WRONG_NODES = [None, 5, LFCACHE, {"0": LFCACHE}, [int(LFCACHE)], [[LFCACHE]], [{"id": LFCACHE}], ["5:5:5", "", ":"]]
 
 texts = st.sampled_from(HOSTILE) | st.text(max_size=20)
 junk = st.recursive(
@@ -56,7 +62,7 @@ def spoiled(draw, good):
 
 # events and reports go in as the websocket hands them to the page
 SEND = """
-(async ([eventsText, reportsText, node]) => {
+(async ([eventsText, reportsText, node, prompt]) => {
 if (!window.faults) {
     window.faults = [];
     window.onerror = (message) => window.faults.push(`${message}`);
@@ -75,19 +81,24 @@ const {api} = window.comfyAPI.api;
 const [events, reports] = [JSON.parse(eventsText), JSON.parse(reportsText)];
 for (const detail of events) api.dispatchEvent(new CustomEvent('precisecache.calls', {detail}));
 for (const report of reports) api.dispatchEvent(new CustomEvent('executed',
-    {detail: {node, display_node: node, prompt_id: 'p', output: {precisecache: [report]}}}));
+    {detail: {node, display_node: node, prompt_id: prompt, output: {precisecache: [report]}}}));
 // whose prompt it is, the page asks the server
-const asked = new Set(events.map((event) => event?.prompt_id));
-await new Promise((done) => setTimeout(done, 20 + 15 * asked.size));
+do await new Promise((done) => setTimeout(done)); while (window.asked !== window.answered);
 const made = document.querySelectorAll('.precisecache-panel img, .precisecache-panel script');
 return [window.faults, window.hacked ?? null, made.length];
 })(a)
 """
 
 
-def send(page, events, reports=()):
-    """Faults, what hostile text has run, and elements made of it, after these were sent."""
-    return page.call(SEND, json.dumps(events), json.dumps(list(reports)), STATS)
+def send(page, events, reports=(), prompt="p"):
+    """Faults, what hostile text has run, and elements made of it, after these were sent; `prompt` is the reports'."""
+    return page.call(SEND, json.dumps(events), json.dumps(list(reports)), STATS, prompt)
+
+
+def badges(page):
+    """What LFCache's and BlockCache's badges say, None where there is none."""
+    return page.js(r"""return [...arguments].map((id) => (app.graph.getNodeById(id).badges ?? [])
+        .map((b) => b.text ?? b()?.text).find((text) => /^\d+\/\d+$/.test(text)) ?? null)""", LFCACHE, BLOCKCACHE)
 
 
 def test_whatever_comes(page):
@@ -102,6 +113,23 @@ def test_whatever_comes(page):
     send(page, [{**GOOD, "prompt_id": "good", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]}])
     run, = page.panel(STATS)
     assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "call 3, 10 steps")
+    assert badges(page) == ["1/3", "4/32"]
+
+
+def test_an_id_of_the_wrong_type_is_no_id(page):
+    """An event without the run's id is none, a report without it is one of version 1; a wrong id finds no node."""
+    page.load(load_flash())
+    assert send(page, [{**GOOD, "run": value} for value in WRONG_RUNS]) == [[], None, 0]
+    assert page.panel(STATS) == [] and badges(page) == [None, None]
+    for number, value in enumerate(WRONG_NODES):
+        assert send(page, [{**GOOD, "prompt_id": f"{number}", "model": repr(value), "nodes": value}]) == [[], None, 0]
+        assert [run["model"] for run in page.panel(STATS)] == [repr(value)] and badges(page) == [None, None]
+    for field, values in (("nodes", WRONG_NODES), ("run", WRONG_RUNS)):
+        for number, value in enumerate(values):
+            run = {**REPORT["runs"][0], "model": repr(value), field: value}
+            assert send(page, [], [{"version": 2, "runs": [run]}], f"{field} {number}") == [[], None, 0]
+            assert [(run["model"], run["state"]) for run in page.panel(STATS)] == [(repr(value), "ended")]
+            assert badges(page) == ([None, None] if field == "nodes" else ["1/2", "4/32"])
 
 
 def test_a_fault_in_the_page_would_be_seen(page):
@@ -122,7 +150,7 @@ def test_text_is_shown_as_text(page):
         assert page.panel(STATS)[0]["model"] == name
     report = copy.deepcopy(REPORT)
     report["runs"][0] |= {"model": HOSTILE[0], "warnings": HOSTILE[:3]}
-    send(page, [{**GOOD, "prompt_id": "p", "run": 9}])
+    send(page, [GOOD])
     assert send(page, [], [report]) == [[], None, 0]
     run, = page.panel(STATS)
     assert run["model"] == HOSTILE[0] and run["warnings"] == HOSTILE[:3]
@@ -136,3 +164,30 @@ def test_calls_that_were_missed_show_as_unknown(page):
     # a page that was loaded in mid-run knows only the end
     send(page, [{**GOOD, "prompt_id": "b", "calls": 4, "first": 3, "decisions": "R", "lfd": [1]}])
     assert page.panel(STATS)[0]["decisions"] == "???R"
+
+
+def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
+    page.load(load_flash())
+    for prompt in ("p", "q"):  # in the other order the second time
+        event, end = ({**GOOD, "prompt_id": prompt, "is_ended": is_ended} for is_ended in (False, True))
+        for message in (event, REPORT, end) if prompt == "p" else (REPORT, event, end):
+            send(page, *([], [message], prompt) if message is REPORT else ([message],))
+        run, = page.panel(STATS)
+        assert (run["state"], run["seconds"], run["decisions"]) == ("ended", "1.0", "CR")
+        assert badges(page) == ["1/2", "4/32"]
+
+
+def test_runs_that_look_alike_are_two(page):
+    page.load(load_flash())
+    run = REPORT["runs"][0]
+    send(page, [], [{**REPORT, "runs": [run, {**run, "run": "ba9876543210"}, run]}])
+    assert len(page.panel(STATS)) == 2
+    send(page, [{**GOOD, "prompt_id": "live"}, {**GOOD, "prompt_id": "live", "run": "ba9876543210"}])
+    assert [run["state"] for run in page.panel(STATS)] == ["call 3, 10 steps"] * 2
+
+
+def test_a_report_of_version_1_shows_in_the_panel_and_gives_no_badge(page):
+    page.load(load_flash())
+    old = {name: value for name, value in REPORT["runs"][0].items() if name not in ("run", "nodes")}
+    assert send(page, [], [{"version": 1, "runs": [old, old]}]) == [[], None, 0]
+    assert [run["state"] for run in page.panel(STATS)] == ["ended"] * 2 and badges(page) == [None, None]

@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from collections import Counter
 
 from precisecache_core.compare.quality import quality_text
 
@@ -25,7 +24,7 @@ class Progress:
         self.is_live = self.out.isatty()
         self.cache = ""
         self.tenth = None
-        self.told = Counter()  # lines of runs that have ended
+        self.told = set()  # ids of the runs whose line is printed
 
     def take(self, text):
         """Take one event as it came."""
@@ -48,15 +47,9 @@ class Progress:
     def results(self, outputs):
         """Take what all nodes put out: runs whose last event has not come, warnings, comparisons."""
         reports = [report for output in outputs.values() for report in output.get("precisecache", ())]
-        runs = []
-        for run in (run for report in reports for run in report["runs"]):
-            if run not in runs:  # two Cache Stats of one MODEL report the same
-                runs.append(run)
-        told = self.told.copy()
-        for run in runs:
-            if told[run_line(run)]:
-                told[run_line(run)] -= 1
-            else:
+        # by their ids: two Cache Stats of one MODEL report the same runs
+        for run in {run["run"]: run for report in reports for run in report["runs"]}.values():
+            if run["run"] not in self.told:
                 self._run(run)
             for warning in run["warnings"]:
                 self._line(f"warning: {warning}")
@@ -66,7 +59,7 @@ class Progress:
                 self._line(f"{entry['label']}: {quality_text(psnr, entry['ssim'])}")
 
     def _run(self, run):
-        self.told[run_line(run)] += 1
+        self.told.add(run["run"])
         self._line(run_line(run))
 
     def _name(self, node):
