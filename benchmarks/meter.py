@@ -32,7 +32,7 @@ class Meter:
     """
 
     def __init__(self, known=None):
-        from PreciseCache.nodes.host.lfcache import TRIAL_FLAG
+        from PreciseCache.nodes.host.trials import TRIAL_FLAG
 
         self.trial_flag = TRIAL_FLAG
         self.known = known

@@ -18,7 +18,7 @@ from testkit.host_caches import attach_easycache, attach_lazycache
 
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
-LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "is_every_call_tried": True}
+LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
 # most of the schedule for methods whose authors hand-picked the part; in the model's timesteps
@@ -161,7 +161,7 @@ def candidate_rows():
     """LFCache in other settings than its own."""
     tried = {
         "factors 4,4,4": {"factor_t": 4}, "factors 1,8,8": {"factor_t": 1, "factor_hw": 8},
-        "no trials": {"factor_t": 1, "factor_hw": 1}, "every call tried": {"is_every_call_tried": True},
+        "no trials": {"factor_t": 1, "factor_hw": 1}, "every call tried": {"try_every_call": True},
         "cutoff 0.5": {"cutoff": 0.5}, "warmup 2": {"warmup": 2}, "warmup 4": {"warmup": 4}}
     return [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True)
             for name, settings in tried.items() for a in CANDIDATE_ALPHAS]

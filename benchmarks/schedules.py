@@ -43,18 +43,19 @@ def spread(steps, computed, warmup=3):
 
 
 @contextmanager
-def forced(decisions, run_module):
+def forced(decisions, controller):
     """While inside, LFCache decides as the string says; trials and LFDs are made all the same.
 
-    run_module: `precisecache_core.lfcache.run`, as the code under test imported it.
+    controller: the class LFCacheController, as the code under test imported it.
     """
-    class ForcedController(run_module.LFCacheController):
-        def decide(self, lfd):
-            call = self.calls
-            super().decide(lfd)
-            return decisions[call] == "R"
+    decide = controller.decide
 
-    with mock.patch.object(run_module, "LFCacheController", ForcedController):
+    def as_told(self, lfd):
+        call = self.calls
+        decide(self, lfd)
+        return decisions[call] == "R"
+
+    with mock.patch.object(controller, "decide", as_told):
         yield
 
 
@@ -80,4 +81,4 @@ def tally(decisions, blocks, blockcache=None):
         for i in range(blocks):
             state = current.run_block(("double_block", i), state, lambda given=state: {"img": given["img"] + i})
         current.close()
-    return Tally(decisions, len(decisions), cache.block_calls_skipped)
+    return Tally(decisions, len(decisions), cache.tally.block_calls_skipped)

@@ -24,7 +24,7 @@ class Timers:
     def attach(self, patcher):
         """A clone of the patcher that is timed; attach caches before."""
         from comfy.patcher_extension import WrappersMP
-        from PreciseCache.nodes.host.lfcache import TRIAL_FLAG
+        from PreciseCache.nodes.host.trials import TRIAL_FLAG
 
         def timed(name):
             def wrapper(executor, *args, **kwargs):

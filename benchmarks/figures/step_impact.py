@@ -12,9 +12,8 @@ import math
 import torch
 
 from benchmarks.study import COLORS, MARKERS, Records, Study, mean, parser_of, text, write_plot, write_table
-from precisecache_core.lfcache.config import REUSES
 from precisecache_core.lfcache.frequency import low_band_weights
-from precisecache_core.lfcache.reuse import PredictionCache
+from precisecache_core.lfcache.reuse import REUSES
 
 KEY = "one_reused"
 TITLES = {"prediction": "the prediction", "low": "its low band", "high": "its high band"}
@@ -37,7 +36,7 @@ def stand_in(recording, index, kind, cutoff):
     if kind in ("low", "high"):
         band = low_band(before - current, cutoff)
         return current + (band if kind == "low" else before - current - band)
-    cache = PredictionCache(kind)
+    cache = REUSES[kind]()
     for x, sigma, prediction in zip(recording.x[:index], recording.sigmas, recording.predictions):
         cache.store(x, sigma, prediction)
     return cache.predict(recording.x[index], recording.sigmas[index])

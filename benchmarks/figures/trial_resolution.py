@@ -11,7 +11,8 @@ import math
 from dataclasses import asdict
 
 from benchmarks.study import COLORS, Recording, Records, Study, mean, parser_of, write_plot, write_table
-from precisecache_core import FLOW, LFCacheRun, low_frequency_difference
+from precisecache_core import LFCacheRun, low_frequency_difference
+from precisecache_core.lfcache.shrink import fit_factors
 from precisecache_core.record.rank import rank_correlation
 
 FACTORS = ((2, 4), (1, 4), (2, 2), (1, 2))
@@ -28,7 +29,7 @@ def configs(bench):
 def attach_trials(patcher, runs):
     """A clone of the patcher that computes every call, and beside it makes the trials of these LFCacheRuns."""
     from comfy.patcher_extension import WrappersMP
-    from PreciseCache.nodes.host.lfcache import trial_options
+    from PreciseCache.nodes.host.trials import trial_options
 
     def predict_noise(executor, x, timestep, model_options=None, seed=None):
         answer = executor(x, timestep, model_options, seed)
@@ -50,15 +51,20 @@ def lfds(study, seed, given):
 
     Both begin with the second call; where a config's trial could not be made, they are empty.
     """
-    from PreciseCache.nodes.host.lfcache import patch_of
+    from PreciseCache.nodes.host.parametrization import parametrization_of
 
     recording = Recording(study.base)
-    sigma_min = float(study.base.get_model_object("model_sampling").sigma_min)
-    runs = [LFCacheRun(config, recording.affine, FLOW, sigma_min, patch=patch_of(study.base.model))
-            for config in given]
+    model = parametrization_of(study.base.model, study.base.get_model_object("model_sampling"))
+    runs = [LFCacheRun(config, model) for config in given]
     study.sample(attach_trials(recording.attach(study.base), runs), seed)
-    return [{"lfd": run.lfds[1:] if run.trials else [], "factors": run.factors,
-             "true": true_lfds(recording.predictions, run.config.cutoff) if run.trials else []} for run in runs]
+    return [{"lfd": run.journal.lfds[1:] if run.journal.trials else [], "factors": factors_of(run, study.shape),
+             "true": true_lfds(recording.predictions, run.config.cutoff) if run.journal.trials else []}
+            for run in runs]
+
+
+def factors_of(run, shape):
+    """How a run's trials shrink latents of this shape."""
+    return fit_factors(shape, run.config.factor_t, run.config.factor_hw, run.model.patch)
 
 
 def true_lfds(predictions, cutoff):

@@ -2,7 +2,7 @@
 
 import math
 
-from precisecache_core.lfcache.reuse import PredictionCache
+from precisecache_core.lfcache.reuse import REUSES
 
 
 def uniform_pattern(calls, share, warmup=3):
@@ -27,7 +27,7 @@ def attach_uniform(patcher, computed, reuse):
     state = {}
 
     def outer_sample(executor, *args, **kwargs):
-        state.update(call=0, cache=PredictionCache(reuse))
+        state.update(call=0, cache=REUSES[reuse]())
         try:
             return executor(*args, **kwargs)
         finally:

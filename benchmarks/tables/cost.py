@@ -210,7 +210,7 @@ def variants(patcher, model, steps):
 
 def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
     """{variant: [Run]}, interleaved; every round starts with another variant."""
-    from PreciseCache.precisecache_core.lfcache import run as run_module
+    from PreciseCache.precisecache_core.lfcache.controller import LFCacheController
 
     chosen = variants(patcher, case.model, steps)
     runs = {name: [] for name in chosen}
@@ -218,7 +218,7 @@ def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
         order = list(chosen)[i % len(chosen):] + list(chosen)[:i % len(chosen)]
         for name in order:
             model, decisions = chosen[name]
-            force = forced(decisions, run_module) if decisions else nullcontext()
+            force = forced(decisions, LFCacheController) if decisions else nullcontext()
             with force:
                 runs[name].append(measured(case, model, steps))
             say(f"round {i + 1} of {rounds}: {name} {runs[name][-1].seconds:.4g} s")

@@ -57,7 +57,7 @@ def call_of(name, size):
 
 def small_latent(name, latent, factor_t, factor_hw):
     """(C, T, H, W) of the latent that a trial sees, by the pack's own code on the meta device."""
-    from PreciseCache.nodes.host.lfcache import patch_of
+    from PreciseCache.nodes.host.parametrization import patch_of
 
     patch = patch_of(model_of(name))
     x = torch.empty(1, *latent, device="meta")

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.study import RESULTS, head, write_table
 from precisecache_core.blockcache.config import BlockCacheConfig
-from precisecache_core.blockcache.pivotal import runs_of
+from precisecache_core.blockcache.pivotal import ranges_of
 from precisecache_core.blockcache.run import REUSE, BlockCacheRun
 from testkit.full_size import MODELS
 
@@ -59,13 +59,8 @@ class LiveBytes(TorchDispatchMode):
 
 
 def fixed_run(config, skipped):
-    """A BlockCacheRun that always ranks the blocks in the same way: fake scores have no value."""
-
-    class FixedRun(BlockCacheRun):
-        def _rank(self):
-            return self.plan_for(skipped)
-
-    return FixedRun(config)
+    """A BlockCacheRun that always skips the same blocks: fake scores have no value."""
+    return BlockCacheRun(config, rank=lambda passes, cache_rate: skipped)
 
 
 def bytes_held(tokens, config, skipped):
@@ -108,7 +103,7 @@ def shares(seen):
 
 
 def ranges(skipped):
-    return len(runs_of(skipped, ["block"] * BLOCKS))
+    return len(ranges_of(skipped, ["block"] * BLOCKS))
 
 
 def main():

@@ -19,8 +19,7 @@ import torch
 
 from benchmarks.study import RESULTS, head, write_table
 from benchmarks.timers import Timers
-from precisecache_core import FLOW, BlockCacheConfig, BlockCacheRun, LFCacheConfig, LFCacheRun
-from precisecache_core.sampling import flow_affine, flow_sigmas
+from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig, flow_sigmas
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
@@ -41,18 +40,18 @@ def events_and_records(steps, interval=INTERVAL):
         seconds.append(time.perf_counter() - begin)
         return result
 
-    run, blocks = LFCacheRun(LFCacheConfig(alpha=0.7), flow_affine, FLOW), BlockCacheRun(BlockCacheConfig())
     x = torch.ones(1, 1, 2, 8, 8)
+    run = CachedRun(LFCacheConfig(alpha=0.7), BlockCacheConfig(), FLOW_MODEL, steps, name="WanModel",
+                    latent_shape=x.shape)
     with mock.patch.dict(sys.modules, {"server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server))}):
-        feed = timed(events.CallFeed, ["1", "2"], "WanModel", steps)
+        feed = timed(events.CallFeed, run, timed(events.Page.of, ["1", "2"]))
         for sigma in flow_sigmas(steps)[:-1]:
             run.denoised(x, sigma, lambda: x * sigma, lambda small, level: small * level)
             time.sleep(interval)
-            timed(feed.tell, run, blocks, 0)
-        entry = timed(run.report, "WanModel", x.shape, steps)
-        timed(blocks.add_to, entry)
+            timed(feed.tell)
+        entry = timed(run.report)
         timed(reports.record, "overhead", entry)
-        timed(feed.tell, run, blocks, 0, True)
+        timed(feed.tell, True)
     return sum(seconds), len(sent)
 
 

@@ -74,13 +74,13 @@ THROTTLE = Throttle(INTERVAL)
 class CallFeed:
     """Events of one sampler run: its calls so far, none outside a server.
 
-    throttle: over all runs that share it.
+    throttle: over all runs that share it; all of this process by default.
     """
 
-    def __init__(self, run: CachedRun, page: Page, throttle: Throttle = THROTTLE) -> None:
+    def __init__(self, run: CachedRun, page: Page, throttle: Throttle | None = None) -> None:
         self.run = run
         self.page = page
-        self.throttle = throttle
+        self.throttle = throttle or THROTTLE
         self.server = page.server  # None after a failure: then nothing more is told
         self.told = 0  # calls
 

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 from PreciseCache.precisecache_core.blockcache import block_pass
-from PreciseCache.precisecache_core.lfcache import run as run_module
+from PreciseCache.precisecache_core.lfcache.controller import LFCacheController
 
 from benchmarks.schedules import spread
 from benchmarks.tables import cost
@@ -54,9 +54,9 @@ def test_memory_that_runs_out_halves_the_blocks(bench):
 
 def test_decisions_are_the_forced_ones(fitted):
     case, patcher = fitted
-    before = run_module.LFCacheController
+    before = LFCacheController.decide
     runs = cost.forced_runs(case, patcher, 12, 2)
-    assert run_module.LFCacheController is before
+    assert LFCacheController.decide is before
     decisions = cost.variants(patcher, case.model, 12)["turbo"][1]
     assert decisions == spread(12, 6) and len(runs["uncached"]) == 2
     for run in (*runs["turbo"], *runs["flash"]):

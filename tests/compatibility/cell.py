@@ -6,23 +6,25 @@ from typing import Callable
 from unittest import mock
 
 import torch
-from PreciseCache.nodes.host.attachment import SamplerRun
-from PreciseCache.nodes.host.blockcache import GuidedBlocks
 from PreciseCache.nodes.host.events import CallFeed
-from PreciseCache.nodes.host.lfcache import GuidedRun
+from PreciseCache.nodes.host.sampler_run import SamplerRun
+from PreciseCache.nodes.host.trials import TrialGuider
 from PreciseCache.nodes.host.unconditional import UnconditionalFeed
 from PreciseCache.precisecache_core.blockcache.block_pass import BlockPass
 from PreciseCache.precisecache_core.blockcache.residuals import Residual
 from PreciseCache.precisecache_core.blockcache.run import BlockCacheRun
-from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.precisecache_core.cached_run import CachedRun
+from PreciseCache.precisecache_core.lfcache.call import Call
+from PreciseCache.precisecache_core.lfcache.predictions import Predictions
 from PreciseCache.precisecache_core.lfcache.run import LFCacheRun
+from PreciseCache.precisecache_core.lfcache.stage import Stage
 
 CACHED = "cached"
 UNTRIED = "cached without trials"
 COMPUTED = "computed"
 SKIPPED = "not run"
 # what lives as long as a run
-OF_A_RUN = {SamplerRun, GuidedRun, GuidedBlocks, UnconditionalFeed, CallFeed, LFCacheRun, PredictionCache,
+OF_A_RUN = {SamplerRun, TrialGuider, UnconditionalFeed, CallFeed, CachedRun, LFCacheRun, Stage, Predictions, Call,
             BlockCacheRun, BlockPass, Residual}
 
 

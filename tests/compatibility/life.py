@@ -7,9 +7,9 @@ import comfy.model_management
 import comfy.sample
 import torch
 from comfy.patcher_extension import WrappersMP
-from PreciseCache.nodes.host.lfcache import TRIAL_FLAG
 from PreciseCache.nodes.host.tiny_model import load_model
-from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.nodes.host.trials import TRIAL_FLAG
+from PreciseCache.precisecache_core.lfcache.predictions import Predictions
 
 from compatibility.cell import Attached, Case, left_behind
 from compatibility.conditioning import architecture
@@ -118,7 +118,7 @@ def no_memory(method, says):
         def fail(*args, **kwargs):
             raise torch.cuda.OutOfMemoryError("simulated")
 
-        with mock.patch.object(PredictionCache, method, fail):
+        with mock.patch.object(Predictions, method, fail):
             latent = bench.sample(model, steps=STEPS)
         run = bench.report(model)
         assert torch.equal(latent, bench.sample(bench.model, steps=STEPS)) == (run["reused"] == 0)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from PreciseCache.nodes.host.lfcache import reason_against_trials
+from PreciseCache.nodes.host.obstacles import reason_against_trials
+from PreciseCache.nodes.host.parametrization import parametrization_of
 from PreciseCache.nodes.lfcache import PreciseCacheLFCache
 
 
@@ -72,8 +73,9 @@ def test_easycache_on_the_same_model_is_left_alone(bench):
 
 def test_packed_latents_are_not_shrunk(bench):
     shapes = [(1, 16, 2, 8, 8), (1, 8, 20)]
-    assert "packed" in reason_against_trials(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes})
-    assert reason_against_trials(bench.model.model, "flow", bench.config(), (), {"latent_shapes": shapes[:1]}) is None
+    model = parametrization_of(bench.model.model, bench.model.get_model_object("model_sampling"))
+    assert "packed" in reason_against_trials(bench.config(), bench.model.model, model, None, shapes)
+    assert reason_against_trials(bench.config(), bench.model.model, model, None, shapes[:1]) is None
 
 
 def test_the_window_keeps_reuse_inside(bench):

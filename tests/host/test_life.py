@@ -6,9 +6,9 @@ import comfy.model_management
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from PreciseCache.nodes.host.lfcache import GuidedRun
-from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.nodes.host.sampler_run import SamplerRun
 from PreciseCache.precisecache_core.lfcache.run import LFCacheRun
+from PreciseCache.precisecache_core.lfcache.stage import Stage
 from PreciseCache.precisecache_core.record.report import jsonable
 
 
@@ -29,9 +29,9 @@ def fail_at(patcher, call, error):
 
 
 def held_runs():
-    """Objects of one run that are still alive: caches, controllers, guided runs."""
+    """Objects of one run that are still alive: the host's, LFCache's, and its stages."""
     gc.collect()
-    return [o for o in gc.get_objects() if isinstance(o, (GuidedRun, LFCacheRun, PredictionCache))]
+    return [o for o in gc.get_objects() if isinstance(o, (SamplerRun, LFCacheRun, Stage))]
 
 
 @pytest.mark.parametrize("call", (1, 3, 5))

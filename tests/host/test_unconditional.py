@@ -4,7 +4,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from PreciseCache.precisecache_core.lfcache.reuse import PredictionCache
+from PreciseCache.precisecache_core.lfcache.reuse import REUSES
 
 CFG_PP = [name for name in comfy.samplers.SAMPLER_NAMES if name.endswith("_cfg_pp")]
 
@@ -137,7 +137,8 @@ def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
 
 
 def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, monkeypatch):
-    predict, calls = PredictionCache.predict, []
+    reuse = REUSES[bench.config().reuse]
+    predict, calls = reuse.predict, []
 
     def failing(*given):
         calls.append(1)
@@ -145,7 +146,7 @@ def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, 
             raise torch.cuda.OutOfMemoryError("simulated")
         return predict(*given)
 
-    monkeypatch.setattr(PredictionCache, "predict", failing)
+    monkeypatch.setattr(reuse, "predict", failing)
     model = bench.lfcache(alpha=1.0)
     bare = bench.sample(bench.model, "euler_cfg_pp", steps=16, cfg=1.5)
     assert torch.equal(bench.sample(model, "euler_cfg_pp", steps=16, cfg=1.5), bare)

@@ -1,6 +1,6 @@
 """Where the LFD of a call comes from: a trial, or the calls computed before it."""
 
-# isort: skip_file
+# ruff: noqa: F401, I001
 # One line per source, in the order in which the node offers them under `trial`; the first is the default.
 from .trials import PlainTrials, Trials
 from .computed_calls import ComputedCalls
