@@ -19,6 +19,7 @@ if HOST and OFFLOAD:
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
 from testkit.tiny_host import enter_host  # noqa: E402
 
 HAS_GPU = torch.cuda.is_available()

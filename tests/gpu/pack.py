@@ -14,8 +14,13 @@ TORCH = {"torch", "torchvision", "torchaudio", "triton"}
 UNUSED = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs", "alembic", "sqlalchemy",
           "kornia", "spandrel", "pyopengl", "comfy-angle", "requests"}
 OURS = ("einops", "numpy", "safetensors", "pytest")
-LEFT_OUT = ("models", "custom_nodes", "input", "output", "temp", "user", "blueprints", "script_examples", "tests",
-            "tests-unit", "comfy_api_nodes", "__pycache__", ".*", "*.pyc", "*.safetensors", "openapi.yaml")
+# its wheel with CUDA kernels alone takes 56 MiB; the plain one has the same functions in Triton and torch
+PLAIN = {"comfy-kitchen"}
+# of ComfyUI's own folder, and anywhere in it; no text encoder is loaded: prompts come as tensors
+TOP_LEFT_OUT = ("models", "custom_nodes", "input", "output", "temp", "user", "blueprints", "script_examples",
+                "tests", "tests-unit", "comfy_api_nodes", "openapi.yaml")
+LEFT_OUT = ("merges.txt", "vocab.*", "tokenizer.json", "tokenizer.model", "__pycache__", ".*", "*.pyc",
+            "*.safetensors")
 LIMIT = 64 << 20  # bytes of .gpu and of the tree: what is carried should stay small
 
 
@@ -56,16 +61,29 @@ def names_in(file):
 
 
 def download(packages, folder, python):
-    """Wheels of {name: version} for Linux on x86-64 and a Python version."""
+    """Wheels of {name: version} for Linux on x86-64 and a Python version; ends the program if pip cannot get one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if not packages:
-        return 0
-    tags = [f"--platform=manylinux_2_{n}_x86_64" for n in (39, 35, 34, 31, 28, 27, 24, 17)]
-    tags += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
-    return subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
-                           "--disable-pip-version-check", "--implementation=cp", f"--python-version={python}", *tags,
-                           "-d", str(folder), *(f"{n}=={v}" for n, v in packages.items())]).returncode
+    linux = ["--implementation=cp", "--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64",
+             *(f"--platform=manylinux_2_{n}_x86_64" for n in (39, 35, 34, 31, 28, 27, 24, 17))]
+    plain = ["--implementation=py", "--abi=none", "--platform=any"]
+    for tags, is_plain in ((linux, False), (plain, True)):
+        pinned = [f"{name}=={version}" for name, version in packages.items() if (name in PLAIN) == is_plain]
+        if pinned and subprocess.run([
+                sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
+                "--disable-pip-version-check", f"--python-version={python}", *tags, "-d", str(folder),
+                *pinned]).returncode:
+            sys.exit("pip could not get these wheels; its own message is above")
+
+
+def copy_source(host, target):
+    """A ComfyUI without what only its users and its page need."""
+    def left_out(folder, names):
+        patterns = LEFT_OUT + TOP_LEFT_OUT if Path(folder) == host else LEFT_OUT
+        return shutil.ignore_patterns(*patterns)(folder, names)
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(host, target, ignore=left_out)
 
 
 def size(folder):
@@ -73,7 +91,7 @@ def size(folder):
 
 
 def tree_size(root):
-    """Bytes of the tree's own files, without what git ignores."""
+    """Bytes of the tree's own files, those that git does not ignore."""
     told = subprocess.run(["git", "-C", str(root), "ls-files", "-z", "-co", "--exclude-standard"],
                           capture_output=True, text=True)
     return sum((root / name).stat().st_size for name in told.stdout.split("\0") if name and (root / name).is_file())
@@ -91,12 +109,8 @@ def main(bundle, host):
                     if re.match(r"[A-Za-z0-9]", line)]
     packages = closure([*requirements, *OURS], known)
     print(f"packing {host} and {', '.join(f'{n} {v}' for n, v in sorted(packages.items()))}", flush=True)
-    status = download(packages, bundle / "wheels", args.python)
-    if status:
-        return status
-    shutil.rmtree(bundle / "ComfyUI", ignore_errors=True)
-    shutil.copytree(host, bundle / "ComfyUI", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    (bundle / "ComfyUI" / "models").mkdir()
+    download(packages, bundle / "wheels", args.python)
+    copy_source(host, bundle / "ComfyUI")
     parts = {"wheels": size(bundle / "wheels"), "ComfyUI": size(bundle / "ComfyUI"),
              "the tree": tree_size(bundle.parent)}
     total = sum(parts.values())

@@ -6,10 +6,10 @@ with none, so that each is brought again at every call.
 
 import pytest
 import torch
-from conftest import OFFLOAD
-
 from compatibility.cell import check, relative_error
 from compatibility.execution import cells
+from conftest import OFFLOAD
+
 from precisecache_core.tiny import bundle
 
 pytestmark = [pytest.mark.gpu_only,

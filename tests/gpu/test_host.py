@@ -9,11 +9,11 @@ import comfy.model_patcher
 import comfy.sd
 import pytest
 import torch
+from compatibility.cell import Skip, check, relative_error
+from compatibility.execution import cells
 from network import memory_on, synchronisations
 from torch._dynamo.utils import counters
 
-from compatibility.cell import Skip, check, relative_error
-from compatibility.execution import cells
 from precisecache_core.tiny import bundle
 
 STEPS = 16
