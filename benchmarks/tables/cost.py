@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from unittest import mock
 
 import torch
@@ -360,6 +361,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--layers", type=int)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
     args = parser.parse_args()
     if args.steps < MINIMUM_STEPS or args.rounds < 1:
         parser.error(f"--steps must be at least {MINIMUM_STEPS}, which LFCache needs, and --rounds at least 1")
@@ -388,7 +390,7 @@ def main():
         print("\n".join(group), flush=True)
         lines += group
         # after every group: a run at full size takes hours, and may be ended before it is done
-        (ROOT / "benchmarks" / "results" / f"cost_{case.label}.txt").write_text("\n".join(lines) + "\n")
+        (args.out / f"cost_{case.label}.txt").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

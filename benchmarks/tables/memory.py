@@ -3,16 +3,15 @@
 BlockCache's own code on fake tensors of Wan2.1-14B's shapes (40 blocks, dim 5120, bf16,
 both guidance branches in one batch, 81 frames), which have a size and no memory. Every
 tensor alive is counted, and what the same passes hold without BlockCache is subtracted.
-The blocks skipped are those that the frontier found on the tiny model, the most scattered
+The blocks skipped are those that BlockCache skips in the tiny model's clips, the most scattered
 set of all, stretched from 16 to 40 blocks; and, the worst that can be, 16 blocks of which no
 two are neighbours. Activations are not counted.
 """
 
 import argparse
-import json
-import sys
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,6 +22,7 @@ from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.blockcache.pivotal import ranges_of
 from precisecache_core.blockcache.run import REUSE, BlockCacheRun
 from testkit.full_size import MODELS
+from testkit.tiny_host import open_bench
 
 WAN = MODELS["wan14b"]
 BLOCKS, DIM = WAN.blocks, WAN.dim
@@ -87,14 +87,15 @@ def bytes_held(tokens, config, skipped):
     return with_cache[0] - without[0], with_cache[1], with_cache[2]
 
 
-def seen_sets(folder):
-    """The sets of skipped blocks that frontier records name, (set, number of blocks)."""
-    for path in sorted(folder.glob("frontier_*.jsonl")):
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            for pivotal in record.get("pivotal", ()):
-                blocks = record["block_calls"] // record["computed"]
-                yield frozenset(range(blocks)) - set(pivotal), blocks
+def seen_sets(bench, clips):
+    """The sets of blocks that BlockCache skips in clips of the tiny model, (set, number of blocks)."""
+    model = bench.blockcache(bench.lfcache())
+    for seed in range(clips):
+        bench.ask_for(seed)
+        bench.sample(model, steps=30, noise=bench.noise((1, 16, 4, 16, 16), seed), seed=seed)
+        entry = bench.report(model)["blockcache"]
+        for pivotal in entry["pivotal"]:
+            yield frozenset(range(entry["blocks"])) - set(pivotal), entry["blocks"]
 
 
 def shares(seen):
@@ -108,11 +109,11 @@ def ranges(skipped):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.parse_args()
-    seen = [(skipped, n) for skipped, n in seen_sets(RESULTS) if len(skipped) == int(0.4 * n)]
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
+    args = parser.parse_args()
+    seen = [(skipped, n) for skipped, n in seen_sets(open_bench(), args.clips) if len(skipped) == int(0.4 * n)]
     stretched = [{i for i in range(BLOCKS) if i * n // BLOCKS in skipped} for skipped, n in seen]
-    if not stretched:
-        sys.exit("no pivotal sets: run benchmarks.frontier --only flash blockcache first")
     sets = {"as on the tiny model": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
     lines = [*head("memory", "fake tensors"),
              f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
@@ -135,7 +136,7 @@ def main():
                                  f"{steady / GB:8.1f} GB {host / GB:9.1f} GB  {WEIGHTS + peak / GB:17.1f} GB  "
                                  f"{(steady + host) / literal:10.1%}")
         lines.append(f"{'':22} {len(skipped)} of {BLOCKS} skipped, in {ranges(skipped)} ranges")
-    write_table(RESULTS / "memory.txt", lines)
+    write_table(args.out / "memory.txt", lines)
 
 
 if __name__ == "__main__":

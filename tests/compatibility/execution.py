@@ -155,18 +155,16 @@ def lazycache(bench, model):
 
 
 def gpu(run):
-    """A cell's run that needs what only a GPU has."""
+    """A cell's run that needs what only a GPU has; `python3 tests/gpu` gives it one."""
     def guarded(bench, attach):
-        if not torch.cuda.is_available():
+        if bench.model.load_device.type != "cuda":
             raise Skip("needs a GPU")
         return run(bench, attach)
     return guarded
 
 
 def on_gpu(bench, attach):
-    model = bench.model.clone()
-    model.load_device = torch.device("cuda")
-    return sample(bench, attach(model))
+    return sample(bench, attach(bench.model))
 
 
 def dynamic(bench, attach):

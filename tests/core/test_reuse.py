@@ -118,13 +118,3 @@ def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
     for sigma in (1.0, 0.9):
         cache.store(field(1), sigma, field(4))
     assert cache.predict(field(2).to("meta"), 0.8).device.type == "meta"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
-@pytest.mark.parametrize("place, expected", [("cpu", "cpu"), ("model", "cuda")])
-def test_the_cache_device_decides_where_predictions_are_kept(place, expected):
-    cache = REUSES["taylor"](place)
-    for sigma in (1.0, 0.9):
-        cache.store(field(1).cuda(), sigma, field(4).cuda())
-    assert {cache.current.device.type, cache.previous.device.type} == {expected}
-    assert cache.predict(field(2).cuda(), 0.8).device.type == "cuda"

@@ -1,0 +1,254 @@
+"""Everything that needs a GPU, in one command: `python3 tests/gpu`.
+
+Runs the tests of this folder and two benchmarks on a machine with a GPU and without a network, in
+under ten minutes, and keeps what they print. `python3 tests/gpu pack` prepares the ignored folder
+.gpu on a machine with a network. README.md beside this file tells more.
+
+Exit status: 0 all that ran passed, 1 something failed or was cut short, 2 something is missing,
+3 no GPU was found: it was a rehearsal on the CPU, and passed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUNDLE = ROOT / ".gpu"
+sys.path.insert(0, str(ROOT))  # before this folder, which Python put first
+
+from tools.comfyui.locate import comfyui_version, find_comfyui, is_comfyui  # noqa: E402
+
+PASSED, FAILED, MISSING, NO_GPU = 0, 1, 2, 3
+
+PYTEST = ["-m", "pytest", "-c", str(HERE / "pytest.ini"), "--rootdir", str(HERE), "--confcutdir", str(HERE)]
+COST = ["-m", "benchmarks.tables.cost", "--steps", "8", "--rounds", "1", "--size", "480p"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process of the command. limit: most seconds it gets; least: with fewer left it is left out."""
+
+    name: str
+    arguments: list
+    limit: int
+    least: int = 20
+    environment: dict = field(default_factory=dict)
+    needs_gpu: bool = False
+
+
+def parts(out, pytest_options):
+    """The parts in the order they run: what is quick and what decides comes first."""
+    dynamic = [*PYTEST, str(HERE / "test_dynamic_offload.py"), *pytest_options]
+    return [
+        Part("tests", [*PYTEST, str(HERE), *pytest_options], 300),
+        # in processes of their own: the host turns it on before torch starts, and for every model
+        Part("dynamic", dynamic, 60, environment={"PRECISECACHE_DYNAMIC_OFFLOAD": "roomy"}, needs_gpu=True),
+        Part("dynamic-full", dynamic, 60, environment={"PRECISECACHE_DYNAMIC_OFFLOAD": "full"}, needs_gpu=True),
+        Part("memory", ["-m", "benchmarks.tables.memory", "--out", str(out)], 90),
+        Part("cost", [*COST, "--model", "wan1.3b", "--out", str(out)], 240),
+        Part("cost-14b", [*COST, "--model", "wan14b", "--layers", "8", "--out", str(out)], 240, 60, needs_gpu=True),
+    ]
+
+
+class Log:
+    """Prints lines and keeps them: in memory first, then in a file, as soon as its name is known."""
+
+    def __init__(self):
+        self.lines, self.file = [], None
+
+    def say(self, text):
+        print(text, flush=True)
+        self.lines.append(text)
+        if self.file:
+            self._write([text], "a")
+
+    def keep_in(self, file):
+        self.file = file
+        self._write(self.lines, "w")
+
+    def _write(self, lines, mode):
+        # at once: whoever started this may end it at any time
+        with open(self.file, mode, encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+
+def normalised(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def wheels_missing(folder, installed):
+    """Wheels of a folder whose package is not among the installed names."""
+    return [wheel for wheel in sorted(folder.glob("*.whl")) if normalised(wheel.name.split("-")[0]) not in installed]
+
+
+def installed_packages():
+    """Normalised names of what this Python has."""
+    from importlib.metadata import distributions
+
+    return {normalised(d.metadata["Name"]) for d in distributions() if d.metadata["Name"]}
+
+
+def install_missing(target, log):
+    """Put the packed wheels that this Python lacks into a folder; False if pip could not."""
+    wheels = wheels_missing(BUNDLE / "wheels", installed_packages())
+    if not wheels:
+        return True
+    log.say("installing for this run: " + ", ".join(w.name.split("-py3")[0].split("-cp3")[0] for w in wheels))
+    made = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", "--quiet",
+         "--disable-pip-version-check", "--target", str(target), *map(str, wheels)], capture_output=True, text=True)
+    if made.returncode:
+        log.say(made.stdout + made.stderr)
+    return made.returncode == 0
+
+
+def machine(environment):
+    """{gpu: name or None, count, text} as a Python with torch tells it; None if torch cannot be imported."""
+    code = ("import json, torch; from tools.machine import describe_machine; have = torch.cuda.is_available()\n"
+            "print(json.dumps({'gpu': torch.cuda.get_device_name() if have else None, 'count': "
+            "torch.cuda.device_count(), 'torch': torch.__version__, 'text': describe_machine()}))")
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if told.returncode:
+        print(told.stderr, file=sys.stderr)
+        return None
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def label(gpu):
+    """A GPU's name as a part of a file's."""
+    return re.sub(r"[^A-Za-z0-9.]+", "_", gpu or "no GPU")
+
+
+def commit():
+    """The commit of this tree, or what can be said without one."""
+    if shutil.which("git") is None:
+        return "unknown"
+    told = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"
+
+
+def find_host():
+    """The ComfyUI to test: $COMFYUI_PATH, else the packed one, else where every command looks."""
+    if not os.environ.get("COMFYUI_PATH") and is_comfyui(BUNDLE / "ComfyUI"):
+        return BUNDLE / "ComfyUI"
+    return find_comfyui(ROOT)
+
+
+def run_part(part, limit, environment, log):
+    """Run a part to its end or its limit; returns (exit status or None if it was cut, seconds)."""
+    log.say(f"\n=== {part.name} (at most {limit:.0f} s): python3 {' '.join(short(a) for a in part.arguments)}")
+    start = time.monotonic()
+    child = subprocess.Popen([sys.executable, *part.arguments], cwd=ROOT, env=environment | part.environment,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                             start_new_session=True)
+    cut = threading.Event()
+
+    def stop():
+        cut.set()
+        # with all that it started: a compiler's workers would hold the pipe open
+        os.killpg(child.pid, signal.SIGKILL)
+
+    timer = threading.Timer(limit, stop)
+    timer.start()
+    try:
+        for line in child.stdout:
+            log.say(line.rstrip("\n"))
+        status = child.wait()
+    except BaseException:
+        stop()
+        raise
+    finally:
+        timer.cancel()
+    return None if cut.is_set() else status, time.monotonic() - start
+
+
+def short(argument):
+    """A path of this tree as one writes it there."""
+    return argument.replace(f"{ROOT}/", "")
+
+
+def run(args):
+    log = Log()
+    start = time.monotonic()
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="precisecache-gpu-") as target:
+        environment = dict(os.environ, PYTHONUNBUFFERED="1")
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (target, os.environ.get("PYTHONPATH"))))
+        log.say(f"command: python3 tests/gpu {' '.join(sys.argv[1:])}".rstrip())
+        if not install_missing(Path(target), log):
+            log.say("The packed wheels do not fit this Python: python3 tests/gpu pack --python "
+                    f"{sys.version_info.major}.{sys.version_info.minor}, where there is a network, packs others.")
+            return MISSING
+        found = machine(environment)
+        if found is None:
+            log.say("torch cannot be imported: run this with the Python that has it.")
+            return MISSING
+        host = find_host()
+        log.say(f"python {platform.python_version()}, torch {found['torch']}, ComfyUI "
+                f"{comfyui_version(host) if host else 'not found'}, commit {commit()}")
+        log.say(f"{found['text']}; {found['count']} GPU(s)")
+        if host is None:
+            log.say("No ComfyUI: set COMFYUI_PATH, or python3 tests/gpu pack where one is installed.")
+            return MISSING
+        environment["COMFYUI_PATH"] = str(host)
+        log.keep_in(out / f"{label(found['gpu'])}_{date.today()}.txt")
+        if not found["gpu"]:
+            log.say("NO GPU: a rehearsal on the CPU. It shows that the command runs, and nothing about a GPU.")
+        results = run_parts(args, out, found["gpu"], start, environment, log)
+    log.say(f"\n=== {time.monotonic() - start:.0f} s in all")
+    for name, result in results.items():
+        log.say(f"{name:14} {result}")
+    print(f"kept in {log.file}")
+    if any(result.startswith(("FAILED", "CUT")) for result in results.values()):
+        return FAILED
+    return PASSED if found["gpu"] else NO_GPU
+
+
+def run_parts(args, out, gpu, start, environment, log):
+    """{name: what came of it} of every part that was asked for."""
+    results = {}
+    for part in parts(out, [] if gpu else ["--device", "cpu"]):
+        if args.only and part.name not in args.only:
+            continue
+        left = args.seconds - (time.monotonic() - start)
+        if part.needs_gpu and not gpu:
+            results[part.name] = "not run: needs a GPU"
+        elif left < part.least:
+            results[part.name] = f"not run: {left:.0f} of {args.seconds} s were left"
+        else:
+            status, seconds = run_part(part, min(part.limit, left), environment, log)
+            how = {None: "CUT SHORT", 0: "passed"}.get(status, f"FAILED with exit status {status}")
+            results[part.name] = f"{how} in {seconds:.0f} s"
+    return results
+
+
+def main():
+    if sys.argv[1:2] == ["pack"]:
+        from pack import main as pack
+
+        return pack(BUNDLE, find_comfyui(ROOT))
+    parser = argparse.ArgumentParser(prog="tests/gpu", description=__doc__,
+                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for what was printed and measured")
+    parser.add_argument("--seconds", type=int, default=570, help="time for everything together")
+    parser.add_argument("--only", nargs="*", choices=[part.name for part in parts("", [])], help="run these parts")
+    return run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    sys.path.append(str(HERE))
+    sys.exit(main())
