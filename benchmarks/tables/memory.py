@@ -9,19 +9,17 @@ two are neighbours. Activations are not counted.
 """
 
 import argparse
-import weakref
-from collections import Counter
 from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.study import RESULTS, head, write_table
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.blockcache.pivotal import ranges_of
 from precisecache_core.blockcache.run import REUSE, BlockCacheRun
 from testkit.full_size import MODELS
+from testkit.live_bytes import LiveBytes
 from testkit.tiny_host import open_bench
 
 WAN = MODELS["wan14b"]
@@ -29,33 +27,6 @@ BLOCKS, DIM = WAN.blocks, WAN.dim
 SIZES = {"720p": WAN.resolutions["720p"], "1080p": (1920, 1088)}
 GB = 1e9
 WEIGHTS = 28.0  # GB, of the model in bf16
-
-
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that are alive, by device, and the most there ever were."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.peak, self._users = Counter(), Counter(), Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, torch.Tensor):
-            storage, device = result.untyped_storage(), result.device.type
-            self._use(storage._cdata, storage.nbytes(), device)
-            weakref.finalize(result, self._leave, storage._cdata, storage.nbytes(), device)
-        return result
-
-    def _use(self, storage, size, device):
-        self._users[storage] += 1
-        if self._users[storage] == 1:
-            self.live[device] += size
-            self.peak[device] = max(self.peak[device], self.live[device])
-
-    def _leave(self, storage, size, device):
-        self._users[storage] -= 1
-        if self._users[storage] == 0:
-            self.live[device] -= size
 
 
 def fixed_run(config, skipped):

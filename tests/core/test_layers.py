@@ -72,7 +72,7 @@ def test_the_walk_finds_what_it_looks_for(source, faults):
 # what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
 NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
                 "PreciseCache", "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
-                "toys"} | set(sys.stdlib_module_names)
+                "toys", "comfy_aimdo", "conftest", "dynamic_offload", "network", "pack"} | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from benchmarks.tables.memory import LiveBytes
 from precisecache_core import flow_sigmas, sample_flow
+from testkit.live_bytes import LiveBytes
 
 SHAPE = (1, 8, 4, 32, 32)
 STEPS = 24
