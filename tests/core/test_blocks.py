@@ -140,7 +140,7 @@ def test_residuals_wait_in_pinned_memory():
     first = call(toy, run, x)
     for _ in range(4):
         answer = call(toy, run, x)
-    held = [t for residuals in run.held.values() for r in residuals.values() for t in r.streams.values()]
+    held = [t for residuals in run.residuals.values() for r in residuals.values() for t in r.streams.values()]
     assert held and all(t.is_pinned() for t in held)
     assert run.tally.block_calls_skipped > 0 and torch.allclose(answer, first, atol=1e-6)
 
@@ -318,7 +318,7 @@ def test_release_lets_go_of_every_tensor():
         call(toy, run, X)
     assert run.cache_bytes > 0
     run.release()
-    assert run.cache_bytes == 0 and not run.held
+    assert run.cache_bytes == 0 and not run.residuals
 
 
 @pytest.mark.parametrize("setting, value", [
