@@ -1,1 +1,1 @@
-"""The nodes, one per file. What they need of ComfyUI's inside is in `host`."""
+"""The nodes, one per file. What they need of ComfyUI's internals is in `host`."""

@@ -1,4 +1,4 @@
-"""Node PreciseCache Compare: videos side by side, with their distance to the first."""
+"""Node PreciseCache Compare: videos side by side, with their distance to the reference."""
 
 import math
 import re
@@ -23,7 +23,7 @@ class PreciseCacheCompare(io.ComfyNode):
             display_name="PreciseCache Compare",
             category="PreciseCache",
             description="Puts videos of the same seed side by side and measures how near they are to the uncached one.",
-            is_output_node=True,  # so that its numbers are in the history of a cached prompt too
+            is_output_node=True,  # so that it runs, and its numbers are in the history, with nothing connected
             inputs=[
                 io.Image.Input("reference", tooltip="The uncached frames."),
                 io.Image.Input("first", tooltip="Frames of the same size, sampled with a cache."),
@@ -55,24 +55,33 @@ class PreciseCacheCompare(io.ComfyNode):
 
 
 def rgb(name: str, video: torch.Tensor) -> torch.Tensor:
-    """The frames with three channels. Raises ValueError naming the input."""
+    """The frames with three channels, (frames, H, W, 3); grey is repeated, alpha is dropped.
+
+    name: of the node's input. video: (frames, H, W, 1, 3 or 4), any dtype; not written to.
+    Raises ValueError naming the input for any other number of channels.
+    """
     if video.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Give it images.")
+        raise ValueError(
+            f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Connect an IMAGE.")
     return video[..., :3].expand(*video.shape[:-1], 3)
 
 
 def labels_of(videos: dict[str, torch.Tensor], text: str) -> dict[str, str]:
-    """{input's name: its label}: the texts between commas, or the name where one is empty."""
+    """{name of an input: its label}, from texts separated by commas; an empty text gives the name."""
     given = [" ".join(label.split()) for label in re.split("[,，、]", text)]
     return {name: label or name for name, label in zip(videos, given + [""] * len(videos))}
 
 
 def distance(name: str, videos: dict[str, torch.Tensor]) -> dict:
-    """PSNR, SSIM and equality of one of the videos to the reference. Raises ValueError naming the input."""
+    """PSNR (dB), SSIM and equality of one video with the reference, {"psnr", "ssim", "equal"}.
+
+    name: of the input. videos: {name: (frames, H, W, 3)}, among them "reference".
+    Raises ValueError naming the input if the shapes differ.
+    """
     reference, video = videos["reference"], videos[name]
     try:
         psnr, ssim = on_model_device(
             lambda device, each_frame: compare_videos(reference, video, device, each_frame), len(video))
     except ValueError as error:
-        raise ValueError(f"PreciseCache: {name}: {error}. Give both samplers the same latent.") from error
+        raise ValueError(f"PreciseCache: {name}: {error}. Use the same latent for both samplers.") from error
     return {"psnr": psnr, "ssim": ssim, "equal": psnr == math.inf}

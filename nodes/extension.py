@@ -1,4 +1,4 @@
-"""The list of nodes this pack gives to ComfyUI."""
+"""The list of nodes that this pack adds to ComfyUI."""
 
 from comfy_api.latest import ComfyExtension
 
@@ -17,5 +17,5 @@ class PreciseCacheExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> PreciseCacheExtension:
-    """What ComfyUI calls to get the nodes."""
+    """The pack's entry: ComfyUI calls it to get the nodes."""
     return PreciseCacheExtension()

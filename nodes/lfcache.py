@@ -21,9 +21,9 @@ class PreciseCacheLFCache(io.ComfyNode):
             display_name="PreciseCache LFCache",
             category="PreciseCache",
             description=(
-                "Makes sampling faster: before a step a tiny trial tells how much the model's "
-                "answer will change, and steps that change little reuse the last answers. Works "
-                "with ComfyUI's samplers, schedulers and guidance nodes; no calibration."
+                "Makes sampling faster: before a step, a tiny trial estimates how much the model's "
+                "output will change, and steps that change little reuse earlier outputs. Works "
+                "with ComfyUI's samplers, schedulers and guidance nodes; needs no calibration."
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),
@@ -36,12 +36,13 @@ class PreciseCacheLFCache(io.ComfyNode):
                 io.Float.Input(
                     "alpha", default=DEFAULTS.alpha, min=0.0, max=10.0, step=0.01,
                     tooltip="How much change is allowed before a step is computed, relative to the largest "
-                            "change of the first steps. Higher is faster, 0 reuses nothing. Used by the "
-                            "presets custom and paper only.",
+                            "change in the first steps. Higher is faster; 0 reuses nothing. Only the presets "
+                            "custom and paper use it.",
                 ),
                 advanced(
                     io.Int.Input, "warmup", default=DEFAULTS.warmup, min=2, max=100, step=1,
-                    tooltip="Model calls computed at the start, which set the scale for alpha.",
+                    tooltip="Number of model calls that are always computed at the start. They set the scale "
+                            "for alpha.",
                 ),
                 advanced(
                     io.Float.Input, "start_percent", default=DEFAULTS.start_percent, min=0.0, max=1.0, step=0.01,
@@ -54,31 +55,33 @@ class PreciseCacheLFCache(io.ComfyNode):
                 advanced(
                     io.Combo.Input, "trial", options=list(TRIALS), default=DEFAULTS.trial,
                     tooltip="snr_matched: the small latent is put back on the noise schedule, so that the "
-                            "model sees what it was trained on. plain: as in the paper.",
+                            "model gets the input it was trained on. plain: as in the paper.",
                 ),
                 advanced(
                     io.Combo.Input, "reference", options=list(REFERENCES), default=DEFAULTS.reference,
-                    tooltip="What a trial is compared with: the trial of the last computed step, or that "
-                            "step's downsampled prediction as in the paper.",
+                    tooltip="What a trial is compared with. trial: the trial of the last computed step. "
+                            "cached: that step's downsampled prediction, as in the paper.",
                 ),
                 advanced(
                     io.Combo.Input, "reuse", options=list(REUSES), default=DEFAULTS.reuse,
-                    tooltip="What stands in for a skipped step. fitted: the trend of the last two computed "
-                            "predictions, as far as it held the last time. taylor: the whole trend. prediction: "
-                            "the last one as it was. residual: its difference to the input.",
+                    tooltip="What replaces a skipped step. fitted: the trend of the last two computed "
+                            "predictions, weighted by how well it held last time. taylor: the full trend. "
+                            "prediction: the last prediction, unchanged. residual: the last difference between "
+                            "prediction and input.",
                 ),
                 advanced(
                     io.Int.Input, "factor_t", default=DEFAULTS.factor_t, min=1, max=16, step=1,
-                    tooltip="How many times fewer frames the trial has. Reduced by itself for short videos.",
+                    tooltip="How many times fewer frames the trial has. Reduced automatically for short videos.",
                 ),
                 advanced(
                     io.Int.Input, "factor_hw", default=DEFAULTS.factor_hw, min=1, max=16, step=1,
-                    tooltip="How many times smaller the trial is in height and in width. Smaller factors make a "
-                            "better and dearer trial; with both factors 1 no trials are made.",
+                    tooltip="How many times smaller the trial is in height and in width. Smaller factors make the "
+                            "trial more accurate and slower; with both factors at 1, no trials are made.",
                 ),
                 advanced(
                     io.Float.Input, "cutoff", default=DEFAULTS.cutoff, min=0.01, max=0.5, step=0.01,
-                    tooltip="Radius of the low frequencies that count as change, over the shorter side.",
+                    tooltip="Only frequencies below this radius count as change; it is a fraction of the shorter "
+                            "side.",
                 ),
                 advanced(
                     io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default=DEFAULTS.cache_device,
@@ -87,27 +90,29 @@ class PreciseCacheLFCache(io.ComfyNode):
                 ),
                 io.Model.Input(
                     "calibrate_from", optional=True,
-                    tooltip="For a second sampler that goes on where a first one stopped, such as Wan2.2's low-noise "
-                            "expert: the first sampler's MODEL with LFCache. Its scale for alpha is taken over, and "
-                            "no new warm-up is needed.",
+                    tooltip="For a second sampler that continues a first one, such as Wan2.2's low-noise expert: "
+                            "connect the first sampler's MODEL with LFCache. This sampler then uses the first one's "
+                            "scale for alpha and needs no new warm-up.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
-            not_idempotent=True,  # ComfyUI would answer one of two equal nodes with the other's MODEL
-            outputs=[io.Model.Output(tooltip="The model with LFCache. Give it to the sampler and to Cache Stats.")],
+            not_idempotent=True,  # otherwise ComfyUI gives one of two equal nodes the other's MODEL
+            outputs=[io.Model.Output(tooltip="The model with LFCache. Connect it to the sampler and to Cache Stats.")],
         )
 
     @classmethod
-    def execute(cls, model: Any, preset: str, alpha: float, calibrate_from: Any = None, **advanced: Any) -> io.NodeOutput:
-        config = LFCacheConfig.from_preset(preset, alpha, **advanced)
+    def execute(
+        cls, model: Any, preset: str, alpha: float, calibrate_from: Any = None, **settings: Any
+    ) -> io.NodeOutput:
+        config = LFCacheConfig.from_preset(preset, alpha, **settings)
         return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config, earlier=earlier_of(calibrate_from)))
 
 
 def earlier_of(calibrate_from: Any) -> "Attachment | None":
-    """The Attachment that `calibrate_from` names, or None.
+    """The Attachment on the MODEL `calibrate_from`, or None.
 
-    None too for a MODEL without LFCache, as it comes where the first sampler's node is bypassed: the
-    run says that it has no calibration.
+    Also None for a MODEL without LFCache, which arrives if the first sampler's LFCache node is bypassed; the
+    run then warns that it has no calibration.
     """
     attachment = attachment_of(calibrate_from) if calibrate_from is not None else None
     return attachment if attachment is not None and attachment.lfcache is not None else None

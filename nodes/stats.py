@@ -1,4 +1,4 @@
-"""Node Cache Stats: what the cache did in the sampler's run."""
+"""Node Cache Stats: what the caches did in the sampler's run."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ class PreciseCacheStats(io.ComfyNode):
             display_name="Cache Stats",
             category="PreciseCache",
             description="Reports what PreciseCache did: steps computed and reused, and why.",
-            is_output_node=True,  # shows its panel whether or not anything is connected behind it
+            is_output_node=True,  # so that it runs and shows its panel with nothing connected
             inputs=[
-                io.Model.Input("model", tooltip="The same model that the sampler got."),
-                io.Latent.Input("samples", tooltip="The sampler's result; passed on unchanged."),
+                io.Model.Input("model", tooltip="The same MODEL that is connected to the sampler."),
+                io.Latent.Input("samples", tooltip="The sampler's output; passed on unchanged."),
             ],
             outputs=[
-                io.Latent.Output(display_name="samples", tooltip="The sampler's result, unchanged."),
+                io.Latent.Output(display_name="samples", tooltip="The sampler's output, unchanged."),
                 io.String.Output(display_name="report", tooltip="The report as JSON."),
                 io.Image.Output(
                     display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),

@@ -14,8 +14,8 @@ class PreciseCacheTinyModel(io.ComfyNode):
             display_name="PreciseCache Tiny Video Model",
             category="PreciseCache",
             description=(
-                "A video model of a few megabytes in Wan2.1's format, bundled with PreciseCache: try any "
-                "graph on a laptop without a download. Made for latents of 256 x 256 pixels, 13 frames."
+                "A video model of a few megabytes in Wan2.1's format, bundled with PreciseCache, to try any "
+                "graph on a laptop without a download. It is made for 256 x 256 pixels and 13 frames."
             ),
             inputs=[
                 io.Combo.Input("subject", options=list(SUBJECTS), default="triangle", tooltip="What moves."),
@@ -24,9 +24,10 @@ class PreciseCacheTinyModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(tooltip="The tiny video model."),
-                io.Conditioning.Output(display_name="positive", tooltip="What was asked for."),
-                io.Conditioning.Output(display_name="negative", tooltip="The unconditional branch."),
-                io.Vae.Output(tooltip="Decodes its latents to frames."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="Conditioning for the chosen subject, color and motion."),
+                io.Conditioning.Output(display_name="negative", tooltip="Conditioning for the unconditional branch."),
+                io.Vae.Output(tooltip="Decodes the model's latents to frames."),
             ],
         )
 

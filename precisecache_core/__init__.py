@@ -1,7 +1,7 @@
 """PreciseCache without ComfyUI: LFCache and BlockCache for any diffusion model in PyTorch.
 
-`sample_flow` samples a rectified-flow model with or without them. `CachedRun` and `block_cached` put
-them into a sampling loop of your own.
+`sample_flow` samples a rectified-flow model with either cache, both or none. `CachedRun` and
+`block_cached` put the caches into a sampling loop of your own.
 """
 
 from .blockcache.config import BlockCacheConfig

@@ -20,18 +20,18 @@ from .record.reasons import why_nothing_was_reused
 class CachedRun:
     """Both caches of one sampler run and its journal; make a new one for every run.
 
-    Sampling loops call `begin` (or `denoised`) where they would call the model, and `block_cached` of
-    `blockcache` around the model where they compute.
+    A sampling loop calls `begin` (or `denoised`) where it would call the model. Where a call is computed,
+    the loop runs the model inside `block_cached(run.blockcache, …)`.
 
-    lfcache: an LFCacheConfig, or None to compute every call and only keep the journal.
+    lfcache: an LFCacheConfig, or None to compute every call and only write the journal.
     blockcache: a BlockCacheConfig or None.
-    model: the model's Parametrization. steps: of the sampler. device: where the model runs.
+    model: the model's Parametrization. steps: the sampler's number of steps. device: where the model runs.
     sigma_window: (high, low), the noise levels between which reuse is allowed.
     block_start_sigma: the noise level from which blocks may be skipped.
-    scale_advice: how to get a better scale for alpha, where the caller knows; said as a warning.
+    scale_advice: a warning that says how to get a better scale for alpha; None if there is none.
     name, latent_shape, nodes: for the report: the model's name, the latent's shape, and the ids of the
-        nodes behind this run.
-    Other arguments are LFCacheRun's.
+        nodes that configured this run.
+    lfcache_options: further arguments of LFCacheRun.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CachedRun:
         name: str = "model",
         latent_shape: Sequence[int] = (),
         nodes: Sequence[str] = (),
-        **of_lfcache: Any,
+        **lfcache_options: Any,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.steps = steps
@@ -56,19 +56,19 @@ class CachedRun:
         self.latent_shape = list(latent_shape)
         self.nodes = list(nodes)
         self.journal = Journal(device)
-        self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **of_lfcache)
+        self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **lfcache_options)
         self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
         self._has_scale_advice = scale_advice is not None
         if lfcache is not None and steps < MINIMUM_STEPS:
             self.lfcache.stand_aside(
                 f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)")
         if self.blockcache is not None and steps < MINIMUM_STEPS:
-            self.blockcache.stand_aside(f"{steps} steps are too few to skip blocks in any")
+            self.blockcache.stand_aside(f"{steps} steps are too few to skip blocks")
         if scale_advice is not None:
             self.journal.warn(scale_advice)
 
     def begin(self, x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool = False) -> Call:
-        """Begin one call; arguments and answer as of `LFCacheRun.begin`."""
+        """Begin one call; arguments, result and errors are those of `LFCacheRun.begin`."""
         if self.blockcache is not None:
             self.blockcache.begin_call(sigma.reshape(-1)[0])
         return self.lfcache.begin(x, sigma, with_uncond)
@@ -80,7 +80,7 @@ class CachedRun:
         model: Callable[[], torch.Tensor],
         trial_model: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None],
     ) -> torch.Tensor:
-        """One call in a plain loop; arguments and answer as of `LFCacheRun.denoised`."""
+        """One call in a plain loop; arguments, result and errors are those of `LFCacheRun.denoised`."""
         return self.lfcache.denoised(x, sigma, model, trial_model)
 
     def sampling(self) -> AbstractContextManager[None]:
@@ -88,7 +88,7 @@ class CachedRun:
         return self.journal.stopwatch.span("sampling")
 
     def remarks(self) -> list[str]:
-        """What the run shows at its end: why nothing was reused, why no block was skipped."""
+        """Sentences that explain the run so far: why no call was reused, why no block was skipped."""
         reasons = []
         controller = self.lfcache.controller
         if controller is not None and not self.lfcache.is_standing_aside:
@@ -98,14 +98,14 @@ class CachedRun:
         return [reason for reason in reasons if reason]
 
     def end(self) -> None:
-        """The run is over: say the remarks in the log."""
+        """The run is over: warn of what `remarks` says."""
         for remark in self.remarks():
             self.journal.warn(remark)
 
     def report(self) -> dict:
-        """This run's entry of the report (`record/report.schema.json`), as the run stands; changes nothing.
+        """The report entry of this run as it stands (`record/report.schema.json`); changes nothing.
 
-        Reads the device, so ask for it after the run.
+        Reads the device, so call it after the run.
         """
         journal, controller = self.journal, self.lfcache.controller
         decisions = journal.decisions
@@ -144,7 +144,7 @@ class CachedRun:
         }
 
     def release(self) -> None:
-        """Let go of every tensor."""
+        """Drop every tensor."""
         self.lfcache.release()
         if self.blockcache is not None:
             self.blockcache.release()

@@ -5,16 +5,16 @@ from typing import Any, TypeGuard
 
 
 def require(is_valid: bool, setting: str, bound: str, value: Any, remedy: str) -> None:
-    """Raise ValueError naming setting, bound, value and remedy unless `is_valid`."""
+    """Raise a ValueError that names setting, bound, value and remedy, unless `is_valid`."""
     if not is_valid:
         raise ValueError(f"PreciseCache: {setting} must be {bound}, got {value!r}. {remedy}")
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """True for a finite int or float; a bool is no number."""
+    """True for a finite int or float; False for a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_count(value: Any, minimum: int) -> TypeGuard[int]:
-    """True for an int of at least `minimum`; a bool is no count."""
+    """True for an int of at least `minimum`; False for a bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum

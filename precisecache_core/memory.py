@@ -1,4 +1,4 @@
-"""What counts as running out of memory: every device and allocator says it in its own way."""
+"""Which exceptions mean that memory ran out: every device and allocator raises its own."""
 
 import torch
 
@@ -6,7 +6,10 @@ _TEXTS = ("out of memory", "not enough memory", "can't allocate memory", "cannot
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU (at once or later), on MPS or on the CPU."""
+    """Whether an exception means that memory ran out on CUDA, on MPS or on the CPU.
+
+    CUDA may report it late, as a plain RuntimeError of a later operation; so the text is searched too.
+    """
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)

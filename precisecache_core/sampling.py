@@ -22,13 +22,14 @@ def flow_sigmas(steps: int, shift: float = 1.0) -> torch.Tensor:
     """Noise levels of a flow schedule, (steps + 1,) float32 from 1 to 0.
 
     Source: the timestep shift of SD3 (arXiv:2403.03206, Section 5.3.2).
+    shift: 1 spaces the levels evenly; a larger shift spends more steps at high noise.
     """
     t = torch.linspace(1, 0, steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 
 
 def flow_affine(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(a, b) with denoised = a x + b velocity for rectified flow."""
+    """(a, b), tensors like sigma, with denoised = a x + b velocity for rectified flow."""
     return torch.ones_like(sigma), -sigma
 
 
@@ -36,16 +37,17 @@ FLOW_MODEL = Parametrization(flow_affine, FLOW, sigma_min=1e-3)
 
 
 def guided(velocity: Callable, cond: torch.Tensor, uncond: torch.Tensor, cfg: float) -> Denoiser:
-    """A denoiser f(x, sigma) with classifier-free guidance from a velocity network.
+    """A denoiser f(x, sigma) that applies classifier-free guidance to a velocity network.
 
-    velocity(x, t, context): the network; t is 1000 sigma, (B,).
-    cond, uncond: contexts, (1 or B, tokens, dim); cfg: guidance scale.
+    velocity(x, t, context): the network, called once with cond and uncond in one batch of 2 B;
+        t is 1000 sigma, (2 B,). Returns the velocity in x's shape.
+    cond, uncond: contexts, (1 or B, tokens, dim). cfg: the guidance scale.
     """
 
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        count = x.shape[0]
-        context = torch.cat([c.expand(count, -1, -1) for c in (cond, uncond)])
-        t = (sigma * 1000).reshape(1).expand(2 * count)
+        batch = x.shape[0]
+        context = torch.cat([c.expand(batch, -1, -1) for c in (cond, uncond)])
+        t = (sigma * 1000).reshape(1).expand(2 * batch)
         positive, negative = velocity(x.repeat(2, *[1] * (x.ndim - 1)), t, context).chunk(2)
         return x - sigma * (negative + cfg * (positive - negative))
 
@@ -62,13 +64,15 @@ def sample_flow(
     blocks: Sequence[nn.Module] = (),
     model_name: str = "model",
 ) -> tuple[torch.Tensor, dict | None]:
-    """Sample with Euler steps; returns (latent, report entry or None).
+    """Sample with Euler steps.
 
-    denoise(x, sigma): guided denoiser for a latent of any size, sigma 0-dim.
-    noise: (B, C, T, H, W); sigmas: (steps + 1,), descending.
+    denoise(x, sigma): a guided denoiser for a latent of any size; sigma is 0-dim.
+    noise: (B, C, T, H, W), standard normal. sigmas: (steps + 1,), descending.
     lfcache: an LFCacheConfig, or None to compute every step.
-    blockcache: a BlockCacheConfig or None; blocks: the modules it works on, which a call of denoise
-        passes through once, each called as block(x, …) and returning a tensor.
+    blockcache: a BlockCacheConfig or None. blocks: the modules that it may skip. A call of denoise runs
+        each of them once, as block(x, …); each returns a tensor like x.
+    model_name: for the report.
+    Returns (latent, report entry); the entry is None if neither cache is used.
     """
     x = noise * sigmas[0]
     if lfcache is None and blockcache is None:
@@ -98,12 +102,12 @@ def sample_flow(
 def euler_step(
     x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, following: torch.Tensor
 ) -> torch.Tensor:
-    """One Euler step from sigma to the following noise level."""
+    """One Euler step from sigma to the following noise level (both 0-dim); returns the new x."""
     return x + (x - denoised) / sigma * (following - sigma)
 
 
 def percent_window(config: LFCacheConfig, sigmas: torch.Tensor) -> tuple[float, float]:
-    """(high, low) noise levels of start_percent and end_percent of this schedule's steps."""
+    """(high, low): the noise levels at start_percent and end_percent of the steps."""
     high, low = WHOLE_SCHEDULE
     last = len(sigmas) - 2
     if config.start_percent > 0:
@@ -114,7 +118,7 @@ def percent_window(config: LFCacheConfig, sigmas: torch.Tensor) -> tuple[float, 
 
 
 def start_sigma(config: BlockCacheConfig, sigmas: torch.Tensor) -> float:
-    """The noise level of the step from which blocks may be skipped."""
+    """The noise level at start_percent of the steps, from which blocks may be skipped."""
     if config.start_percent == 0:
         return EVERYWHERE
     return sigmas[round(config.start_percent * (len(sigmas) - 2))].item()

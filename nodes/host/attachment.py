@@ -1,4 +1,4 @@
-"""What this pack hangs on a MODEL: settings, and the wrappers that use them."""
+"""What this pack attaches to a MODEL: settings, and the wrappers that use them."""
 
 import uuid
 from typing import Any
@@ -17,9 +17,10 @@ KEY = "precisecache"
 class Attachment:
     """Settings of LFCache, of BlockCache or of both on a patcher, and the wrappers that use them.
 
-    Immutable, shared by clones of the patcher. `id` names it in the report store; `nodes` are the ids of
-    the nodes that made it, {"lfcache" or "blockcache": id}, the last one at the end. `earlier` is the
-    Attachment of the sampler before, whose calibration LFCache takes over, or None.
+    Immutable, and shared by clones of the patcher. `id` is its key in the report store.
+
+    nodes: ids of the nodes that made it, {"lfcache" or "blockcache": id}, the last attached at the end.
+    earlier: the Attachment of an earlier sampler, whose delta_max LFCache uses (see `Calibration`), or None.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Attachment:
 
     def outer_sample(self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any,
                      denoise_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """OUTER_SAMPLE: one run. State goes into the guider's options and leaves with them."""
+        """OUTER_SAMPLE wrapper: one run. The run's state is in the guider's model options until it ends."""
         guider = executor.class_obj
         original = guider.model_options
         run = SamplerRun(self, guider, noise, len(sigmas) - 1, denoise_mask, kwargs.get("latent_shapes"))
@@ -54,7 +55,7 @@ class Attachment:
             run.close()
 
     def predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: dict = {}, seed: Any = None) -> Any:
-        """PREDICT_NOISE: one call, computed or reused."""
+        """PREDICT_NOISE wrapper: one call, computed or reused."""
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:
             return executor(x, timestep, model_options, seed)
@@ -64,7 +65,7 @@ class Attachment:
         return denoised
 
     def apply_model(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL: one pass through the blocks."""
+        """APPLY_MODEL wrapper: one pass through the blocks."""
         for options in (kwargs.get("transformer_options"), *args):
             if isinstance(options, dict) and isinstance(options.get(KEY), SamplerRun):
                 blocks = options[KEY].cached.blockcache
@@ -73,11 +74,11 @@ class Attachment:
 
 
 def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
-    """A clone of the patcher with `lfcache=` or `blockcache=` settings beside those it has.
+    """A clone of the patcher with more settings attached; the patcher itself is not changed.
 
-    node_id: of the node that asks. `earlier=` goes with `lfcache=`. Attaching one kind again replaces its
-    settings.
-    Raises ValueError if `patcher` is not a diffusion model's.
+    node_id: of the node that attaches them. configs: `lfcache=` (with `earlier=`) or `blockcache=`. Settings
+    of the other kind stay; attaching the same kind again replaces its settings.
+    Raises ValueError if `patcher` is not that of a diffusion model.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
         raise ValueError(

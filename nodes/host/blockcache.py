@@ -1,4 +1,4 @@
-"""BlockCache in the host: which pass it is, and BlockCache in place of the blocks."""
+"""BlockCache in the host: names the branches of a pass and calls BlockCache in place of the blocks."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,11 +12,11 @@ from ...precisecache_core.blockcache.run import BlockCacheRun
 from ...precisecache_core.blockcache.swap import swapped_forwards
 from .trials import TRIAL_FLAG
 
-# where the host's models keep their blocks, by its name for the kind in patches_replace
+# attributes in which the host's models keep their blocks, by the kind used in patches_replace
 _LISTS = (("double_block", ("double_blocks", "blocks", "transformer_blocks")),
           ("single_block", ("single_blocks",)))
 
-# models whose host code offers no hook: list of blocks, streams that a block takes and returns
+# models whose host code has no hook: attribute of the blocks, streams that a block takes and returns
 _WITHOUT_HOOKS = {
     "CogVideoXTransformer3DModel": ("blocks", ("hidden_states", "encoder_hidden_states")),
 }
@@ -26,11 +26,11 @@ _STREAMS = ("img", "txt")
 
 
 def run_pass(run: BlockCacheRun, executor: Any, options: dict, args: tuple, kwargs: dict) -> Any:
-    """The model's answer, its blocks through BlockCache.
+    """Run one pass through the model with BlockCache; returns the model's output.
 
-    executor: what the APPLY_MODEL wrapper was given. Not DIFFUSION_MODEL, which not every model of the host
-    calls (Mochi does not) and which lies inside a compiled model.
-    options: the transformer_options among args and kwargs.
+    executor: of the APPLY_MODEL wrapper. The DIFFUSION_MODEL wrapper would not do: some models never call it
+    (Mochi), and torch.compile compiles it.
+    options: the transformer_options among args and kwargs; args, kwargs: of the wrapper.
     """
     if options.get(TRIAL_FLAG) or run.is_standing_aside:
         return executor(*args, **kwargs)
@@ -49,17 +49,18 @@ def run_pass(run: BlockCacheRun, executor: Any, options: dict, args: tuple, kwar
         kwargs = {k: replaced if a is options else a for k, a in kwargs.items()}
         result = executor(*args, **kwargs)
     current.close()
-    # another cache may have answered in place of the blocks: then they are known from before
+    # a pass without blocks is fine once they are known: another cache may have answered in their place
     if not run.order.keys:
         run.stand_aside(f"the blocks of {kind} cannot be found")
     return result
 
 
 def branches_of(options: dict, batch: int) -> list[tuple[Hashable, slice]]:
-    """[(name, slice)] of the guidance branches in a batch.
+    """The guidance branches in a batch, [(name, slice of the batch)].
 
-    Named by the host's uuid, the context window, and the patches that others hold on blocks:
-    skip-layer guidance sends a branch through the model with and without them.
+    A name consists of the host's uuid, the context window and the patches of other packs on blocks:
+    skip-layer guidance runs a branch with and without such patches.
+    options: transformer_options. batch: size of the whole batch.
     """
     uuids = tuple(str(uuid) for uuid in options.get("uuids") or [None])
     window = options.get("context_window")
@@ -67,13 +68,13 @@ def branches_of(options: dict, batch: int) -> list[tuple[Hashable, slice]]:
     patches = frozenset((key, id(patch)) for key, patch in options.get("patches_replace", {}).get("dit", {}).items())
     size, rest = divmod(batch, len(uuids))
     if rest or not size:
-        # a wrapper of another pack has taken the batch apart: what is in it, only the order tells
+        # a wrapper of another pack has split the batch, so the branches cannot be told apart
         return [((uuids, window, patches), slice(0, batch))]
     return [((uuid, window, patches), slice(i * size, (i + 1) * size)) for i, uuid in enumerate(uuids)]
 
 
 def block_keys(model: nn.Module) -> list[Key]:
-    """The keys in `patches_replace` of every block that the model has."""
+    """The key in `patches_replace` of every block of the model."""
     keys = []
     for kind, names in _LISTS:
         lists = (getattr(model, name, None) for name in names)
@@ -85,7 +86,7 @@ def block_keys(model: nn.Module) -> list[Key]:
 def with_blocks_replaced(options: dict, model: nn.Module, block_pass: BlockPass) -> dict:
     """A copy of transformer_options in which every block goes through the pass.
 
-    A patch that another pack holds on a block is called as the original.
+    A patch of another pack on a block is called in place of that block.
     """
     replace = dict(options.get("patches_replace", {}))
     dit = replace["dit"] = dict(replace.get("dit", {}))
@@ -95,14 +96,14 @@ def with_blocks_replaced(options: dict, model: nn.Module, block_pass: BlockPass)
 
 
 def _patch(block_pass: BlockPass, key: Key, other: Callable | None) -> Callable:
-    # torch.compile must not look inside: it would fix the decisions of the first pass for ever
+    # torch.compile must not trace this: it would repeat the decisions of the first pass in every pass
     @torch.compiler.disable(recursive=False)
     def patch(args: dict, extra: dict) -> dict:
         def compute() -> dict:
             if not other:
                 return extra["original_block"](args)
             result = other(args, extra)
-            # skip-layer guidance answers with its arguments: those are not streams
+            # skip-layer guidance returns all its arguments: those that are no streams are left out
             if isinstance(result, dict):
                 result = {n: v for n, v in result.items() if n in _STREAMS or v is not args.get(n)}
             return result

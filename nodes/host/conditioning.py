@@ -1,4 +1,4 @@
-"""Conditioning for a trial: what is shaped like the latent shrinks with it."""
+"""Conditioning for a trial: conditioning in the shape of the latent is shrunk with it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ import torch.nn.functional as F
 
 from ...precisecache_core.lfcache.shrink import shrink_latent
 
-Cells = tuple[int, int, int]  # of factors or of a patch, over (T, H, W)
+Cells = tuple[int, int, int]  # factors or patch over (T, H, W)
 
-# conditioning that carries a latent without being declared to have its shape
+# conditioning that is a latent of its own size
 _LATENT_KEYS = ("reference_latent", "reference_latents", "ref_latents", "ref_latent", "time_dim_concat")
-# conditioning whose length or contents belong to the frames of the full latent
+# conditioning whose length or contents refer to frames of the full latent
 _FRAME_KEYS = ("audio_embed", "keyframe_idxs", "guide_attention_entries", "generated_keyframes")
-# run at full size or at the true sigma only, so a trial goes without them
+# left out of a trial, because they need the full size or the true sigma
 _LEFT_OUT = ("control", "control_apply_to_uncond", "gligen", "timestep_start", "timestep_end")
 
 
 class UnshrinkableConditioning(Exception):
-    """Conditioning that cannot follow the latent to a smaller size; says which."""
+    """Conditioning that cannot be shrunk with the latent; the message names it."""
 
 
 def shrink_conds(
@@ -28,17 +28,20 @@ def shrink_conds(
     """Copies of a guider's processed conds for a latent of `small_shape`.
 
     conds: {"positive": [cond, …], …} after the host's `process_conds`; not written to.
-    shape, small_shape: of the full and the small latent; factors: (r, s_h, s_w);
-    patch: the model's over (T, H, W).
-    Gates by noise level are left in place (see `open_gates`); ControlNets are left out.
-    Raises UnshrinkableConditioning naming what is in the way.
+    shape, small_shape: of the full and the small latent. factors: (r, s_h, s_w).
+    patch: the model's patch over (T, H, W).
+    Gates by noise level and ControlNets stay; `open_gates` removes them.
+    Raises UnshrinkableConditioning if a cond cannot be shrunk.
     """
     return {kind: [shrink_cond(c, shape, small_shape, factors, patch) for c in group or ()]
             for kind, group in conds.items()}
 
 
 def shrink_cond(cond: dict, shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells) -> dict:
-    """One cond dictionary for the small latent; shares what does not change."""
+    """A copy of one cond for the small latent, which shares the values that do not change.
+
+    Arguments and errors as in `shrink_conds`.
+    """
     if cond.get("hooks") is not None:
         raise UnshrinkableConditioning("conditioning with LoRA hooks")
     small = dict(cond)
@@ -54,10 +57,10 @@ def shrink_cond(cond: dict, shape: torch.Size, small_shape: torch.Size, factors:
 
 
 def open_gates(conds: Mapping[str, list[dict]], sigma: float) -> dict[str, list[dict]]:
-    """The conds that are active at sigma (a float), without their gates or ControlNets.
+    """The conds that are active at sigma (a float), without their gates and ControlNets.
 
-    A trial runs at another sigma than the call it stands for; its conditioning must be
-    chosen at the true one.
+    A trial may run at a different sigma than its call, so its conds are chosen here by the sigma of
+    the call.
     """
     def is_active(cond: dict) -> bool:
         return cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
@@ -67,12 +70,15 @@ def open_gates(conds: Mapping[str, list[dict]], sigma: float) -> dict[str, list[
 
 
 def has_gates(conds: Mapping[str, list[dict]]) -> bool:
-    """Whether any of the conds is used in a part of the schedule only."""
+    """Whether any of the conds is active in only a part of the schedule."""
     return any("timestep_start" in c or "timestep_end" in c for group in conds.values() for c in group)
 
 
 def boundaries_of(conds_by_name: Mapping[str, Mapping[str, Any]]) -> list[float]:
-    """Noise levels at which prompts, LoRA keyframes or ControlNets begin or end, ascending."""
+    """The noise levels at which a prompt, LoRA keyframe or ControlNet begins or ends, ascending.
+
+    conds_by_name: {attribute: conds}, as from `conds_of`.
+    """
     levels: set = set()
     for cond in (c for conds in conds_by_name.values() for group in conds.values() for c in group or ()):
         levels |= {cond[key] for key in ("timestep_start", "timestep_end") if key in cond}
@@ -86,9 +92,12 @@ def boundaries_of(conds_by_name: Mapping[str, Mapping[str, Any]]) -> list[float]
 
 
 def shrink_area(area: Sequence[int], small_shape: torch.Size, factors: Cells) -> Any:
-    """An area (sizes then offsets, over the last axes) in positions of the small latent."""
-    count = len(area) // 2
-    pairs = zip(area[:count], area[count:], factors[-count:], small_shape[-count:])
+    """An area in positions of the small latent.
+
+    area: sizes over the last axes, then offsets over the same axes, in positions of the full latent.
+    """
+    axes = len(area) // 2
+    pairs = zip(area[:axes], area[axes:], factors[-axes:], small_shape[-axes:])
     sizes: list[int] = []
     offsets: list[int] = []
     for size, offset, factor, side in pairs:
@@ -101,7 +110,11 @@ def shrink_area(area: Sequence[int], small_shape: torch.Size, factors: Cells) ->
 def shrink_model_cond(
     name: str, value: Any, shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells
 ) -> Any:
-    """One of the model's inputs for the small latent; the value itself if it has no size."""
+    """One model cond for the small latent; the value itself if it does not depend on the size.
+
+    name: its key in `model_conds`. value: the host's COND object. Other arguments and errors as in
+    `shrink_conds`.
+    """
     cond = getattr(value, "cond", None)
     if isinstance(cond, torch.Tensor):
         if cond.ndim == len(shape) and cond.shape[2:] == shape[2:]:
@@ -113,7 +126,7 @@ def shrink_model_cond(
             return value._copy_with(shrink_loose(cond, factors, patch))
     if name in _LATENT_KEYS and isinstance(cond, (list, tuple)):
         return value._copy_with([shrink_loose(c, factors, patch) for c in cond])
-    # what has an extent of its own may belong to the full latent in a way that only the model knows
+    # conditioning with a size of its own may depend on the full latent in a way that only the model knows
     has_extent = any(isinstance(c, torch.Tensor) and c.ndim > 3
                      for c in (cond if isinstance(cond, (list, tuple)) else [cond]))
     if has_extent or name in _FRAME_KEYS or type(value).__name__ == "CONDNoiseShape":
@@ -123,13 +136,16 @@ def shrink_model_cond(
 
 
 def shrink_loose(latent: torch.Tensor, factors: Cells, patch: Cells) -> torch.Tensor:
-    """Shrink height and width of a latent of a size of its own; its frames stay."""
+    """Shrink the height and width of a latent that has its own size; the number of frames stays.
+
+    latent: (B, C, T, H, W) or (B, C, H, W).
+    """
     height, width = latent.shape[-2:]
     s_h, s_w = (max(1, min(f, side // p)) for f, side, p in zip(factors[1:], (height, width), patch[1:]))
     return shrink_latent(latent, (1, s_h, s_w), patch)
 
 
 def shrink_mask(mask: torch.Tensor, small_shape: torch.Size) -> torch.Tensor:
-    """Average a mask, (B, H, W) or (B, T, H, W), over the cells of the small latent."""
+    """Average a mask, (B, H, W) or (B, T, H, W), over the cells of the small latent; keeps the dtype."""
     pool: Any = F.adaptive_avg_pool2d if mask.ndim == 3 else F.adaptive_avg_pool3d
     return pool(mask[:, None].float(), small_shape[1 - mask.ndim :])[:, 0].to(mask.dtype)

@@ -1,4 +1,4 @@
-"""Where and how a node's own long computation runs."""
+"""Runs a node's own long computation: on which device, with progress and interruption."""
 
 import logging
 from collections.abc import Callable
@@ -16,11 +16,11 @@ logger = logging.getLogger("precisecache")
 
 
 def on_model_device(work: Callable[[torch.device, Callable[[], None]], T], parts: int) -> T:
-    """work(device, each_part) on the device that models run on, or on the CPU where that has no memory left.
+    """Call work(device, each_part) with the device of the models, or with the CPU if that has no memory left.
 
-    each_part: to be called before each of the `parts` pieces of the work: moves the node's progress
-        bar, and raises ComfyUI's exception where the user has interrupted the run.
-    Returns what work returns.
+    each_part: `work` calls it before each of its `parts` parts. It moves the node's progress bar, and raises
+        ComfyUI's exception if the user has interrupted the run.
+    Returns what `work` returns. Its errors pass through, except for a lack of memory on a GPU.
     """
     device = comfy.model_management.get_torch_device()
     try:

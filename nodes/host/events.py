@@ -1,4 +1,4 @@
-"""What a sampler run tells the page and other websocket clients while it goes on (`event.schema.json`)."""
+"""Events that a sampler run sends to the page and other websocket clients (`event.schema.json`)."""
 
 import json
 import logging
@@ -14,11 +14,11 @@ from .prompt import Prompt
 
 EVENT = "precisecache.calls"
 VERSION = 2
-INTERVAL = 0.1  # seconds between two events, over all runs
-PATIENCE = 1.0  # the last event of a run waits no longer than this
-MAX_BYTES = 2048  # of one event as it goes over the wire
-MAX_NODES, MAX_NAME = 16, 64  # so many node ids, names so long
-MAX_WARNINGS, MAX_WARNING = 3, 200  # in the last event of a run
+INTERVAL = 0.1  # minimum seconds between two events of all runs together
+PATIENCE = 1.0  # maximum seconds that the last event of a run waits; then it is dropped
+MAX_BYTES = 2048  # size of one event as JSON
+MAX_NODES, MAX_NAME = 16, 64  # number of node ids; characters of an id or name
+MAX_WARNINGS, MAX_WARNING = 3, 200  # number of warnings in the last event of a run; characters of each
 
 logger = logging.getLogger("precisecache")
 
@@ -27,8 +27,9 @@ logger = logging.getLogger("precisecache")
 class Page:
     """Where the page shows a run; empty outside a server.
 
-    server: ComfyUI's. prompt_id: of the prompt being executed. nodes: ids of the LFCache and BlockCache
-    nodes on the model, the last attached at the end. stats: ids of the Cache Stats nodes that show it.
+    server: ComfyUI's PromptServer. prompt_id: of the prompt being executed. nodes: page ids of the LFCache
+    and BlockCache nodes on the model, the last attached at the end. stats: page ids of the Cache Stats nodes
+    that show the run.
     """
 
     server: Any = None
@@ -38,7 +39,10 @@ class Page:
 
     @classmethod
     def of(cls, cache_nodes: Sequence[str]) -> "Page":
-        """The page of the prompt being executed. cache_nodes: as of the graph, the last attached at the end."""
+        """The Page of the prompt being executed.
+
+        cache_nodes: graph ids of the cache nodes on the model, the last attached at the end.
+        """
         server = running_server()
         if server is None:
             return cls()
@@ -47,12 +51,12 @@ class Page:
             stats = prompt.stats_of(cache_nodes[-1]) if cache_nodes else []
             return cls(server, prompt.id, _short(prompt.in_page(cache_nodes)), _short(prompt.in_page(stats)))
         except Exception:  # sampling goes on without events
-            logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
+            logger.warning("PreciseCache: cannot send the calls of this run to the page", exc_info=True)
             return cls()
 
 
 class Throttle:
-    """Lets events through at most once in `interval` seconds."""
+    """Limits events to one in `interval` seconds. clock: returns the time in seconds."""
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.interval = interval
@@ -60,11 +64,11 @@ class Throttle:
         self._next_at = -math.inf
 
     def wait(self) -> float:
-        """Seconds until the next event may go."""
+        """Seconds until the next event may be sent."""
         return max(0.0, self._next_at - self.clock())
 
     def take(self) -> None:
-        """An event goes as soon as it may."""
+        """Reserve the next time at which an event may be sent."""
         self._next_at = max(self._next_at, self.clock()) + self.interval
 
 
@@ -72,20 +76,20 @@ THROTTLE = Throttle(INTERVAL)
 
 
 class CallFeed:
-    """Events of one sampler run: its calls so far, none outside a server.
+    """Sends the calls of one sampler run as events; sends nothing outside a server.
 
-    throttle: over all runs that share it; all of this process by default.
+    throttle: shared by all runs of this process by default.
     """
 
     def __init__(self, run: CachedRun, page: Page, throttle: Throttle | None = None) -> None:
         self.run = run
         self.page = page
         self.throttle = throttle or THROTTLE
-        self.server = page.server  # None after a failure: then nothing more is told
-        self.told = 0  # calls
+        self.server = page.server  # None after a failure: then nothing more is sent
+        self.sent = 0  # number of calls sent
 
     def tell(self, is_ended: bool = False) -> None:
-        """Send what is new, if it is time. At the end it is sent too, then or a little later."""
+        """Send the new calls if the throttle allows it; with `is_ended`, send them a little later if not."""
         if self.server is None:
             return
         try:
@@ -98,12 +102,13 @@ class CallFeed:
                 self._send(data, wait)
         except Exception:  # sampling goes on without events
             self.server = None
-            logger.warning("PreciseCache: the page cannot be told of the calls", exc_info=True)
+            logger.warning("PreciseCache: cannot send the calls of this run to the page", exc_info=True)
 
     def _event(self, is_ended: bool) -> dict | None:
-        """The event with as many of the calls not yet told as fit, the latest; None if not even none does.
+        """The data of the next event; None if it does not fit even without calls.
 
-        The last one has the run's warnings too, if there is room.
+        It has the calls that were not sent yet. If they do not all fit, it has only the latest of them. The
+        last event of a run has the warnings too, if there is room.
         """
         run, journal = self.run, self.run.journal
         decisions, lfds = journal.decisions, journal.lfds
@@ -128,11 +133,11 @@ class CallFeed:
             "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],
             "is_ended": is_ended,
         }
-        first = self.told
+        first = self.sent
         while True:
             data |= {"first": first, "decisions": decisions[first:], "lfd": [_rounded(v) for v in lfds[first:]]}
             if len(json.dumps({"type": EVENT, "data": data})) <= MAX_BYTES:
-                self.told = calls
+                self.sent = calls
                 return data
             if first < calls:
                 first = calls - (calls - first) // 2
@@ -151,7 +156,7 @@ class CallFeed:
 
 
 def running_server() -> Any:
-    """ComfyUI's server, or None where it is not one that runs us."""
+    """ComfyUI's PromptServer, or None if this program is not one."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 

@@ -1,4 +1,4 @@
-"""Runs in which a cache, or its trials, would do harm or no good: why not."""
+"""Reasons not to use LFCache, or its trials, in a run."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def reason_to_stand_aside(guider: Any) -> str | None:
 def reason_against_trials(
     config: LFCacheConfig, model: Any, parametrization: Parametrization, denoise_mask: Any, latent_shapes: Any
 ) -> str | None:
-    """Why a small latent would tell nothing about this run, or None.
+    """Why a small latent would say nothing about this run, or None.
 
-    model: the host's. denoise_mask, latent_shapes: what the guider's `outer_sample` was given.
+    model: the host's BaseModel. denoise_mask, latent_shapes: arguments of the guider's `outer_sample`.
     """
     if latent_shapes is not None and len(latent_shapes) > 1:
         return "packed latents (audio and video) cannot be shrunk"

@@ -1,4 +1,4 @@
-"""The host's `denoised` and the method's prediction: two spellings of one answer."""
+"""How the host's models relate prediction, denoised latent and noise level."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from ...precisecache_core.lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANC
 
 
 def _classes(*names: str) -> tuple:
-    """The host's sampling classes of these names; older hosts lack some."""
+    """The host's sampling classes with these names; older hosts lack some."""
     return tuple(getattr(model_sampling, name) for name in names if hasattr(model_sampling, name))
 
 
@@ -22,15 +22,18 @@ _EXPLODING = _classes("EPS", "COSMOS_RFLOW")
 
 
 def parametrization_of(model: Any, sampling: Any) -> Parametrization:
-    """The arithmetic of the host's model under this sampling."""
+    """The Parametrization of a host model.
+
+    model: its BaseModel. sampling: its `model_sampling`, patched or not.
+    """
     return Parametrization(affine_of(sampling), noise_space(sampling), float(sampling.sigma_min), patch_of(model))
 
 
 def affine_of(sampling: Any) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """A function sigma -> (a, b), 0-dim tensors with denoised = a x + b prediction.
 
-    Exact for every sampling class of the host, because each is affine in both: the host's own
-    `calculate_denoised` is evaluated at (0, 1) and (1, 0).
+    Exact for every sampling class of the host, because `calculate_denoised` is affine in prediction and x:
+    it is evaluated at (0, 1) and at (1, 0).
     """
 
     def affine(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,7 +44,7 @@ def affine_of(sampling: Any) -> Callable[[torch.Tensor], tuple[torch.Tensor, tor
 
 
 def noise_space(sampling: Any) -> str | None:
-    """How noise enters x under the host's sampling, or None where it does not."""
+    """FLOW, VARIANCE_PRESERVING or VARIANCE_EXPLODING; None if x is not data plus noise, or is not known to be."""
     if isinstance(sampling, _NOISELESS):
         return None
     if isinstance(sampling, model_sampling.CONST):
@@ -54,7 +57,7 @@ def noise_space(sampling: Any) -> str | None:
 
 
 def patch_of(model: Any) -> tuple[int, int, int]:
-    """The model's patch over (T, H, W) in latent positions; 1, 2, 2 where it does not say."""
+    """The model's patch over (T, H, W) in latent positions; (1, 2, 2) if the model has no `patch_size`."""
     patch = getattr(getattr(model, "diffusion_model", None), "patch_size", None)
     if isinstance(patch, int):
         return (1, patch, patch)
@@ -65,7 +68,7 @@ def patch_of(model: Any) -> tuple[int, int, int]:
 
 
 def sigma_window(sampling: Any, start_percent: float, end_percent: float) -> tuple[float, float]:
-    """(high, low) noise levels of a part of the schedule, open at 0 and 1."""
+    """(high, low): the noise levels of a part of the schedule; start 0 and end 1 set no limit."""
     high = sampling.percent_to_sigma(start_percent) if start_percent > 0 else float("inf")
     low = sampling.percent_to_sigma(end_percent) if end_percent < 1 else 0.0
     return float(high), float(low)

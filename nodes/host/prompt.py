@@ -1,4 +1,4 @@
-"""The prompt that is being executed: which node runs, and what its results were made from."""
+"""The prompt being executed: which node runs, and which nodes feed it."""
 
 import hashlib
 import json
@@ -15,10 +15,11 @@ STATS_NODE = "PreciseCacheStats"
 class Prompt:
     """The executing prompt and node; empty outside a server (tests, other programs).
 
-    id, node_id: of the prompt and of the node being executed, or "".
-    list_index: which of a list the node is executed for, 0 where it is for no list.
-    nodes: {node id: {"class_type": …, "inputs": …}}, subgraphs flattened, with what nodes have added.
-    displayed_as: the node in the page for such an added one, {id: id}.
+    id, node_id: ids of the prompt and of the node being executed, or "".
+    list_index: the item of a list that the node is executed for; 0 without a list.
+    nodes: {node id: {"class_type": …, "inputs": …}}, with subgraphs flattened and with the nodes that other
+        nodes have added.
+    displayed_as: {id of an added node: id of the node that the page shows for it}.
     """
 
     def __init__(
@@ -52,20 +53,20 @@ class Prompt:
 
     @property
     def is_known(self) -> bool:
-        """Whether the graph around the executed node is known."""
+        """Whether the graph of the node being executed is known."""
         return self.node_id in self.nodes
 
     def in_page(self, names: Iterable[str]) -> list[str]:
-        """The ids under which the page knows these nodes, each once."""
+        """The ids of these nodes in the page, without duplicates."""
         return list(dict.fromkeys(self.displayed_as.get(name, name) for name in names))
 
     def links(self, node_id: str) -> list[str]:
-        """Ids of the nodes that feed a node."""
+        """Ids of the nodes connected to a node's inputs."""
         inputs = self.nodes.get(node_id, {}).get("inputs", {})
         return [value[0] for value in inputs.values() if is_link(value)]
 
     def upstream(self, node_id: str, is_end: Callable[[dict], bool] = lambda node: False) -> list[str]:
-        """Ids of a node and of all that feed it, nearest first; goes no farther than where `is_end(node)`."""
+        """Ids of a node and of all nodes upstream of it, nearest first; stops at nodes where `is_end(node)`."""
         found: dict[str, bool] = {}
         waiting = [node_id]
         while waiting:
@@ -78,9 +79,9 @@ class Prompt:
         return list(found)
 
     def fingerprint(self, node_id: str) -> str:
-        """Digest of a node's class and inputs and of everything that feeds it; "" for an unknown node.
+        """Digest of a node's class and inputs and of all nodes upstream of it; "" for an unknown node.
 
-        Equal where ComfyUI answers from its own cache instead of running the node again.
+        If it is equal to an earlier one, ComfyUI may take the result from its own cache.
         """
         if node_id not in self.nodes:
             return ""
@@ -88,7 +89,7 @@ class Prompt:
             node = self.nodes[node_id]
             inputs = sorted((name, [self.fingerprint(value[0]), value[1]] if is_link(value) else value)
                             for name, value in node.get("inputs", {}).items())
-            # what is no JSON (nodes added by other nodes may hold anything) is like nothing but itself
+            # an input that JSON cannot hold (added nodes may have any) equals only itself
             text = json.dumps([node.get("class_type"), inputs], default=lambda value: f"{type(value)} {id(value)}")
             self._fingerprints[node_id] = hashlib.sha256(text.encode()).hexdigest()
         return self._fingerprints[node_id]

@@ -1,4 +1,4 @@
-"""The one thing that outlives a run: finished reports, until Cache Stats reads them."""
+"""Reports of finished runs, kept until Cache Stats reads them. Nothing else outlives a run."""
 
 import threading
 from collections import OrderedDict
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .prompt import Prompt
 
-LIMIT = 64  # reports of this many sampler runs are kept, the oldest leave first
+LIMIT = 64  # number of runs whose reports are kept; the oldest is dropped first
 
 _lock = threading.Lock()
 _runs: OrderedDict[int, "Record"] = OrderedDict()  # number -> Record
@@ -15,17 +15,17 @@ _number = 0
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run and what it was run for; no tensors."""
+    """The report entry of a finished run, and which prompt and node it belongs to; no tensors."""
 
-    attachment: str
-    prompt: str
-    samplers: frozenset[str]  # fingerprints of the node that ran it and of the one that stands for it in the page
+    attachment: str  # id of the Attachment
+    prompt: str  # id of the prompt
+    samplers: frozenset[str]  # fingerprints of the sampler node and of the node that the page shows for it
     list_index: int
     run: dict
 
 
 def record(attachment_id: str, run: dict) -> None:
-    """Keep a finished run's report entry under its attachment and the node being executed."""
+    """Keep the report entry of a finished run, for its attachment and the node being executed."""
     global _number
     prompt = Prompt.current()
     samplers = frozenset(map(prompt.fingerprint, [prompt.node_id, *prompt.in_page([prompt.node_id])]))
@@ -38,11 +38,12 @@ def record(attachment_id: str, run: dict) -> None:
 
 
 def runs_of(attachment_id: str) -> list[dict]:
-    """Report entries of an attachment, oldest first: those of the prompt being executed.
+    """The report entries of an attachment in the prompt being executed, oldest first.
 
-    A sampler before the asking node that ComfyUI answered from its own cache counts with the
-    runs that produced its result. For one item of a list: the runs of that item. Where the
-    prompt is not known (other programs): the runs of the last prompt that used the attachment.
+    If ComfyUI took the result of an upstream sampler from its own cache, the runs that produced
+    that result are included. If the node is executed for an item of a list, only the runs of that
+    item are. If the prompt is not known (outside a server), it is the last prompt that used the
+    attachment.
     """
     with _lock:
         mine = [(number, entry) for number, entry in _runs.items() if entry.attachment == attachment_id]
@@ -51,7 +52,7 @@ def runs_of(attachment_id: str) -> list[dict]:
         return [entry.run for _, entry in mine if entry.prompt == mine[-1][1].prompt]
     chosen = {number: entry for number, entry in mine if entry.prompt == prompt.id}
     ran = {name for entry in chosen.values() for name in entry.samplers}
-    # not the asking node itself: a sampler that runs again must not learn from its own run before
+    # not the executed node itself: a sampler that runs again must not use its own earlier run
     for sampler in map(prompt.fingerprint, prompt.upstream(prompt.node_id)[1:]):
         made = [(number, entry) for number, entry in mine if sampler in entry.samplers]
         if made and sampler not in ran:
@@ -60,6 +61,6 @@ def runs_of(attachment_id: str) -> list[dict]:
 
 
 def _is_of_item(entry: Record, chosen: dict[int, Record], index: int) -> bool:
-    """Whether a run belongs to an item of a list, as far as its sampler ran once for each item."""
+    """Whether a run belongs to this item of a list; True if its sampler did not run once for each item."""
     indices = {other.list_index for other in chosen.values() if other.samplers == entry.samplers}
     return entry.list_index == index or index not in indices or len(indices) == 1

@@ -22,15 +22,15 @@ from .unconditional import UnconditionalFeed, functions_of_sampler
 
 logger = logging.getLogger("precisecache")
 
-# asks the guider about the full latent, with these model options
+# runs the guider on the full latent with these model options
 Compute = Callable[[dict], torch.Tensor]
 
 
 class SamplerRun:
-    """A CachedRun and what it needs of the guider that is sampled.
+    """One run of a guider: its CachedRun, and what connects the two.
 
-    attachment: the Attachment on the guider's model. noise, denoise_mask, latent_shapes: what the
-    guider's `outer_sample` was given. steps: of its schedule.
+    attachment: the Attachment on the guider's model. steps: of the schedule.
+    noise, denoise_mask, latent_shapes: arguments of the guider's `outer_sample`.
     """
 
     def __init__(self, attachment: Any, guider: Any, noise: torch.Tensor, steps: int, denoise_mask: Any,
@@ -49,13 +49,13 @@ class SamplerRun:
         patcher = self.guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
         model = parametrization_of(patcher.model, sampling)
-        against_all = against_trials = delta_max = advice = None
+        obstacle = trial_obstacle = delta_max = advice = None
         if config:
-            against_all = reason_to_stand_aside(self.guider)
-            against_trials = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
-            if not against_all and steps >= MINIMUM_STEPS:
+            obstacle = reason_to_stand_aside(self.guider)
+            trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
+            if not obstacle and steps >= MINIMUM_STEPS:
                 calibration = Calibration(self.attachment, noise)
-                delta_max, advice = calibration.delta_max(config, model.patch, may_try=not against_trials)
+                delta_max, advice = calibration.delta_max(config, model.patch, may_try=not trial_obstacle)
         window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
         start = block_config.start_percent if block_config else 0.0
         run = CachedRun(
@@ -64,17 +64,21 @@ class SamplerRun:
             block_start_sigma=sampling.percent_to_sigma(start) if start > 0 else EVERYWHERE,
             delta_max=delta_max, scale_advice=advice,
             name=type(patcher.model).__name__, latent_shape=noise.shape, nodes=nodes)
-        if against_all and not run.lfcache.is_standing_aside:
-            run.lfcache.stand_aside(against_all)
-        elif against_trials and not run.lfcache.is_standing_aside:
-            run.lfcache.do_without_trials(against_trials)
+        if obstacle and not run.lfcache.is_standing_aside:
+            run.lfcache.stand_aside(obstacle)
+        elif trial_obstacle and not run.lfcache.is_standing_aside:
+            run.lfcache.do_without_trials(trial_obstacle)
         return run
 
     def denoised(self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, seed: int | None,
                  compute: Compute) -> torch.Tensor:
-        """The denoised latent of one call, computed or reused."""
+        """The denoised latent of one call, computed or reused, in x's shape.
+
+        x: the noised latent, not written to. timestep: its noise level (the host's name for sigma), (B,).
+        model_options, seed: arguments of the guider's `predict_noise`. compute: runs the guider on x.
+        """
         run = self.cached
-        if not run.journal.calls:  # the guider's conds are processed now
+        if not run.journal.calls:  # the guider has processed its conds by now, not earlier
             run.lfcache.boundaries = boundaries_of(conds_of(self.guider))
         functions = functions_of_sampler(model_options, self.guider)
         call = run.begin(x, timestep, with_uncond=bool(functions))
@@ -89,35 +93,35 @@ class SamplerRun:
         denoised = compute(self.unconditional.watching(model_options))
         uncond = self.unconditional.take()
         if uncond is None:
-            run.lfcache.stand_aside("this sampler reads an unconditional prediction that the model does not give")
+            run.lfcache.stand_aside("this sampler reads an unconditional prediction that the guider does not compute")
         return call.finish(denoised, uncond)
 
     def _feed(self, functions: list, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
               denoised: torch.Tensor, uncond: torch.Tensor | None) -> bool:
-        """Hand a reused call to the sampler's functions; False if they need what it does not have."""
+        """Call the sampler's functions for a reused call; False if they read something that it does not have."""
         try:
             self.unconditional.feed(functions, x, timestep, model_options, denoised, uncond)
         except KeyError as error:
-            self.cached.lfcache.stand_aside(f"this sampler reads {error} of a call, which a reused one does not have")
+            self.cached.lfcache.stand_aside(f"this sampler reads {error}, which a reused call does not have")
             return False
         return True
 
     def note_early_end(self, error: BaseException) -> None:
-        """Write into the report that the run was interrupted or failed."""
+        """Record in the report that the run was interrupted or failed."""
         is_interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
         how = "was interrupted" if is_interrupted else f"failed with {type(error).__name__}"
         self.cached.journal.warn(f"the run {how} after {len(self.cached.journal.calls)} calls")
 
     def close(self) -> None:
-        """Write the report and let go of every tensor; called however the run ended."""
+        """Write the report and drop every tensor; called at the end of every run, also of a failed one."""
         try:
             self.cached.end()
             entry = self.cached.report()
             reports.record(self.attachment.id, entry)
             self.feed.tell(is_ended=True)
             logger.info("PreciseCache: %s", summary_line(entry))
-        except Exception:  # the sampler's result must not be lost for want of a report
-            logger.warning("PreciseCache: this run has no report", exc_info=True)
+        except Exception:  # an error in the report must not lose the sampler's result
+            logger.warning("PreciseCache: the report of this run could not be written", exc_info=True)
         finally:
             self.cached.release()
-            del self.guider, self.trials, self.unconditional  # however long a traceback holds this object
+            del self.guider, self.trials, self.unconditional  # a traceback may keep this object alive for long

@@ -1,4 +1,4 @@
-"""What a node declares and is told, where that needs more than a line."""
+"""Helpers for the schema and the hidden inputs of the nodes."""
 
 import inspect
 from collections.abc import Callable
@@ -6,9 +6,10 @@ from typing import Any
 
 
 def advanced(make_input: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """An input folded away under "advanced" where the host can; a plain one on older hosts.
+    """An input in the "advanced" section of the node; a plain input on older hosts.
 
-    Optional, so that graphs in API format may leave it out, those of later versions too.
+    It is optional, so that graphs in API format may leave it out.
+    make_input: the class of the input, called with the other arguments.
     """
     kwargs["optional"] = True
     if "advanced" in inspect.signature(make_input.__init__).parameters:
@@ -17,9 +18,9 @@ def advanced(make_input: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def node_id_of(node_class: Any) -> str | None:
-    """The id in the graph of the node being executed; None where it is called by other programs.
+    """The graph id of the node being executed; None if a program calls the node outside a graph.
 
-    The node must declare `io.Hidden.unique_id`, and `not_idempotent` so that an answer from
-    ComfyUI's cache has the right id too.
+    The node must declare `io.Hidden.unique_id`. It must also declare `not_idempotent`, otherwise a result
+    from ComfyUI's cache may carry the id of an equal node.
     """
     return node_class.hidden.unique_id if getattr(node_class, "hidden", None) else None

@@ -21,10 +21,10 @@ from ...precisecache_core.tiny.prompts import encode_prompt
 
 
 def load_model() -> Any:
-    """A fresh MODEL of the bundled weights, with the flow shift it was made for.
+    """A new MODEL with the bundled weights and the flow shift that it was trained for.
 
-    It hands whatever is attached to it a copy of its input, as the cast to 16 bits does in other models:
-    EasyCache writes into that input, which on a CPU, in float32, is what the sampler's result is formed from.
+    Wrappers attached to it get a copy of its input. In other models the cast to 16 bits makes such a copy.
+    Without it, EasyCache would write into the sampler's own latent (on a CPU, in float32).
     """
     weights, metadata = bundle.read_weights()
     load = comfy.sd.load_diffusion_model_state_dict
@@ -41,12 +41,12 @@ def load_model() -> Any:
 
 
 def _on_a_copy(executor: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    """DIFFUSION_MODEL wrapper, the outermost as it is attached first."""
+    """DIFFUSION_MODEL wrapper; it is attached first, so it is the outermost."""
     return executor(x.clone(), *args, **kwargs)
 
 
 def _load_with_sizes(weights: dict, sizes: dict) -> Any:
-    """The MODEL on hosts that read no sizes from a file's metadata (0.3.64 among them)."""
+    """The MODEL on hosts that do not read sizes from a file's metadata (such as 0.3.64)."""
     management, detection = comfy.model_management, comfy.model_detection
     found = detection.detect_unet_config(weights, "") | sizes
     config = detection.model_config_from_unet_config(found, weights)
@@ -61,7 +61,7 @@ def _load_with_sizes(weights: dict, sizes: dict) -> Any:
 
 
 def load_vae() -> Any:
-    """The bundled codec as a VAE for the stock decode, tiled decode and encode nodes."""
+    """The bundled codec as a VAE for ComfyUI's decode, tiled decode and encode nodes."""
     vae = comfy.sd.VAE({"pixel_space_vae": torch.zeros(1)})
     codec = HostCodec(bundle.load_codec()).to(vae.vae_dtype)
     vae.first_stage_model = codec
@@ -79,7 +79,7 @@ def load_vae() -> Any:
 
 
 class HostCodec(torch.nn.Module):
-    """The codec behind Wan2.1's latent format, which samplers apply to what they return."""
+    """The codec in Wan2.1's latent format, which ComfyUI applies to a sampler's output."""
 
     codec: TinyVideoCodec
 
@@ -89,14 +89,14 @@ class HostCodec(torch.nn.Module):
         self.format = comfy.latent_formats.Wan21()
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Frames of a latent as samplers return it."""
+        """The frames of a sampler's output; shapes as in `TinyVideoCodec.decode`."""
         return self.codec.decode(self.format.process_in(latent))
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
-        """The latent of frames, as samplers take it."""
+        """The latent of frames, as a sampler takes it; shapes as in `TinyVideoCodec.encode`."""
         return self.format.process_out(self.codec.encode(video))
 
 
 def conditioning(subject: str = "", color: str = "", motion: str = "") -> list:
-    """CONDITIONING of a request; empty words are the unconditional branch."""
+    """CONDITIONING for these words of `prompts`; without words, that of the unconditional branch."""
     return [[encode_prompt(subject, color, motion), {}]]

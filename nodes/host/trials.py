@@ -1,4 +1,4 @@
-"""Trials in the host: the sampler's own guider, asked about a small latent."""
+"""Trials in the host: the sampler's own guider runs on a small latent."""
 
 import logging
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from ...precisecache_core.lfcache.run import LFCacheRun
 from ...precisecache_core.lfcache.trial import Trial
 from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
 
-# in transformer_options while a trial runs, so that BlockCache and others can tell
+# set in transformer_options while a trial runs, so that BlockCache and other packs can recognise it
 TRIAL_FLAG = "precisecache_trial"
 
-# kept out of a trial: functions that keep state across steps, functions around the conds that may
-# switch at a noise level (a trial has another), and context windows, which a small latent does not need
+# left out of a trial: functions that may keep state across steps or switch at a noise level (a trial has
+# a different one), and context windows, which a small latent does not need
 _LEFT_OUT = (
     "sampler_pre_cfg_function",
     "sampler_post_cfg_function",
@@ -28,20 +28,22 @@ logger = logging.getLogger("precisecache")
 
 
 class TrialGuider:
-    """The guider of a sampler run on small latents, with its conditioning shrunk once per latent shape."""
+    """Runs the guider on small latents; shrinks its conditioning once for each latent shape."""
 
     def __init__(self, guider: Any) -> None:
         self.guider = guider
-        self._shape: torch.Size | None = None  # of the full latent that the conds below stand for
+        self._shape: torch.Size | None = None  # of the full latent for which the conds below were shrunk
         self._conds: dict[str, dict] = {}
         self._is_gated: dict[str, bool] = {}
-        self._ungated: dict[str, dict] = {}  # conds without gates, the same for every sigma
+        self._ungated: dict[str, dict] = {}  # conds without gates, equal for every sigma
 
     def ask(self, run: LFCacheRun, trial: Trial, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
             seed: int | None) -> torch.Tensor | None:
-        """The guider's denoised answer to a trial for the call on x, or None after a word to the run.
+        """The guider's denoised latent of a trial, in the shape of `trial.x`; None if the guider cannot run on it.
 
-        run: is told to do without trials where the guider cannot be asked. timestep: noise level of the call.
+        run: does without trials after a failure. x, timestep: the full latent and noise level of the call.
+        model_options, seed: arguments of the guider's `predict_noise`.
+        ComfyUI's interrupt passes through.
         """
         try:
             conds = self._conds_for(trial, x, timestep)
@@ -53,7 +55,7 @@ class TrialGuider:
         except UnshrinkableConditioning as error:
             run.do_without_trials(f"{error} cannot be shrunk")
         except Exception as error:
-            # the full call still decides whether this run can go on; only the trials are given up
+            # only the trials are given up: if the full call fails too, the run fails
             logger.debug("PreciseCache: the trial failed", exc_info=True)
             run.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
         return None
@@ -74,14 +76,17 @@ class TrialGuider:
 
 
 def conds_of(guider: Any) -> dict[str, dict]:
-    """The guider's processed conds by attribute; some guiders keep a second set."""
+    """The guider's processed conds, {attribute: conds}; some guiders have a second set."""
     names = [n for n in ("conds", "_uncond_conds") if isinstance(getattr(guider, n, None), dict)]
     return {name: getattr(guider, name) for name in names}
 
 
 @contextmanager
 def swapped_conds(guider: Any, conds: dict[str, dict]) -> Iterator[None]:
-    """Give the guider other conds for a while, and its own back whatever happens."""
+    """A context in which the guider has other conds; it gets its own back, even after an error.
+
+    conds: {attribute: conds}, as from `conds_of`.
+    """
     originals = {name: getattr(guider, name) for name in conds}
     try:
         for name, group in conds.items():
@@ -93,7 +98,7 @@ def swapped_conds(guider: Any, conds: dict[str, dict]) -> Iterator[None]:
 
 
 def trial_options(model_options: dict) -> dict:
-    """The sampler's model options for a trial, marked as one."""
+    """A copy of the model options for a trial, with TRIAL_FLAG set and without what a trial leaves out."""
     options = {k: v for k, v in model_options.items() if k not in _LEFT_OUT}
     options["transformer_options"] = {**options.get("transformer_options", {}), TRIAL_FLAG: True}
     return options

@@ -1,1 +1,1 @@
-"""BlockCache: which transformer blocks of a computed call are skipped."""
+"""BlockCache: skips transformer blocks inside computed calls."""

@@ -1,4 +1,4 @@
-"""BlockCache in one pass through the model: compute, measure, keep or skip each block."""
+"""BlockCache in one pass through the model: it computes, measures, keeps or skips each block."""
 
 import weakref
 from collections.abc import Callable, Hashable, Sequence
@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 Streams = dict[str, torch.Tensor]
 
-# what a pass does, the same for all passes of a call
+# the mode of a call, the same for all its passes: compute only; compute and measure; compute, measure and
+# keep residuals; skip blocks
 COMPUTE, MEASURE, REFRESH, REUSE = "compute", "measure", "refresh", "reuse"
 
-OUT_OF_MEMORY = "memory ran out for the residuals (set cache_device to cpu)"
+OUT_OF_MEMORY = "no memory for the residuals (set cache_device to cpu)"
 
 
 class BlockPass:
-    """One pass of `BlockCacheRun`; the model calls `run_block` in place of each block.
+    """One pass through the model; `run_block` is called in place of each block.
 
-    names: one name per guidance branch (and context window) in the batch, rows: its slice.
-    is_joined: False if something is computed from the streams between all the blocks.
+    run: the BlockCacheRun. names: one name per guidance branch (and context window) in the batch.
+    rows: the slice of the batch that each of them takes.
+    is_joined: False if the model computes something from the streams after every block.
     """
 
     def __init__(
@@ -36,39 +38,40 @@ class BlockPass:
         self.names = names
         self.rows = rows
         self.is_joined = is_joined
-        # a branch that the refresh did not see is computed; to keep it would let memory grow
-        # with context windows that wander
-        self.skips = run.mode == REUSE and all(name in run.held for name in names)
+        # a branch that the refresh did not see is computed and not kept: memory would grow
+        # with context windows that move
+        self.skips = run.mode == REUSE and all(name in run.residuals for name in names)
         self.keeps = run.mode == REFRESH
         self.keeps_all = self.keeps and not run.is_merged
         self.measures = run.mode in (MEASURE, REFRESH)
         self.blocks: list[Key] = []
-        self.segments: list[int] = []  # a number per block, the same for neighbours that may be merged
+        self.segments: list[int] = []  # one number per block, equal for neighbours that may be merged
         self.scores: list[torch.Tensor] = []
-        self._returned: dict[str, weakref.ref] = {}  # weak references to the streams as the block before left them
+        self._returned: dict[str, weakref.ref] = {}  # the streams that the previous block returned
         self._skipped_leaders: set[Key] = set()
         if self.keeps:
             for name in names:
-                run.held[name] = {}
+                run.residuals[name] = {}
 
     def close(self) -> None:
-        """The pass has ended without an error."""
+        """End the pass; not called if the model raised an error."""
         self.run.close_pass(self)
 
-    # torch.compile is to compile the blocks that `compute` calls and nothing of this: what is
-    # decided here changes from call to call
+    # torch.compile must compile the blocks that `compute` calls, but not this function: its
+    # decisions change from call to call
     @torch.compiler.disable(recursive=False)
     def run_block(self, key: Key, streams: Streams, compute: Callable[[], Streams]) -> Streams:
-        """The streams after a block: {name: tensor (B, tokens, dim)}.
+        """Run or skip one block; returns the streams after it, {name: tensor (B, tokens, dim)}.
 
-        key: (kind, index); streams: the tensors that go in, of which the block may return
-        some or all; compute(): calls the block and returns {name: tensor}.
+        key: (kind, index) of the block. streams: its inputs, {name: tensor (B, tokens, dim)}.
+        compute(): calls the block; returns all or some of the streams, with shapes unchanged.
+        A skipped block returns new tensors; `streams` is not written to, except by the block itself.
         """
         run = self.run
         run.tally.block_calls += 1
         leader = self.plan.leader_of.get(key)
         if leader is not None and leader in self._skipped_leaders:
-            # the leader added this block too: even if the run stands aside by now
+            # the leader's residual includes this block, even if the run stands aside by now
             self.blocks.append(key)
             run.tally.block_calls_skipped += 1
             return streams
@@ -83,7 +86,7 @@ class BlockPass:
         if not (is_kept or self.measures):
             return compute()
         try:
-            # blocks write into their input (Flux and HunyuanVideo do), so it has to be copied
+            # some blocks write into their input (Flux, HunyuanVideo), so it has to be copied
             before = copies(streams)
         except (RuntimeError, MemoryError) as error:
             self._stand_aside(error)
@@ -96,41 +99,41 @@ class BlockPass:
         return after
 
     def _stand_aside(self, error: Exception) -> None:
-        """Give up for want of memory; any other error goes on as it came."""
+        """Stand aside if memory ran out, otherwise raise the error again."""
         if not is_out_of_memory(error):
             raise error
         self.run.stand_aside(OUT_OF_MEMORY)
 
     @torch.compiler.disable
     def _enter(self, key: Key, streams: Streams) -> bool:
-        """Note the block; False where it cannot be cached."""
+        """Record the block; False if it cannot be cached."""
         reason = None
         if key in self.blocks:
             reason = "a block ran twice in one pass"
         elif not streams or not all(isinstance(t, torch.Tensor) for t in streams.values()):
-            reason = "a block takes something else than tensors"
+            reason = "a block's inputs are not all tensors"
         elif any(t.shape[:1] != (self.rows[-1].stop,) for t in streams.values() if self.rows[-1].stop is not None):
-            reason = "a block's streams are not batches of the model's input"
+            reason = "a block's inputs have a different batch size from the model's input"
         if reason:
             self.run.stand_aside(reason)
             return False
-        # what a model computes from x between two blocks is lost if they are skipped as one;
-        # what it adds in place (ControlNet, VACE) is not
+        # if two blocks are skipped as one, whatever the model computes between them is lost; what it
+        # adds in place (ControlNet, VACE) is not
         is_joined = self.is_joined and self.blocks and self.blocks[-1][0] == key[0] and all(
             name in self._returned and self._returned[name]() is t for name, t in streams.items())
         self.blocks.append(key)
         self.segments.append(self.segments[-1] + (not is_joined) if self.segments else 0)
-        self._leave(streams)
+        self._note_returned(streams)
         return True
 
-    def _leave(self, streams: Streams) -> None:
+    def _note_returned(self, streams: Streams) -> None:
         if self.measures:
             self._returned.update((name, weakref.ref(t)) for name, t in streams.items())
 
     @torch.compiler.disable
     def _skip(self, leader: Key, streams: Streams) -> Streams | None:
-        """The streams after a whole range, or None if it has to be computed."""
-        found = [self.run.held.get(name, {}).get(leader) for name in self.names]
+        """The streams after the leader's whole range; None if it has to be computed."""
+        found = [self.run.residuals.get(name, {}).get(leader) for name in self.names]
         residuals = [r for r, part in zip(found, self.rows) if r is not None and r.fits(streams, part)]
         if len(residuals) < len(self.names):
             return None
@@ -144,12 +147,12 @@ class BlockPass:
 
     @torch.compiler.disable
     def _learn(self, key: Key, leader: Key | None, before: Streams, after: Streams, is_kept: bool) -> None:
-        """Measure and keep what a block added."""
+        """Measure and keep a block's residual."""
         added = _difference(after, before)
         if added is None:
-            self.run.stand_aside("a block returned something else than its streams")
+            self.run.stand_aside("a block's outputs do not match its inputs")
             return
-        self._leave(after)
+        self._note_returned(after)
         if self.measures:
             self.scores.append(squared_norm(added))
         if is_kept:
@@ -158,31 +161,32 @@ class BlockPass:
     def _keep(self, leader: Key, key: Key, added: Streams) -> None:
         last = self.plan.leaders[leader][-1] if self.run.is_merged else key
         for name, part in zip(self.names, self.rows):
-            held = self.run.held.setdefault(name, {})
-            if leader not in held:
-                held[leader] = Residual(self.run.config.cache_device)
-            # a slice of a batch would keep the whole batch: one branch alone is handed over as it is
-            held[leader].add({n: t[part] if len(self.rows) > 1 else t for n, t in added.items()})
+            kept = self.run.residuals.setdefault(name, {})
+            if leader not in kept:
+                kept[leader] = Residual(self.run.config.cache_device)
+            # the slices are views; the branches together use the whole batch
+            kept[leader].add({n: t[part] if len(self.rows) > 1 else t for n, t in added.items()})
             if key == last:
-                held[leader].settle()
+                kept[leader].settle()
 
 
 def squared_norm(added: Streams) -> torch.Tensor:
-    """By what the blocks are ranked: the squared norm of a block's residual, 0-dim on the device.
+    """The score of a block: the squared L2 norm of its residual, 0-dim float32 on the device.
 
-    Source: PreciseCache, Eq. 5; squared, and summed over the streams of a block.
+    Source: PreciseCache, Eq. 5. Ours: squared, and summed over the streams of a block.
+    added: the residual, {stream: tensor (B, tokens, dim)}, any float dtype.
     """
     return torch.stack([torch.linalg.vector_norm(t, dtype=torch.float32).square() for t in added.values()]).sum()
 
 
 @torch.compiler.disable
 def copies(streams: Streams) -> Streams:
-    """The streams, copied."""
+    """A copy of every stream."""
     return {name: stream.clone() for name, stream in streams.items()}
 
 
 def _difference(after: Streams, before: Streams) -> Streams | None:
-    """{stream: after - before} in the memory of `before`, or None if the streams do not match."""
+    """{stream: after - before}, written into `before`; None if the streams do not match."""
     if not isinstance(after, dict) or not after:
         return None
     added: Streams = {}

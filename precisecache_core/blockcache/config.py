@@ -12,13 +12,14 @@ CACHE_DEVICES = ("model", "cpu")
 class BlockCacheConfig:
     """Which blocks BlockCache skips and for how long. Immutable; state lives in `BlockCacheRun`.
 
-    cache_rate: share of the blocks that is skipped on a reuse call (paper: 0.4).
-    reuse_steps: computed calls that skip them before the next refresh (paper: L = 3).
-    warmup: calls computed in full first (ours: the paper's warm-up of LFCache, 3).
-    start_percent: part of the noise schedule after which blocks may be skipped (ours).
-    storage: `merged` keeps one sum per run of neighbouring skipped blocks (ours);
-        `per_block` ranks and keeps every residual in one call (paper).
-    cache_device: where residuals are kept: the `model`'s device, or `cpu` (pinned).
+    cache_rate: share of the blocks that are skipped (paper: 0.4).
+    reuse_steps: number of computed calls that skip them before the next refresh (paper: L = 3).
+    warmup: number of calls computed in full first (ours; 3, as the paper's warm-up of LFCache).
+    start_percent: the point of the noise schedule from which blocks may be skipped (ours).
+    storage: `merged` keeps one sum of residuals for each range of neighbouring skipped blocks,
+        which the ranking must choose one call earlier (ours); `per_block` ranks the blocks and
+        keeps every residual in the same call (paper).
+    cache_device: where residuals are kept: the `model`'s device, or `cpu` (pinned memory).
     Raises ValueError naming setting, bound, value and remedy.
     """
 
@@ -31,7 +32,7 @@ class BlockCacheConfig:
 
     def __post_init__(self) -> None:
         require(is_number(self.cache_rate) and 0 <= self.cache_rate < 1, "cache_rate", "in [0, 1)",
-                self.cache_rate, "0 skips no block, 0.4 is the paper's setting.")
+                self.cache_rate, "0 skips no block; the paper uses 0.4.")
         require(is_count(self.reuse_steps, 1), "reuse_steps", "a whole number >= 1", self.reuse_steps,
                 "The paper uses 3; set cache_rate to 0 to skip nothing.")
         require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,

@@ -1,4 +1,4 @@
-"""Which blocks are pivotal, and which neighbours can be skipped as one (Eq. 5)."""
+"""Which blocks are pivotal (Eq. 5), and which neighbours can be skipped as one."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ import torch
 
 
 def smallest_norms(passes: Sequence[Sequence[torch.Tensor]], cache_rate: float) -> set[int]:
-    """The positions of the blocks to skip, from what the passes of one call measured.
+    """The positions of the blocks to skip, from the scores that the passes of one call measured.
 
-    passes: per pass one 0-dim score per block, in the model's order: the squared norm of its residual.
+    passes: for each pass one 0-dim score per block, in the model's order (see `squared_norm`).
+    cache_rate: share of the blocks to skip, in [0, 1).
     Reads the device once per pass, because passes may have run on different devices.
     """
     scores = [torch.stack(list(found)).tolist() for found in passes]
@@ -18,22 +19,23 @@ def smallest_norms(passes: Sequence[Sequence[torch.Tensor]], cache_rate: float) 
 
 
 def skipped_blocks(scores: Sequence[float], cache_rate: float) -> set[int]:
-    """The blocks with the smallest score, `cache_rate` of all, as a set of positions.
+    """The positions of the blocks with the smallest scores.
 
     Source: PreciseCache, Eq. 5.
-    scores: one number per block, in the model's order. A block whose score is not finite is pivotal,
-        and so is the first of two equal ones.
+    scores: one number per block, in the model's order. A block whose score is not finite is never
+        skipped. Of two equal scores the later block is skipped first.
+    cache_rate: share of the blocks to skip, rounded down to whole blocks.
     """
-    count = math.floor(cache_rate * len(scores) + 1e-9)
+    limit = math.floor(cache_rate * len(scores) + 1e-9)
     order = sorted((s, -i) for i, s in enumerate(scores) if math.isfinite(s))
-    return {-i for _, i in order[:count]}
+    return {-i for _, i in order[:limit]}
 
 
 def ranges_of(skipped: AbstractSet[int], segments: Sequence[object]) -> list[tuple[int, int]]:
     """Neighbouring skipped blocks as ranges (first, last), both included.
 
-    segments: one label per block. A range does not cross from one segment to another, because the
-        streams are joined, split or worked on there.
+    skipped: positions of blocks. segments: one label per block. A range does not cross from one segment
+        to another, because the model joins, splits or changes the streams there.
     """
     ranges: list[tuple[int, int]] = []
     for i in sorted(skipped):

@@ -12,7 +12,9 @@ Key = tuple[str, int]  # (kind, index) of a block
 class Plan:
     """Which blocks are skipped, in ranges that are replaced as one.
 
-    leaders: first block of a range -> all blocks of it. leader_of: each skipped block -> its leader.
+    keys: all blocks in order. ranges: (first, last) positions of skipped blocks, both included.
+    leaders: the first block of each range -> all blocks of the range. leader_of: each skipped block ->
+    the first block of its range.
     """
 
     def __init__(self, keys: Sequence[Key] = (), ranges: Sequence[tuple[int, int]] = ()) -> None:
@@ -23,7 +25,7 @@ class Plan:
 class BlockOrder:
     """The blocks in the order in which the model calls them, known after the first pass.
 
-    keys: of the blocks. segments: a number for each, the same where neighbours may be skipped as one.
+    keys: of the blocks. segments: one number per block, equal for neighbours that may be skipped as one.
     """
 
     def __init__(self) -> None:
@@ -31,13 +33,13 @@ class BlockOrder:
         self.segments: list[int] = []
 
     def learn_segments(self, segments: Sequence[int]) -> None:
-        """Take over the segments of one pass: a boundary in one pass is one in all."""
+        """Add the segment boundaries of one pass: a boundary in one pass holds for all passes."""
         pairs = zip(self.segments or segments, segments)
         is_boundary = (before != pair for before, pair in itertools.pairwise(pairs))
         self.segments = list(itertools.accumulate(is_boundary, initial=0))
 
     def plan(self, skipped: AbstractSet[int], is_merged: bool) -> Plan:
-        """The plan that skips the blocks at these positions; `is_merged` if neighbours are replaced as one."""
+        """The plan that skips the blocks at these positions; if `is_merged`, neighbours are replaced as one."""
         if is_merged:
             return Plan(self.keys, ranges_of(skipped, self.segments))
         return Plan(self.keys, [(i, i) for i in sorted(skipped)])

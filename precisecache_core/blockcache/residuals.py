@@ -1,4 +1,4 @@
-"""Where the residuals of skipped blocks are kept between calls (Eq. 6)."""
+"""The residuals of skipped blocks, kept between calls and added in place of the blocks (Eq. 6)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +6,10 @@ import torch
 
 
 class Residual:
-    """What a range of neighbouring blocks adds to its streams, {name: tensor}.
+    """What a range of neighbouring blocks adds to its streams, {name: tensor (B, tokens, dim)}.
 
-    On `cpu` beside a GPU the tensors lie in pinned memory and are copied asynchronously:
-    work queued later on the same stream waits for the copy, the program does not.
+    With cache_device `cpu` and a CUDA model, the tensors are in pinned memory and are copied
+    asynchronously: later work on the same CUDA stream waits for the copy, the program does not.
     """
 
     def __init__(self, cache_device: str) -> None:
@@ -17,7 +17,7 @@ class Residual:
         self.streams: dict[str, torch.Tensor] = {}
 
     def add(self, added: Mapping[str, torch.Tensor]) -> None:
-        """Add one block's residual, {name: tensor}; the first one is handed over."""
+        """Add one block's residual, {name: tensor}; the caller must not use the tensors afterwards."""
         for name, tensor in added.items():
             if name in self.streams:
                 self.streams[name].add_(tensor)
@@ -25,20 +25,21 @@ class Residual:
                 self.streams[name] = tensor
 
     def settle(self) -> None:
-        """All blocks of the range were added: move it to where it is kept."""
+        """Move the sum to cache_device; called once all blocks of the range were added."""
         if self.cache_device == "cpu":
             self.streams = {name: _to_host(t) for name, t in self.streams.items()}
 
     @property
     def nbytes(self) -> int:
+        """Bytes kept now."""
         return sum(t.nbytes for t in self.streams.values())
 
     def stream(self, name: str) -> torch.Tensor:
-        """What is added to one stream."""
+        """The residual of one stream."""
         return self.streams[name]
 
     def fits(self, streams: Mapping[str, torch.Tensor], rows: slice) -> bool:
-        """True if it can be added to these rows of the streams."""
+        """Whether it can be added to these rows of the streams (equal shapes and dtypes)."""
         return all(name in streams and (t.shape, t.dtype) == (streams[name][rows].shape, streams[name].dtype)
                    for name, t in self.streams.items())
 
@@ -48,15 +49,15 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     is_cuda = tensor.device.type == "cuda"
     try:
-        held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=is_cuda)
-    except RuntimeError:  # the system pins no more memory: slower, but kept
-        held, is_cuda = torch.empty(tensor.shape, dtype=tensor.dtype), False
-    # not every device may copy while the program goes on (MPS must not)
-    return held.copy_(tensor, non_blocking=is_cuda)
+        kept = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=is_cuda)
+    except RuntimeError:  # no more memory can be pinned: pageable memory is slower, but works
+        kept, is_cuda = torch.empty(tensor.shape, dtype=tensor.dtype), False
+    # an asynchronous copy is safe on CUDA only (on MPS it is not)
+    return kept.copy_(tensor, non_blocking=is_cuda)
 
 
 def empty_pinned_pool() -> None:
-    """Give pinned memory that is free back to the system; torch would keep it for later."""
+    """Return unused pinned memory to the system; torch would keep it for later."""
     empty = getattr(torch._C, "_host_emptyCache", None)
     if empty is not None and torch.cuda.is_available():
         empty()
@@ -65,17 +66,19 @@ def empty_pinned_pool() -> None:
 def add_residuals(
     streams: Mapping[str, torch.Tensor], residuals: Sequence[Residual], rows: Sequence[slice]
 ) -> dict[str, torch.Tensor]:
-    """{name: stream + residual}, new tensors, for the streams that the blocks return.
+    """The streams after the skipped blocks, {name: stream + residual}, as new tensors.
 
-    residuals: one Residual per branch; rows: the slice of the batch that is its.
+    streams: {name: tensor (B, tokens, dim)}, not written to. residuals: one Residual per branch.
+    rows: the slice of the batch that each branch takes; together they cover the batch.
+    Returns only the streams that the residuals have.
     """
     result = {}
     for name in residuals[0].streams:
         stream = streams[name]
         out = torch.empty_like(stream)
         for residual, part in zip(residuals, rows):
-            held = residual.stream(name).to(
+            added = residual.stream(name).to(
                 stream.device, non_blocking=stream.device.type == "cuda")
-            torch.add(stream[part], held, out=out[part])
+            torch.add(stream[part], added, out=out[part])
         result[name] = out
     return result

@@ -1,4 +1,4 @@
-"""BlockCache over one sampling run: when to rank, to keep, and to skip blocks."""
+"""BlockCache over one sampling run: when blocks are ranked, kept and skipped."""
 
 import math
 import threading
@@ -21,7 +21,11 @@ EVERYWHERE = math.inf
 
 @dataclass
 class BlockTally:
-    """What was counted: calls of blocks, those skipped, and per refresh the blocks computed until the next."""
+    """Counts of one run.
+
+    block_calls: all block calls of computed model calls. block_calls_skipped: those that were skipped.
+    pivotal_sets: for each refresh, the positions of the blocks that are computed until the next one.
+    """
 
     block_calls: int = 0
     block_calls_skipped: int = 0
@@ -31,16 +35,18 @@ class BlockTally:
 class BlockCacheRun:
     """BlockCache for one run of a sampler; make a new one for every run.
 
-    A call is one guided prediction at one noise level. It may take several passes through the model:
-    guidance branches apart, context windows, skip-layer guidance. Say `begin_call` before each call and
-    `open_pass` for each pass; `run_block` of what that returns stands where a block would be called.
+    A call is one guided prediction at one noise level. It may take several passes through the model: one
+    for each guidance branch or context window, or a second one for skip-layer guidance. Call `begin_call`
+    before each call and `open_pass` for each pass, and replace each block by `run_block` of the BlockPass
+    that `open_pass` returns.
 
-    The first `warmup` calls are computed and rank the blocks. The last of them is a refresh: it keeps
-    what the blocks to be skipped add. `reuse_steps` calls skip them, then comes the next refresh.
+    The first `warmup` calls are computed and rank the blocks. The last of them is a refresh: it keeps the
+    residuals of the blocks to skip. The next `reuse_steps` calls skip these blocks, and then follows the
+    next refresh.
 
-    start_sigma: noise level from which blocks may be skipped; lower levels come later.
-    journal: what the run writes its record to.
-    rank: by what the blocks to skip are chosen (see `smallest_norms`).
+    start_sigma: the noise level from which blocks may be skipped; sampling starts above it.
+    journal: where the run records warnings and memory; a new one if None.
+    rank: chooses the blocks to skip (see `smallest_norms`).
     """
 
     def __init__(
@@ -59,22 +65,22 @@ class BlockCacheRun:
         self.mode = COMPUTE
         self.is_standing_aside = False
         self.plan = Plan()
-        self.held: dict[Hashable, dict[Key, Residual]] = {}  # branch -> leader of a range -> Residual
+        self.residuals: dict[Hashable, dict[Key, Residual]] = {}  # branch -> first block of a range -> Residual
         self._next_plan: Plan | None = None
-        self._scores: list[list[torch.Tensor]] = []  # of this call: per pass one 0-dim tensor per block
-        self._calls = 0  # after start_sigma
-        self._next_sigma: torch.Tensor | float | None = 0.0  # of the call to come; None once it has begun
+        self._scores: list[list[torch.Tensor]] = []  # of this call: for each pass one 0-dim tensor per block
+        self._calls = 0  # computed calls from start_sigma on
+        self._next_sigma: torch.Tensor | float | None = 0.0  # of the next call; None once its first pass began
         self._passes = PassCounter()
 
     def release(self) -> None:
-        """Let go of every tensor."""
+        """Drop every tensor."""
         self.plan, self._next_plan = Plan(), None
-        self.held, self._scores = {}, []
+        self.residuals, self._scores = {}, []
         if self.config.cache_device == "cpu":
             empty_pinned_pool()
 
     def stand_aside(self, reason: str) -> None:
-        """Compute every further block of this run, and say why; the first reason counts."""
+        """Compute every further block of this run, and warn why; only the first reason is reported."""
         if self.is_standing_aside:
             return
         self.is_standing_aside = True
@@ -83,11 +89,14 @@ class BlockCacheRun:
         self.journal.warn(f"BlockCache: {reason}: computing every block")
 
     def begin_call(self, sigma: torch.Tensor | float = 0.0) -> None:
-        """A call at this noise level follows. It may turn out to need no pass: then it counts for nothing."""
+        """Announce a call at this noise level, a number or a tensor with one element.
+
+        A call without a pass (one that LFCache reuses) does not count.
+        """
         self._next_sigma = sigma
 
     def _start_call(self, sigma: torch.Tensor | float) -> None:
-        """Decide what the passes of this call do."""
+        """Set the mode of this call's passes."""
         self._finish_call()
         self._passes = PassCounter(self._passes.lock)
         is_allowed = self.start_sigma == EVERYWHERE or float(sigma) <= self.start_sigma
@@ -102,31 +111,32 @@ class BlockCacheRun:
             self.mode = REUSE
         else:
             self.mode = REFRESH
-            self.held = {}  # before the new ones are made: never both at once
+            self.residuals = {}  # dropped before the new ones are made, so that memory never holds both
             if self.is_merged:
                 self._take(self._next_plan)
 
     def _finish_call(self) -> None:
-        """Rank the blocks by what the last call measured."""
+        """Rank the blocks by the scores of the last call."""
         if self._scores:
             skipped = self.rank(self._scores, self.config.cache_rate)
             self._next_plan = self.order.plan(skipped, self.is_merged)
             self._scores = []
         if self.mode == REFRESH and not self.is_merged:
             self._take(self._next_plan)
-            for held in self.held.values():
-                for key in held.keys() - self.plan.leaders.keys():
-                    del held[key]
+            for of_branch in self.residuals.values():
+                for key in of_branch.keys() - self.plan.leaders.keys():
+                    del of_branch[key]
 
     def _take(self, plan: Plan | None) -> None:
         self.plan = plan or Plan()
         self.tally.pivotal_sets.append([i for i, key in enumerate(self.order.keys) if key not in self.plan.leader_of])
 
     def open_pass(self, branches: Sequence[tuple[Hashable, slice]], is_joined: bool = True) -> BlockPass:
-        """The BlockPass of one pass for these branches, [(name, slice of the batch)].
+        """Begin one pass; returns its BlockPass.
 
-        is_joined: False if something is computed from the streams between all the blocks, so that no
-            two of them can be skipped as one.
+        branches: the guidance branches in the batch, [(name, slice of the batch)].
+        is_joined: False if the model computes something from the streams after every block, so that no
+            two blocks can be skipped as one.
         """
         with self._passes.lock:
             if self._next_sigma is not None:
@@ -136,14 +146,14 @@ class BlockCacheRun:
             return BlockPass(self, names, [rows for _, rows in branches], is_joined)
 
     def close_pass(self, finished: BlockPass) -> None:
-        """Take over what a pass measured."""
+        """Collect the scores and segments of a pass; a pass of other blocks makes the run stand aside."""
         with self._passes.lock:
             if not finished.blocks or self.is_standing_aside:
                 return
             if not self.order.keys:
                 self.order.keys = finished.blocks
             if finished.blocks != self.order.keys:
-                self.stand_aside("the model's blocks changed in mid-run")
+                self.stand_aside("the model's blocks changed during the run")
             elif finished.scores and len(finished.scores) == len(self.order.keys):
                 self._scores.append(finished.scores)
                 self.order.learn_segments(finished.segments)
@@ -156,33 +166,34 @@ class BlockCacheRun:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of residuals held now."""
-        return sum(r.nbytes for held in self.held.values() for r in held.values())
+        """Bytes of residuals kept now."""
+        return sum(r.nbytes for of_branch in self.residuals.values() for r in of_branch.values())
 
     def why_nothing_was_skipped(self) -> str | None:
-        """One sentence for a run that skipped no block, or None if it skipped one or stood aside."""
+        """One sentence that says why a run skipped no block; None if it skipped one or stood aside."""
         if self.tally.block_calls_skipped or self.is_standing_aside or not self.tally.block_calls:
             return None
         if self.config.cache_rate == 0:
             return "BlockCache: cache_rate is 0: no block is skipped"
         if self._calls <= self.config.warmup:
             return (
-                f"BlockCache: {self._calls} computed calls after start_percent are too few to skip blocks in any, "
-                f"the first {self.config.warmup} are for ranking them"
+                f"BlockCache: {self._calls} computed calls after start_percent are too few to skip blocks: "
+                f"the first {self.config.warmup} rank them"
             )
         if math.floor(self.config.cache_rate * len(self.order.keys)) == 0:
-            return f"BlockCache: {self.config.cache_rate:g} of {len(self.order.keys)} blocks is none: raise cache_rate"
-        return "BlockCache: no block could be ranked or kept: none is skipped"
+            return (f"BlockCache: cache_rate {self.config.cache_rate:g} of {len(self.order.keys)} blocks "
+                    "is less than one block: raise cache_rate")
+        return "BlockCache: no block could be ranked or kept, so that none was skipped"
 
 
 class PassCounter:
-    """Names the passes of one call: skip-layer guidance sends the same branch through the model again."""
+    """Names the passes of one call apart: skip-layer guidance runs the same branch a second time."""
 
     def __init__(self, lock: "threading.Lock | None" = None) -> None:
         self.lock = lock or threading.Lock()  # the host may run branches on several devices at once
         self._counts: dict[Hashable, int] = {}
 
     def name(self, branch: Hashable) -> tuple[Hashable, int]:
-        """(branch, how many times it has come in this call)."""
+        """(branch, number): the number counts the passes of this branch in this call, from 1."""
         self._counts[branch] = self._counts.get(branch, 0) + 1
         return branch, self._counts[branch]

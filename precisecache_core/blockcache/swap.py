@@ -1,4 +1,4 @@
-"""BlockCache for models without a hook: the blocks' own `forward`, swapped for one pass."""
+"""BlockCache for models without a hook: it replaces the `forward` of the blocks for one pass."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,12 @@ from .run import BlockCacheRun
 def swapped_forwards(
     blocks: Sequence[nn.Module], block_pass: BlockPass, streams: Sequence[str] = ("x",), kind: str = "double_block"
 ) -> Iterator[None]:
-    """While inside, every module in `blocks` goes through the pass; afterwards none does.
+    """A context in which every call of a module in `blocks` goes through the pass.
 
-    streams: names of the arguments that a block takes and returns, in the order of its
-        result (one name: it returns a tensor, several: a tuple).
+    blocks: the modules in the model's order. kind: the first part of their keys.
+    streams: names of the arguments that a block takes and returns, in the order of its result; with one
+        name the block returns a tensor, with several a tuple.
+    The modules' own `forward` is back afterwards, even after an error.
     """
     originals = []
     try:
@@ -40,10 +42,12 @@ def swapped_forwards(
 def block_cached(
     run: BlockCacheRun, blocks: Sequence[nn.Module], sigma: torch.Tensor | float = 0.0
 ) -> Iterator[None]:
-    """One computed call of a model outside ComfyUI, its `blocks` (modules) through a BlockCacheRun.
+    """A context for one computed call of a model outside ComfyUI, with BlockCache on its blocks.
 
-    sigma: the call's noise level. The blocks are called as block(x, …) and return a tensor like x. The whole batch counts
-    as one branch, and inside the model is called once: guidance branches go in one batch.
+    run: the BlockCacheRun. blocks: the modules in the model's order, each called as block(x, …) and
+        returning a tensor like x, (B, tokens, dim). sigma: the call's noise level.
+    Call the model exactly once inside: the whole batch counts as one branch, so all guidance branches
+    have to be in it.
     """
     run.begin_call(sigma)
     current = run.open_pass([("model", slice(None))])

@@ -1,4 +1,4 @@
-"""One call of the model, asked and answered."""
+"""One model call: the decision to compute or reuse it, and its result."""
 
 import math
 from typing import TYPE_CHECKING
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Call:
     """One call of a run, from `LFCacheRun.begin` to `reused` or `finish`.
 
-    trial: the small latent that the caller has to ask the model first and answer with `observe`; None
-        if there is nothing to ask.
-    is_reused: whether the cache answers. Settled once the trial is answered.
+    trial: the small latent that the caller runs the model on first; its result goes to `observe`. None
+        if this call needs no trial.
+    is_reused: whether the call is answered from the cache. Final once `observe` was called, or from the
+        beginning if there is no trial.
     """
 
     def __init__(self, run: "LFCacheRun", x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool) -> None:
@@ -29,19 +30,19 @@ class Call:
         self.trial: Trial | None = None
         self.is_reused = False
         self._record = CallRecord(COMPUTED, sigma, None)
-        self._answers: list[torch.Tensor] = []  # of a reused call: denoised and, if asked for, uncond
-        self._is_kept = False  # whether the answer of a computed call is kept
+        self._results: list[torch.Tensor] = []  # of a reused call: denoised and, if requested, uncond
+        self._is_kept = False  # whether `finish` keeps the prediction
         self._trial_prediction: torch.Tensor | None = None
-        self._start = self._asked = run.journal.stopwatch.mark()
+        self._start = self._model_start = run.journal.stopwatch.mark()
         self._prepare()
 
     def _prepare(self) -> None:
-        """Settle the call, or find what has to be asked for that."""
+        """Decide the call, or make the trial that is needed to decide it."""
         run = self.run
         if run.is_standing_aside or not self._is_in_window():
-            return self._ask()
+            return self._start_model()
         stage = run.stage
-        if stage.source.makes_trials and not stage.controller.needs_trial and self._is_held():
+        if stage.source.makes_trials and not stage.controller.needs_trial and self._has_prediction():
             level = self._record.sigma = self.sigma.item()
             if level > 0 and not run.is_beyond_boundary(level):
                 stage.controller.skip_trial()
@@ -52,15 +53,19 @@ class Call:
             run.give_up_trials(error)
         if self.trial is None:
             return self._decide(self._read())
-        return self._ask()
+        return self._start_model()
 
     def observe(self, denoised: torch.Tensor | None) -> None:
-        """Answer the trial with the model's denoised small latent; None if it could not be asked."""
-        assert self.trial is not None, "nothing was asked"
+        """Take the trial's result and decide the call.
+
+        denoised: the model's denoised small latent, in the shape of `trial.x`; None if the model could not
+            run on it.
+        """
+        assert self.trial is not None, "this call has no trial"
         run = self.run
-        run.journal.stopwatch.add("trial", self._asked)
+        run.journal.stopwatch.add("trial", self._model_start)
         if denoised is None or denoised.shape != self.trial.x.shape:
-            run.do_without_trials("the model cannot be tried on a small latent")
+            run.do_without_trials("the model cannot run on a small latent")
             return self._decide(self._read())
         run.journal.trials += 1
         try:
@@ -74,25 +79,27 @@ class Call:
         self._decide(reading)
 
     def reused(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(denoised, uncond) of a reused call, in x's shape; uncond is None unless it was asked for.
+        """(denoised, uncond) of a reused call, in x's shape; uncond is None unless `with_uncond` was set.
 
-        A caller that cannot use them calls `finish` after all; the call then counts as computed.
+        A caller that cannot use them may still compute the call and call `finish`; the call then counts
+        as computed.
         """
         assert self.is_reused, "this call has to be computed"
         self._close(REUSED)
-        denoised, *uncond = self._answers
+        denoised, *uncond = self._results
         return denoised, uncond[0] if uncond else None
 
     def finish(self, denoised: torch.Tensor, uncond: torch.Tensor | None = None) -> torch.Tensor:
-        """Take the model's answer, keep it for later calls, and return what the sampler gets.
+        """Take the model's output, keep it for later calls, and return the latent for the sampler.
 
-        denoised: as the model gave it. uncond: the denoised answer of the unconditional branch, where
-            the sampler reads that too.
+        denoised: the guided denoised latent, in x's shape. uncond: the denoised latent of the
+            unconditional branch, in x's shape, if the sampler reads it too.
         """
         run = self.run
-        run.journal.stopwatch.add("compute", self._asked)
+        run.journal.stopwatch.add("compute", self._model_start)
         level = self._record.sigma
-        if self._is_kept and not run.is_standing_aside and isinstance(level, float) and level > 0 and denoised.shape == self.x.shape:
+        is_usable = isinstance(level, float) and level > 0 and denoised.shape == self.x.shape
+        if self._is_kept and is_usable and not run.is_standing_aside:
             try:
                 self._keep(level, denoised, uncond)
             except (RuntimeError, MemoryError) as error:
@@ -101,18 +108,18 @@ class Call:
         return denoised
 
     def _is_in_window(self) -> bool:
-        """Whether reuse is allowed at this noise level; reads it only where the window is not the whole schedule."""
+        """Whether reuse is allowed at this noise level; reads the device only if there is a window."""
         high, low = self.run.sigma_window
         if (high, low) == (math.inf, 0.0):
             return True
         level = self._record.sigma = self.sigma.item()
         return low <= level <= high
 
-    def _is_held(self) -> bool:
+    def _has_prediction(self) -> bool:
         return self.run.stage.predictions.matches(self.x, self.with_uncond)
 
     def _read(self) -> Reading:
-        """What the stage's source of LFDs tells of this call."""
+        """Get this call's LFD from the stage's source, and act on what the source found."""
         run, stage = self.run, self.run.stage
         controller, source = stage.controller, stage.source
         if controller.delta_max is None and not controller.is_warmup:
@@ -129,26 +136,26 @@ class Call:
     def _decide(self, reading: Reading) -> None:
         run, stage = self.run, self.run.stage
         self._record.sigma, self._record.lfd = reading.sigma, reading.lfd
-        may_reuse = self._is_held() and not run.is_beyond_boundary(reading.sigma)
+        may_reuse = self._has_prediction() and not run.is_beyond_boundary(reading.sigma)
         controller = stage.controller
         if controller.decide(reading.lfd if may_reuse or controller.is_warmup else None):
             return self._reuse(reading.sigma)
         self._is_kept = True
-        return self._ask()
+        return self._start_model()
 
     def _reuse(self, level: float) -> None:
         run = self.run
         try:
             predictions = run.stage.predictions.predict(self.x, level, self.with_uncond)
-            self._answers = run.model.denoised(self.x, self.sigma, *predictions)
+            self._results = run.model.denoised(self.x, self.sigma, *predictions)
             self.is_reused = True
         except (RuntimeError, MemoryError) as error:
             run.stand_aside_without_memory(error, "no memory to reuse a prediction")
-        self._ask()
+        self._start_model()
 
-    def _ask(self) -> None:
-        """The caller asks the model now: its time begins."""
-        self._asked = self.run.journal.stopwatch.mark()
+    def _start_model(self) -> None:
+        """The caller runs the model next: start timing it."""
+        self._model_start = self.run.journal.stopwatch.mark()
 
     def _keep(self, level: float, denoised: torch.Tensor, uncond: torch.Tensor | None) -> None:
         run, stage = self.run, self.run.stage

@@ -12,10 +12,10 @@ REUSES = tuple(reuse.REUSES)
 CACHE_DEVICES = ("model", "cpu")
 PRESETS = ("base", "turbo", "paper", "custom")
 
-# Base and Turbo of the paper, Section 4.1: the threshold relative to the warm-up's largest LFD.
+# The paper's Base and Turbo (Section 4.1): the threshold relative to the warm-up's largest LFD.
 PRESET_ALPHA = {"base": 0.5, "turbo": 0.7}
 
-# Fewer steps than this leave nothing to skip after the warm-up (few-step and distilled models).
+# With fewer steps almost nothing is left to skip after the warm-up (few-step and distilled models).
 MINIMUM_STEPS = 8
 
 
@@ -24,21 +24,23 @@ class LFCacheConfig:
     """How LFCache decides and what it reuses. Immutable; state lives in `LFCacheRun`.
 
     alpha: threshold over delta_max (paper, Section 4.1). 0 never reuses.
-    warmup: calls computed first, over which delta_max is measured (paper: 3).
-    start_percent, end_percent: part of the noise schedule in which reuse is allowed;
-        calls outside are computed, without a trial (ours).
+    warmup: number of calls computed first; delta_max is measured over them (paper: 3).
+    start_percent, end_percent: the part of the noise schedule in which reuse is allowed.
+        Calls outside it are computed without a trial (ours).
     trial: `snr_matched` puts the pooled latent back on the noise schedule (ours);
-        `plain` calls the model on the pooled latent at the same sigma (paper, Eq. 4).
-    reference: what the trial is compared with: the `trial` of the call that was cached
-        (ours), or the downsampled `cached` prediction (paper, Algorithm 1 line 10).
-    reuse: `fitted` extrapolates over sigma from the last two computed predictions as far
-        as that was right the last time (ours), `taylor` always, `prediction` repeats the
-        last one (paper), `residual` repeats prediction - x.
-    factor_t, factor_hw: how much smaller the trial's latent is (paper, Table 3: 2 and 4).
+        `plain` runs the model on the pooled latent at the same sigma (paper, Eq. 4).
+    reference: what a trial is compared with: the `trial` of the last computed call (ours),
+        or that call's `cached` prediction, downsampled (paper, Algorithm 1 line 10).
+    reuse: `fitted` extrapolates over sigma from the last two computed predictions, weighted
+        by how well that predicted the last computed call (ours). `taylor` extrapolates with
+        full weight. `prediction` repeats the last prediction (paper). `residual` repeats
+        prediction - x.
+    factor_t, factor_hw: how much smaller the trial's latent is in time, and in height and
+        width (paper, Table 3: 2 and 4).
     cutoff: radius of the low band over min(H, W) (paper: 1/5).
     cache_device: where predictions are kept: the `model`'s device, or `cpu`.
-    try_every_call: make a trial even where the LFD's growth says that the call will
-        be reused (paper; more trials for nearly the same decisions).
+    try_every_call: make a trial at every call, even where the growth of the LFD shows that
+        the call will be reused (paper; more trials for nearly the same decisions).
     Raises ValueError naming setting, bound, value and remedy.
     """
 
@@ -79,17 +81,18 @@ class LFCacheConfig:
             require(value in choices, name, f"one of {', '.join(choices)}", value,
                      f"The default is {choices[0]}.")
         require(isinstance(self.try_every_call, bool), "try_every_call", "True or False",
-                self.try_every_call, "The default, False, leaves out trials that would change nothing.")
+                self.try_every_call, "The default, False, skips trials that are not needed for the decision.")
 
     @classmethod
     def from_preset(cls, preset: str, alpha: float | None = None, **settings: Any) -> "LFCacheConfig":
-        """The configuration behind a preset's name.
+        """The configuration of a preset.
 
-        `base` and `turbo` set alpha; `custom` and `paper` take `alpha`. `paper` also sets
-        every open choice to the paper's literal text (plain trial, downsampled cached
-        reference, repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5, a trial
-        at every call).
-        Other settings pass through. Raises ValueError on an unknown preset.
+        preset: `base` and `turbo` set alpha; `custom` and `paper` take `alpha`. `paper` follows
+            the paper to the letter (plain trial at every call, downsampled cached reference,
+            repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5) and ignores
+            those settings.
+        settings: the other fields of LFCacheConfig.
+        Raises ValueError on an unknown preset or an invalid setting.
         """
         require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
                  "Use base for quality, turbo for speed.")

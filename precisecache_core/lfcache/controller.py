@@ -1,26 +1,27 @@
-"""The decision of Algorithm 1, compute this call or reuse, and which calls need a trial for it."""
+"""The decision of Algorithm 1, to compute a call or to reuse, and which calls need a trial for it."""
 
 import math
 
-# A call is reused untried while the forecast of the error stays under this share of the threshold, ...
+# A call needs no trial while the forecast error stays under this share of the threshold ...
 FORECAST_SHARE = 0.8
-# ... and never farther from the last computed call than so many times the distance last tried.
+# ... and its distance from the last computed call is at most this many times that of the last trial.
 FORECAST_REACH = 2
 
 
 class LFCacheController:
-    """State of one run's decisions. Numbers only; tensors are `LFCacheRun`'s business.
+    """The decisions of one stage and the numbers behind them; it holds no tensors.
 
-    Source: PreciseCache, Algorithm 1 and Section 4.1. `delta_max`: largest LFD of the
-    warm-up; `threshold` = alpha * delta_max; `error`: LFD accumulated since the last
-    computed call. Both are None until the warm-up has ended with a finite LFD.
+    Source: PreciseCache, Algorithm 1 and Section 4.1. `delta_max` is the largest LFD of the
+    warm-up, `threshold` is alpha * delta_max, and `error` is the LFD accumulated since the
+    last computed call. `threshold` is None until the warm-up has ended with a finite LFD.
 
-    Ours: where the LFD's growth says that the error cannot be near the threshold yet, a
-    call needs no trial (`needs_trial`, `skip_trial`). The next LFD settles what those
-    calls added, as if it had grown evenly.
+    Ours: a call needs no trial (`needs_trial`, `skip_trial`) while the growth of the LFD shows
+    that the error is not near the threshold yet. The next trial corrects the error: the calls
+    without a trial are counted as if the LFD had grown evenly over them.
 
-    delta_max: carried over from an earlier sampler, measured in the same way; replaces the warm-up
-    (ours).
+    alpha, warmup, try_every_call: as in LFCacheConfig.
+    delta_max: carried over from an earlier sampler, measured in the same way; replaces the
+        warm-up (ours).
     """
 
     def __init__(
@@ -31,21 +32,22 @@ class LFCacheController:
         self.try_every_call = try_every_call
         self.calls = 0
         self.delta_max = delta_max
-        self.smallest: float | None = None  # LFD that was held against the threshold
+        self.smallest: float | None = None  # smallest LFD compared with the threshold
         self._restart()
 
     def _restart(self) -> None:
-        """A call was computed: errors and distances count from it."""
+        """A call was computed: error and distance are counted from it."""
         self.error = 0.0
         self.distance = 0  # calls since the computed one
-        self.tried = 0  # distance of the last trial,
-        self.lfd = 0.0  # its LFD,
-        self.growth = 0.0  # and how much that had grown per call since the trial before
+        self.tried = 0  # distance of the last trial
+        self.lfd = 0.0  # LFD of the last trial
+        self.growth = 0.0  # growth of the LFD per call between the last two trials
 
     def rescale(self, delta_max: float | None) -> float | None:
-        """The LFDs to come are measured in another size, in which the warm-up's largest is `delta_max`.
+        """Convert to the LFDs of another latent size: from now on they are measured in that size.
 
-        Returns by how much they are larger than those so far; None where `delta_max` or that is not known.
+        delta_max: the warm-up's largest LFD in the new size, or None if it is not known.
+        Returns the ratio of new LFDs to old ones, or None if either delta_max is not known.
         """
         ratio = delta_max / self.delta_max if delta_max and self.delta_max else None
         for name in ("error", "lfd", "growth"):
@@ -56,18 +58,20 @@ class LFCacheController:
 
     @property
     def is_warmup(self) -> bool:
+        """Whether the next call belongs to the warm-up."""
         return self.calls < self.warmup
 
     @property
     def threshold(self) -> float | None:
+        """What `error` must stay below; None while it is not known."""
         if self.is_warmup or self.delta_max is None:
             return None
         return self.alpha * self.delta_max
 
     def decide(self, lfd: float | None) -> bool:
-        """Take the next call's LFD (float, or None where none was measured); True means reuse.
+        """Decide the next call; True means reuse.
 
-        A missing or non-finite LFD computes.
+        lfd: the call's LFD; None if none was measured. Without a finite LFD the call is computed.
         """
         self.distance += 1
         if lfd is not None and not math.isfinite(lfd):
@@ -89,7 +93,7 @@ class LFCacheController:
 
     @property
     def needs_trial(self) -> bool:
-        """Whether the next call's LFD is needed to decide; if not, it may be reused."""
+        """Whether the next call needs a trial; if not, it can be reused without one."""
         if self.try_every_call or self.threshold is None or self.distance + 1 > FORECAST_REACH * self.tried:
             return True
         untried = self.distance + 1 - self.tried
@@ -97,6 +101,6 @@ class LFCacheController:
         return not forecast < FORECAST_SHARE * self.threshold
 
     def skip_trial(self) -> None:
-        """The next call is reused without a trial."""
+        """Count the next call as reused without a trial."""
         self.calls += 1
         self.distance += 1

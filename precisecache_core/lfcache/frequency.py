@@ -6,13 +6,14 @@ import torch
 def low_band_weights(
     height: int, width: int, cutoff_fraction: float, device: torch.device | None = None
 ) -> torch.Tensor:
-    """How often each bin of a real 2-D FFT counts in the energy of the low band.
+    """The weight of each bin of a real 2-D FFT in the energy of the low band.
 
-    Source: PreciseCache, Section 4.1: centred circular mask of radius min(H, W) / 5. The mask includes
-    its radius and keeps at least the first ring, so that a 4 x 4 latent is not reduced to its mean
-    (ours). Bins that the real FFT leaves out count twice.
-    Returns (H, W // 2 + 1) float32: 0, 1 or 2.
-    Raises ValueError if the cutoff is outside (0, 0.5].
+    Source: PreciseCache, Section 4.1: centred circular mask of radius min(H, W) / 5. Ours: bins on the
+    radius belong to the mask, and the radius is at least 1, so that a 4 x 4 latent is not reduced to
+    its mean. A bin whose mirror image the real FFT leaves out has weight 2.
+    height, width: of the latent. cutoff_fraction: radius over min(H, W), in (0, 0.5].
+    Returns (H, W // 2 + 1) float32 on `device`: 0, 1 or 2.
+    Raises ValueError if the cutoff is out of range.
     """
     if not 0 < cutoff_fraction <= 0.5:
         raise ValueError(f"PreciseCache: cutoff must be in (0, 0.5], got {cutoff_fraction}. The paper uses 0.2.")
@@ -33,13 +34,13 @@ def low_frequency_difference(
     current, reference: predictions, (B, C, T, H, W) or (B, C, H, W), equal shapes, any float dtype;
         transformed in float32 over the last two axes.
     cutoff_fraction: mask radius over min(H, W), in (0, 0.5].
-    weights: what `low_band_weights` returned for this H and W, so that a run builds it once.
+    weights: the result of `low_band_weights` for this H and W; computed here if None.
     Returns a 0-dim float32 tensor, >= 0.
     Raises ValueError if shapes differ or the cutoff is out of range.
     """
     if current.shape != reference.shape:
         raise ValueError(
-            f"PreciseCache: predictions must have one shape, got {tuple(current.shape)} and "
+            f"PreciseCache: predictions must have equal shapes, got {tuple(current.shape)} and "
             f"{tuple(reference.shape)}. Compare predictions of the same sampling run."
         )
     if weights is None:
@@ -51,16 +52,17 @@ def low_frequency_difference(
 
 
 class LowBand:
-    """The LFD with one cutoff; builds the mask of each size once."""
+    """Measures LFDs with one cutoff (see `low_frequency_difference`); builds the mask of each size once."""
 
     def __init__(self, cutoff_fraction: float) -> None:
         self.cutoff_fraction = cutoff_fraction
         self._weights: dict[tuple[int, int], torch.Tensor] = {}
 
     def difference(self, current: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """LFD of two predictions as a 0-dim float32 tensor; the whole L2 norm where there is no height and width.
+        """LFD of two predictions of equal shape, a 0-dim float32 tensor.
 
-        Shapes as of `low_frequency_difference`, and any other shape (packed latents).
+        4-D and 5-D predictions as in `low_frequency_difference`. Any other shape (packed latents) has no
+        height and width; the LFD is then the L2 norm over all frequencies.
         """
         if current.ndim not in (4, 5):
             return torch.linalg.vector_norm(current.float() - reference.float())

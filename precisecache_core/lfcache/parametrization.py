@@ -1,4 +1,4 @@
-"""What LFCache has to know of a model: how its input is made and how its answer is spelled."""
+"""What LFCache has to know about a model: how noise enters its input and what its output means."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 
 @dataclass(frozen=True)
 class Parametrization:
-    """The arithmetic of one model.
+    """How one model's prediction, denoised latent and noise level are related.
 
-    affine(sigma): 0-dim tensors (a, b) with denoised = a x + b prediction.
-    space: how noise enters x (see `trial`); None where it does not.
-    sigma_min: the smallest noise level that the model knows.
-    patch: the model's patch over (T, H, W), below which no trial latent may shrink.
+    affine(sigma): 0-dim tensors (a, b) with denoised = a x + b prediction; sigma is 0-dim.
+    space: FLOW, VARIANCE_EXPLODING or VARIANCE_PRESERVING (see `trial`); None if x is not data plus noise.
+    sigma_min: the smallest noise level that the model was trained on.
+    patch: the model's patch over (T, H, W) in latent positions; a trial's latent holds at least one.
     """
 
     affine: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -22,11 +22,11 @@ class Parametrization:
     patch: tuple[int, int, int] = (1, 2, 2)
 
     def prediction(self, x: torch.Tensor, sigma: torch.Tensor, denoised: torch.Tensor) -> torch.Tensor:
-        """The network's output after guidance, from its denoised answer, in x's dtype."""
+        """The guided prediction that gives this denoised latent, in x's shape and dtype."""
         a, b = self.affine(sigma)
         return ((denoised - a * x) / b).to(x.dtype)
 
     def denoised(self, x: torch.Tensor, sigma: torch.Tensor, *predictions: torch.Tensor) -> list[torch.Tensor]:
-        """The denoised answers that these predictions stand for."""
+        """The denoised latent of each prediction, in x's shape."""
         a, b = self.affine(sigma)
         return [a * x + b * prediction for prediction in predictions]

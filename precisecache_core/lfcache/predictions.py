@@ -1,4 +1,4 @@
-"""The predictions that one stage holds: the guided one's, and the unconditional one's beside it."""
+"""The predictions that one stage keeps: the guided ones and, where needed, the unconditional ones."""
 
 import torch
 
@@ -7,9 +7,9 @@ from .reuse import REUSES
 
 
 class Predictions:
-    """What was computed last, and what stands in for the next calls.
+    """The last computed predictions, and the stand-ins that are made from them.
 
-    Some samplers (*_cfg_pp) read the unconditional prediction too. It is held and reused in the same
+    Some samplers (*_cfg_pp) read the unconditional prediction too. It is kept and reused in the same
     way, from the same calls.
     """
 
@@ -17,7 +17,7 @@ class Predictions:
         self.config = config
         self.guided = REUSES[config.reuse](config.cache_device)
         self.uncond = REUSES[config.reuse](config.cache_device)
-        # the last prediction, where the reuse holds something else
+        # the last prediction, if the reuse keeps something else
         self._last: torch.Tensor | None = None
 
     @property
@@ -28,29 +28,29 @@ class Predictions:
     @property
     def last(self) -> torch.Tensor | None:
         """The last computed prediction, or None."""
-        return self.guided.current if self.guided.holds_prediction else self._last
+        return self.guided.current if self.guided.keeps_prediction else self._last
 
     def matches(self, x: torch.Tensor, with_uncond: bool) -> bool:
-        """Whether everything is held that a reused call on x needs."""
+        """Whether everything is there that a reused call on x needs."""
         return self.guided.matches(x) and (not with_uncond or self.uncond.matches(x))
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor, uncond: torch.Tensor | None) -> None:
-        """Keep the predictions of a computed call; both are handed over."""
+        """Keep the predictions of a computed call, in x's shape; the caller must not use them afterwards."""
         self.guided.store(x, sigma, prediction)
-        if not self.guided.holds_prediction:
+        if not self.guided.keeps_prediction:
             self._last = prediction
         if uncond is not None:
             self.uncond.store(x, sigma, uncond)
-        elif self.uncond.current is not None:  # of another call than the guided one: no longer a pair
+        elif self.uncond.current is not None:  # it belongs to an earlier call than the guided one
             self.uncond = REUSES[self.config.reuse](self.config.cache_device)
 
     def predict(self, x: torch.Tensor, sigma: float, with_uncond: bool) -> list[torch.Tensor]:
-        """The stand-ins for the guided prediction and, if asked for, the unconditional one."""
-        held = [self.guided, self.uncond] if with_uncond else [self.guided]
-        return [reuse.predict(x, sigma) for reuse in held]
+        """The stand-ins for the guided prediction and, with `with_uncond`, the unconditional one."""
+        reuses = [self.guided, self.uncond] if with_uncond else [self.guided]
+        return [reuse.predict(x, sigma) for reuse in reuses]
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
-        held = [self._last, *self.guided.tensors, *self.uncond.tensors]
-        return sum({id(t): t.nbytes for t in held if t is not None}.values())
+        """Bytes kept now; a tensor that is kept in two places counts once."""
+        kept = [self._last, *self.guided.tensors, *self.uncond.tensors]
+        return sum({id(t): t.nbytes for t in kept if t is not None}.values())

@@ -1,4 +1,4 @@
-"""LFCache over one sampling run: begins calls, and knows when to stand aside."""
+"""LFCache over one sampling run: it begins calls and, if it has to, stands aside."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,24 +23,23 @@ class LFCacheRun:
 
         call = run.begin(x, sigma)
         if call.trial is not None:
-            call.observe(ask(call.trial.x, call.trial.sigma))
+            call.observe(denoise(call.trial.x, call.trial.sigma))
         if call.is_reused:
             denoised, _ = call.reused()
         else:
-            denoised = call.finish(ask(x, sigma))
+            denoised = call.finish(denoise(x, sigma))
 
-    `denoised` does just that for plain loops.
+    `denoised` does exactly this for plain loops.
 
-    config: an LFCacheConfig, or None to compute every call and only keep the journal.
+    config: an LFCacheConfig, or None to compute every call and only write the journal.
     model: the model's Parametrization.
     sigma_window: (high, low), the noise levels between which reuse is allowed.
-    boundaries: noise levels at which something else than the latent changes (the range of a prompt or
-        of a ControlNet, a keyframe of a LoRA). What was computed on one side stands in for no call on
-        the other.
-    journal: what the run writes its record to.
+    boundaries: noise levels at which an input other than the latent changes (the range of a prompt or
+        of a ControlNet, a keyframe of a LoRA). A prediction is never reused across a boundary.
+    journal: where the run records its calls; a new one if None.
     delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
 
-    Where no trial can be made, LFDs are told from the computed calls.
+    Where no trial can be made, LFDs are extrapolated from the computed calls.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class LFCacheRun:
 
     @property
     def controller(self) -> LFCacheController | None:
-        """The decisions of the latent being sampled; None before the first call that may be reused."""
+        """The controller of the current stage; None before the first call that may be reused."""
         return self._stage.controller if self._stage else None
 
     @property
@@ -81,22 +80,26 @@ class LFCacheRun:
 
     @property
     def trial_agreement(self) -> float | None:
-        """How well the trials foretold the true LFDs (see `Stage`). Reads the device: call it after the run."""
+        """How well the trials' LFDs agree with the true ones (see `Stage`).
+
+        Reads the device, so call it after the run.
+        """
         return self._stage.trial_agreement if self._stage else None
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of predictions held now."""
+        """Bytes of predictions kept now."""
         return self._stage.predictions.nbytes if self._stage else 0
 
     def begin(self, x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool = False) -> Call:
         """Begin one call.
 
-        x: noised latent, (B, C, T, H, W) or (B, C, H, W); never written to.
-        sigma: its noise level, a tensor with one element.
-        with_uncond: the sampler reads the unconditional prediction too (see `Call.finish`).
-        One device read-back per call, and one more where the window is not the whole schedule, or
-        without trials after a computed call.
+        x: noised latent, (B, C, T, H, W) or (B, C, H, W), any float dtype; never written to. Other shapes
+            are cached without trials.
+        sigma: its noise level, a tensor whose elements are all equal.
+        with_uncond: whether the sampler reads the unconditional prediction too (see `Call.finish`).
+        Reads the device once per call; once more if `sigma_window` is not the whole schedule, and once
+        more after a computed call if there are no trials.
         """
         if not self.is_standing_aside and (self._stage is None or not self._stage.matches(x)):
             self._enter_stage(x)
@@ -109,11 +112,12 @@ class LFCacheRun:
         model: Callable[[], torch.Tensor],
         trial_model: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None],
     ) -> torch.Tensor:
-        """The denoised latent of one call, computed by `model` or from the cache.
+        """The denoised latent of one call, computed by `model` or made from the cache.
 
-        x, sigma: as of `begin`. model(): computes the full call and returns denoised, in x's shape.
-        trial_model(x, sigma): the same guided model on a small latent; returns its denoised latent, or
-            None if no trial could be made.
+        x, sigma: as in `begin`. model(): computes the full call; returns the denoised latent in x's shape.
+        trial_model(x, sigma): runs the same guided model on a small latent; returns its denoised latent, or
+            None if the model cannot run on it.
+        Errors of either pass through, except that a trial without enough memory ends the trials.
         """
         call = self.begin(x, sigma)
         if call.trial is not None:
@@ -127,14 +131,14 @@ class LFCacheRun:
 
     def _enter_stage(self, x: torch.Tensor) -> None:
         if self._stage is not None:
-            self.journal.warn("the latent changed in mid-run: the warm-up starts again")
+            self.journal.warn("the latent changed during the run: the warm-up starts again")
         self._stage = Stage(self.config, self.model, x, self._delta_max, self._may_try)
         self._delta_max = None
         if self._stage.obstacle is not None:
             self.journal.warn(f"{self._stage.obstacle}: reuse is decided without trials")
 
     def record(self, call: CallRecord) -> None:
-        """A call has ended."""
+        """Record a call that has ended."""
         self.journal.calls.append(call)
         if self._stage is not None:
             self._stage.calls.append(call)
@@ -148,34 +152,34 @@ class LFCacheRun:
         return low < high and any(low <= b <= high for b in self.boundaries)
 
     def do_without_trials(self, reason: str) -> None:
-        """From now on tell LFDs from the computed calls, and say why."""
-        is_known = self._stage.source is self._stage.computed_calls if self._stage else not self._may_try
+        """From now on extrapolate LFDs from the computed calls, and warn once why."""
+        is_already = self._stage.source is self._stage.computed_calls if self._stage else not self._may_try
         self._may_try = False
-        if is_known:
+        if is_already:
             return
         if self._stage is not None:
             self._stage.do_without_trials()
         self.journal.warn(f"{reason}: reuse is decided without trials")
 
     def give_up_trials(self, error: Exception) -> None:
-        """For use in an except clause: do without trials for want of memory; any other error goes on as it came."""
+        """Handle an error of a trial: do without trials if memory ran out, otherwise raise the error again."""
         if not is_out_of_memory(error):
             raise error
         self.do_without_trials("no memory for a trial")
 
     def stand_aside(self, reason: str) -> None:
-        """Compute every further call of this run as if LFCache were not there, and say why."""
+        """Compute every further call of this run as if LFCache were not there, and warn why."""
         self.is_standing_aside = True
         self.release()
         self.journal.warn(f"{reason}: computing every call")
 
     def stand_aside_without_memory(self, error: Exception, reason: str) -> None:
-        """For use in an except clause: stand aside for want of memory; any other error goes on as it came."""
+        """Handle an error of the cache: stand aside if memory ran out, otherwise raise the error again."""
         if not is_out_of_memory(error):
             raise error
         self.stand_aside(reason)
 
     def release(self) -> None:
-        """Let go of every prediction, however long somebody (a traceback) holds this object."""
+        """Drop every prediction, because a traceback may keep this object alive for long."""
         if self._stage is not None:
             self._stage.release()

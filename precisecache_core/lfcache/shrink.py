@@ -1,4 +1,4 @@
-"""Making a latent small enough for a trial (Eq. 4)."""
+"""Shrinking a latent for a trial (Eq. 4)."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,10 @@ def fit_factors(
 ) -> tuple[int, int, int]:
     """Reduce the factors until every side of the small latent holds at least one patch.
 
-    shape: latent shape, (B, C, T, H, W) or (B, C, H, W); an image has no time to shrink.
-    patch: the model's patch in latent positions over (T, H, W).
-    Returns (r, s_h, s_w); (1, 1, 1) when nothing can be shrunk.
+    shape: latent shape, (B, C, T, H, W) or (B, C, H, W); an image counts as one frame.
+    factor_t, factor_hw: the factors wanted in time, and in height and width.
+    patch: the model's patch over (T, H, W) in latent positions.
+    Returns (r, s_h, s_w); (1, 1, 1) if nothing can be shrunk.
     Raises ValueError if the latent is neither 4-D nor 5-D.
     """
     if len(shape) not in (4, 5):
@@ -32,14 +33,13 @@ def shrink_latent(
 ) -> torch.Tensor:
     """Average-pool a latent over whole cells of `factors` = (r, s_h, s_w).
 
-    Source: PreciseCache, Eq. 4; pooling and cropping are ours: a ragged edge cell would
-    average fewer positions and keep more noise than the others, and some models take
-    whole patches only.
-    x: (B, C, T, H, W), or (B, C, H, W) with r = 1, any float dtype.
-    patch: the model's patch over (T, H, W); rows and columns beyond its last whole one
-        are left out of the small latent.
-    Returns (B, C, T // r, H // s_h, W // s_w) (or 4-D), cropped to whole patches, in x's
-    dtype; x is not written to.
+    Source: PreciseCache, Eq. 4. Ours: average pooling, and cropping to whole cells and
+    patches. A partial cell at the edge would average fewer positions and keep more noise
+    than the others, and some models take whole patches only.
+    x: (B, C, T, H, W), or (B, C, H, W) with r = 1, any float dtype; not written to.
+    patch: the model's patch over (T, H, W) in latent positions.
+    Returns (B, C, T // r, H // s_h, W // s_w), or the same without T, cropped to whole
+    patches, in x's dtype.
     """
     crop = tuple(slice(side - side % (f * p) or side) for side, f, p in
                  zip(reversed(x.shape[2:]), reversed(factors), reversed(patch)))

@@ -1,4 +1,4 @@
-"""Everything that belongs to one latent signature; another signature begins another stage."""
+"""Everything that belongs to latents of one signature (shape, dtype, device)."""
 
 import torch
 
@@ -13,10 +13,13 @@ from .predictions import Predictions
 
 
 class Stage:
-    """Decisions, predictions and the source of LFDs for latents of one shape, dtype and device.
+    """Decisions, predictions and the source of LFDs for latents of one signature.
 
-    delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
-    may_try: whether a trial makes sense at all in this run, whatever the latent's size.
+    A latent with another signature begins a new stage.
+
+    x: the first latent. delta_max: carried over from an earlier sampler; replaces the warm-up (see
+        `controller`).
+    may_try: False if this run makes no trials, whatever the latent's size.
     """
 
     def __init__(self, config: LFCacheConfig, model: Parametrization, x: torch.Tensor, delta_max: float | None,
@@ -34,17 +37,17 @@ class Stage:
         if is_possible and self.obstacle is None:
             self.source = source(config, model, x.shape, self.low_band)
         self.calls: list[CallRecord] = []
-        self._agreement: list[tuple[float, torch.Tensor]] = []  # a trial's LFD and the true one
+        self._agreement: list[tuple[float, torch.Tensor]] = []  # (LFD of the trial, true LFD) of computed calls
 
     def matches(self, x: torch.Tensor) -> bool:
         """Whether x has this stage's shape, dtype and device."""
         return self.signature == (x.shape, x.dtype, x.device)
 
     def do_without_trials(self) -> None:
-        """From now on tell LFDs from the computed calls.
+        """From now on extrapolate LFDs from the computed calls.
 
-        Trials and whole calls differ in size, and so do their LFDs: those measured so far are rescaled,
-        or dropped where the ratio is not known.
+        A trial is smaller than a full call, so their LFDs differ in scale. The LFDs measured so far are
+        rescaled, or dropped if the ratio is not known.
         """
         if self.source is self.computed_calls:
             return
@@ -57,23 +60,25 @@ class Stage:
             call.lfd = None if call.lfd is None or ratio is None else call.lfd * ratio
 
     def forget_predictions(self) -> None:
-        """Predictions that are not finite spoil every trend through them: begin with the next."""
+        """Drop the kept predictions: a prediction that is not finite spoils every trend made from it."""
         self.predictions = Predictions(self.config)
 
     def release(self) -> None:
-        """Let go of every prediction; further calls are computed."""
+        """Drop every prediction; further calls are computed."""
         self.forget_predictions()
         self.source = self.computed_calls
 
     def keep(self, x: torch.Tensor, sigma: float, lfd: float | None, prediction: torch.Tensor,
              uncond: torch.Tensor | None, trial: torch.Tensor | None) -> None:
-        """A call was computed: compare its prediction with the one before, and hold it.
+        """Take a computed call: compare its prediction with the one before, and keep it.
 
-        lfd: what `source` told of the call; trial: the trial's prediction, where one was made.
+        x: the noised latent. sigma: its noise level. lfd: what `source` measured, or None. prediction,
+        uncond: in x's shape; the caller must not use them afterwards. trial: the trial's prediction at the
+        full sigma, or None.
         """
         before = self.predictions.last
         if before is None:
-            true_lfd = (prediction.float() * 0).sum()  # says at least whether the prediction is finite
+            true_lfd = (prediction.float() * 0).sum()  # not a number if the prediction is not finite
         else:
             true_lfd = self.low_band.difference(prediction, before.to(prediction.device))
             if lfd is not None and trial is not None:
@@ -84,6 +89,9 @@ class Stage:
 
     @property
     def trial_agreement(self) -> float | None:
-        """Spearman correlation of the trials' LFDs with the true ones; None under four pairs."""
+        """Spearman's rank correlation of the trials' LFDs with the true ones, in [-1, 1].
+
+        None if there are fewer than four pairs (see `rank_correlation`).
+        """
         true = torch.stack([t for _, t in self._agreement]).tolist() if self._agreement else []
         return rank_correlation([lfd for lfd, _ in self._agreement], true)

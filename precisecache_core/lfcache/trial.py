@@ -1,4 +1,4 @@
-"""The trial inference: what the model is shown, and what its answer stands for."""
+"""The trial: the small latent that the model runs on, and what its output means for the full latent."""
 
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -14,13 +14,13 @@ VARIANCE_PRESERVING = "variance_preserving"  # x = (z + sigma n) / sqrt(1 + sigm
 
 
 def match_snr(space: str | None, sigma: torch.Tensor, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where on the noise schedule a latent lands whose noise was averaged over `positions`.
+    """The noise level and scale of a pooled latent on the noise schedule.
 
-    Source: ours. Pooling keeps the video and divides the noise by sqrt(positions).
+    Source: ours. Pooling over `positions` keeps the video and divides the noise by sqrt(positions).
     space: FLOW, VARIANCE_EXPLODING or VARIANCE_PRESERVING.
-    sigma: noise level of the full latent, a tensor (any shape) in the space's own units.
-    Returns (scale, sigma_small), tensors like sigma: the model is to see
-        pooled / scale at sigma_small.
+    sigma: noise level of the full latent, a tensor of any shape in the space's own units.
+    positions: how many latent positions one pooled cell averages.
+    Returns (scale, sigma_small), tensors like sigma: the model runs on pooled / scale at sigma_small.
     Raises ValueError on an unknown space.
     """
     shrunk = sigma / sqrt(positions)
@@ -40,9 +40,10 @@ def match_snr(space: str | None, sigma: torch.Tensor, positions: int) -> tuple[t
 class Trial:
     """A small latent ready for the model.
 
-    pooled: the pooled latent, as it stands for x at the full sigma.
-    x, sigma: what the model is shown; sigma is 0-dim.
-    factors, patch: how it was shrunk, for conditioning that has to follow (see `make_trial`).
+    pooled: the pooled latent, not scaled.
+    x, sigma: the input of the model; sigma is 0-dim.
+    factors, patch: how the latent was shrunk, so that conditioning can be shrunk in the same way
+        (see `make_trial`).
     """
 
     pooled: torch.Tensor
@@ -52,10 +53,11 @@ class Trial:
     patch: tuple[int, int, int] = (1, 1, 1)
 
     def prediction(self, denoised: torch.Tensor, affine: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """The trial's prediction at the full sigma, from its denoised small latent.
+        """The trial's prediction at the full sigma, in the shape of `pooled`.
 
-        Source: ours. affine: (a, b) of the *full* sigma, denoised = a x + b prediction, so that trials
-        of different sigmas are compared in one space.
+        Source: ours. Trials at different sigmas can be compared only if all use the full sigma.
+        denoised: the model's denoised small latent. affine: (a, b) of the *full* sigma, with
+            denoised = a x + b prediction.
         """
         a, b = affine
         return (denoised - a * self.pooled) / b
@@ -63,17 +65,19 @@ class Trial:
 
 def make_trial(
     x: torch.Tensor, sigma: torch.Tensor, factors: tuple[int, int, int], space: str | None, sigma_min: float,
-    is_snr_matched: bool, patch: tuple[int, int, int] = (1, 1, 1)
+    snr_matched: bool, patch: tuple[int, int, int] = (1, 1, 1)
 ) -> Trial:
-    """Shrink x, and put it back on the noise schedule if `is_snr_matched`.
+    """Shrink x and, if `snr_matched`, put it back on the noise schedule.
 
-    x: (B, C, T, H, W) or (B, C, H, W); sigma: 0-dim tensor; factors from `fit_factors`;
-    sigma_min: smallest noise level the model knows, where the trial's sigma is clamped;
-    patch: the model's patch over (T, H, W), of which the small latent holds whole ones.
+    x: (B, C, T, H, W) or (B, C, H, W), any float dtype; not written to. sigma: its noise level, 0-dim.
+    factors: (r, s_h, s_w) from `fit_factors`.
+    space, sigma_min: of the model (see `Parametrization`); the trial's sigma is at least sigma_min.
+    patch: the model's patch over (T, H, W); the small latent is cropped to whole patches.
+    Raises ValueError on an unknown space if `snr_matched`.
     """
     pooled = shrink_latent(x, factors, patch)
-    if not is_snr_matched:
+    if not snr_matched:
         return Trial(pooled, pooled, sigma, factors, patch)
     scale, sigma_small = match_snr(space, sigma, prod(factors))
-    # below sigma_min the model was never trained; at sigma_min pooled / scale is as good
+    # the model was not trained below sigma_min, and at sigma_min pooled / scale is as good an input
     return Trial(pooled, pooled / scale, sigma_small.clamp(min=sigma_min), factors, patch)

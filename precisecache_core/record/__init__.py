@@ -1,1 +1,1 @@
-"""What a run did: the journal while it goes on, the report and the plot after it."""
+"""What a run did: the journal during the run, the report and the plot after it."""

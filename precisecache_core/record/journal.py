@@ -14,9 +14,10 @@ COMPUTED, REUSED = "C", "R"
 
 @dataclass(slots=True)
 class CallRecord:
-    """One call: what was decided, its noise level, and its LFD (None where none was measured).
+    """One call.
 
-    sigma: a float, or a tensor with one element where nothing needed to read it.
+    decision: COMPUTED or REUSED. sigma: its noise level; still a tensor with one element if nothing has
+    read it from the device. lfd: its LFD to the last computed call; None if none was measured.
     """
 
     decision: str
@@ -25,7 +26,7 @@ class CallRecord:
 
 
 class Journal:
-    """Calls, warnings, times and memory peaks of one run. It only grows; nothing in it decides.
+    """Calls, warnings, times and memory peaks of one run. It records decisions and makes none.
 
     device: where the model runs, for the stopwatch.
     """
@@ -38,14 +39,14 @@ class Journal:
         self.peak_bytes = {"lfcache": 0, "blockcache": 0}
 
     def warn(self, text: str) -> None:
-        """Say something once: in the log and in the report."""
+        """Add a warning to the report and the log, unless it is there already."""
         if text not in self.warnings:
             self.warnings.append(text)
             logger.warning("PreciseCache: %s", text)
 
-    def note_bytes(self, cache: str, count: int) -> None:
-        """A cache ("lfcache" or "blockcache") holds this many bytes now."""
-        self.peak_bytes[cache] = max(self.peak_bytes[cache], count)
+    def note_bytes(self, feature: str, nbytes: int) -> None:
+        """Record how many bytes a feature ("lfcache" or "blockcache") keeps now; the peak goes to the report."""
+        self.peak_bytes[feature] = max(self.peak_bytes[feature], nbytes)
 
     @property
     def decisions(self) -> str:
@@ -54,10 +55,10 @@ class Journal:
 
     @property
     def sigmas(self) -> list[float]:
-        """The noise level of each call; reads the device where nothing has read it before."""
+        """The noise level of each call; reads those from the device that nothing has read yet."""
         return [float(call.sigma) for call in self.calls]
 
     @property
     def lfds(self) -> list[float | None]:
-        """The LFD of each call."""
+        """The LFD of each call; None where none was measured."""
         return [call.lfd for call in self.calls]

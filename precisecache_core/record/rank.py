@@ -1,4 +1,4 @@
-"""Rank correlation, by which a run judges its own trial."""
+"""Rank correlation: how well a run's trials agree with its computed calls."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import numpy as np
 
 
 def rank(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 0, ties sharing their mean rank; (n,) float64."""
+    """The rank of each value, from 0; equal values get their mean rank. Returns (n,) float64."""
     _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
     last = np.cumsum(counts) - 1
     return (last - (counts - 1) / 2)[inverse]
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's rank correlation of two equally long sequences, in [-1, 1].
+    """Spearman's rank correlation of two sequences, in [-1, 1].
 
-    None under four pairs, and where one side is constant or not finite: no statement.
+    Pairs that are not finite are left out. None if fewer than four pairs remain or one side is constant.
+    Raises ValueError if the lengths differ.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if np.isfinite(a) and np.isfinite(b)]
     if len(pairs) < 4:

@@ -1,10 +1,10 @@
-"""Why a run reused nothing: the sentence that answers "is it working?"."""
+"""Why a run reused nothing: the report's answer to "is it working?"."""
 
 from typing import Protocol
 
 
 class Decisions(Protocol):
-    """What is asked of the run's controller, as the run left it (see `lfcache.controller`)."""
+    """The part of the run's controller that is read here (see `lfcache.controller`)."""
 
     alpha: float
     warmup: int
@@ -17,11 +17,11 @@ class Decisions(Protocol):
 
 
 def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advice: bool = False) -> str | None:
-    """One sentence with the remedy for a run that reused no call, or None if it reused one.
+    """One sentence that says why a run reused no call and, if possible, what helps; None if it reused one.
 
-    decisions: per call "C" or "R".
-    has_scale_advice: another warning already says how to get a better scale for alpha.
     Source: ours.
+    decisions: one letter per call, "C" or "R". controller: in its state at the end of the run.
+    has_scale_advice: whether another warning already says how to get a better scale for alpha.
     """
     if "R" in decisions or not decisions:
         return None
@@ -30,11 +30,12 @@ def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advi
     if controller.calls == 0:
         return "no call lay between start_percent and end_percent: nothing was reused"
     if controller.calls <= controller.warmup:
-        return f"all {controller.calls} calls that may be reused were warm-up: use more steps or a smaller warmup"
+        return (f"all {controller.calls} calls that may be reused were warm-up calls: use more steps or a "
+                "smaller warmup")
     if controller.delta_max is None:
         return "no low-frequency difference could be measured in the warm-up: nothing was reused"
     if controller.delta_max == 0:
-        return "the warm-up's answers did not differ, so that there was no scale for alpha: nothing was reused"
+        return "the warm-up's predictions did not differ, so that alpha had no scale: nothing was reused"
     if controller.smallest is None:
         return "after the warm-up no low-frequency difference could be measured: nothing was reused"
     reached = (

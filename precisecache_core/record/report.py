@@ -1,4 +1,4 @@
-"""The run report: what the cache did, as plain JSON (`report.schema.json`)."""
+"""The report: what the caches did, as plain JSON (`report.schema.json`)."""
 
 import json
 import math
@@ -9,7 +9,7 @@ VERSION = 2
 
 
 def jsonable(value: Any) -> Any:
-    """NaN and Inf become null, all the way down; containers become lists and dicts."""
+    """A copy of a value that JSON can hold: NaN and Inf become None, tuples become lists, keys become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -20,21 +20,24 @@ def jsonable(value: Any) -> Any:
 
 
 def build_report(runs: Iterable[dict]) -> dict:
-    """The report object over sampler runs, oldest first."""
+    """The report on these sampler runs (see `CachedRun.report`), oldest first."""
     return {"version": VERSION, "runs": [jsonable(run) for run in runs]}
 
 
 def dump_report(report: dict) -> str:
-    """The report as JSON text; never contains NaN or Infinity."""
+    """The report as JSON text. Raises ValueError if it contains NaN or Inf (see `jsonable`)."""
     return json.dumps(report, allow_nan=False, indent=1)
 
 
 def summary_line(run: dict) -> str:
-    """One line for the log: `reused 11 of 30 steps`, or of calls where a step makes several."""
+    """One line for the log: `reused 11 of 30 steps`, or calls instead of steps if the numbers differ.
+
+    run: one entry of the report.
+    """
     line = f"reused {run['reused']} of {run['steps']} steps"
     if run["calls"] != run["steps"]:
         line = f"reused {run['reused']} of {run['calls']} calls ({run['steps']} steps)"
     blocks = run["blockcache"]
     if blocks:
-        line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} blocks in the computed ones"
+        line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} block calls"
     return line

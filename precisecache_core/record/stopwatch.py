@@ -1,4 +1,4 @@
-"""Time spent on a device, measured without making the program wait for the device."""
+"""Measures time on a device without making the program wait for the device."""
 
 import time
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ import torch
 
 
 class Stopwatch:
-    """Adds up named spans: events on a GPU, the clock elsewhere. Read it once, at the end."""
+    """Adds up named spans of time: CUDA events on a GPU, the system clock elsewhere. Read it at the end."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.is_cuda = torch.device(device).type == "cuda"
         self.spans: dict[str, list[tuple[Any, Any]]] = {}
 
     def mark(self) -> Any:
-        """Now, as the start of a span."""
+        """The present moment, as the start of a span."""
         if not self.is_cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -24,12 +24,12 @@ class Stopwatch:
         return event
 
     def add(self, name: str, start: Any) -> None:
-        """A span from `start`, which `mark` returned, until now."""
+        """Add the span from `start` (from `mark`) until now."""
         self.spans.setdefault(name, []).append((start, self.mark()))
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """A context whose time is added to the span, however it ends."""
+        """A context whose time is added to the span, even after an error."""
         start = self.mark()
         try:
             yield
@@ -37,7 +37,7 @@ class Stopwatch:
             self.add(name, start)
 
     def seconds(self, name: str) -> float:
-        """Total of a span in seconds; waits for the device if it still runs."""
+        """Total time of a span in seconds, 0 for an unknown one; waits for the device if it still runs."""
         spans = self.spans.get(name, [])
         if not self.is_cuda:
             return sum(end - start for start, end in spans)

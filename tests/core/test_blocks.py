@@ -306,7 +306,7 @@ def test_release_lets_go_of_every_tensor():
         call(toy, run, X)
     assert run.cache_bytes > 0
     run.release()
-    assert run.cache_bytes == 0 and not run.held
+    assert run.cache_bytes == 0 and not run.residuals
 
 
 @pytest.mark.parametrize("setting, value", [

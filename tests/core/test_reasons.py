@@ -30,7 +30,7 @@ def warnings_of(run):
     (dict(alpha=0.0), "alpha is 0"),
     (dict(calls=3), "all 3 calls that may be reused were warm-up"),
     (dict(alpha=0.1), "every low-frequency difference reached the threshold"),
-    (dict(lfd=0.0), "the warm-up's answers did not differ"),
+    (dict(lfd=0.0), "the warm-up's predictions did not differ"),
 ])
 def test_a_run_that_reused_nothing_says_why(run, reason):
     warning, = warnings_of(run_of(**run))

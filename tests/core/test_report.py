@@ -33,4 +33,4 @@ def test_the_summary_names_calls_where_they_differ_from_steps(calls, expected):
 def test_the_summary_counts_skipped_blocks():
     blocks = {"block_calls": 160, "block_calls_skipped": 36}
     line = summary_line({"steps": 30, "calls": 30, "reused": 20, "blockcache": blocks})
-    assert line == "reused 20 of 30 steps, skipped 36 of 160 blocks in the computed ones"
+    assert line == "reused 20 of 30 steps, skipped 36 of 160 block calls"

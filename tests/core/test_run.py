@@ -204,7 +204,7 @@ def test_another_latent_in_mid_run_starts_the_warm_up_again(shape, dtype, caplog
     answers = calls_of(run, [noise()] * 5 + [changed] * 5, flow_sigmas(10))
     assert "".join(run.journal.decisions) == "CCCRR" + "CCCRR"
     assert answers[-1].shape == changed.shape and answers[-1].dtype == changed.dtype
-    assert run.journal.warnings == ["the latent changed in mid-run: the warm-up starts again"]
+    assert run.journal.warnings == ["the latent changed during the run: the warm-up starts again"]
     assert len(caplog.records) == 1
 
 

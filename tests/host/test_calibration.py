@@ -84,8 +84,8 @@ def test_one_model_sampled_in_two_stages_needs_no_input(bench, whole):
 
 
 @pytest.mark.parametrize("settings, says", [
-    (dict(factor_hw=2), "calibrate_from has other settings"),
-    (dict(factor_t=1, factor_hw=1), "calibrate_from has other settings"),
+    (dict(factor_hw=2), "calibrate_from has different settings"),
+    (dict(factor_t=1, factor_hw=1), "calibrate_from has different settings"),
 ])
 def test_a_calibration_that_does_not_fit_is_not_taken_over(bench, settings, says):
     first = bench.lfcache(alpha=0.5)

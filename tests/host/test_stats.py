@@ -43,7 +43,7 @@ def checked(*runs):
     (dict(alpha=1e-6), dict(cache_rate=0.0), "every low-frequency difference reached the threshold"),
     (dict(alpha=0.0), dict(cache_rate=0.0), "BlockCache: cache_rate is 0"),
     (dict(alpha=0.0), dict(start_percent=0.9), "computed calls after start_percent are too few to skip blocks"),
-    (dict(alpha=0.0), dict(cache_rate=0.05), "0.05 of 16 blocks is none: raise cache_rate"),
+    (dict(alpha=0.0), dict(cache_rate=0.05), "0.05 of 16 blocks is less than one block: raise cache_rate"),
     (None, dict(cache_rate=0.4), None),
 ])
 def test_the_report_is_valid_and_says_why_nothing_was_reused(bench, settings, blocks, reason):

@@ -1,4 +1,4 @@
-"""What every source of LFDs has: it may ask for a trial, tells the LFD, and learns from computed calls."""
+"""The base of every source of LFDs: it may make a trial, gives each call's LFD, and sees computed calls."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -18,10 +18,10 @@ SOURCES: "dict[str, type[Source]]" = {}
 
 @dataclass(frozen=True)
 class Reading:
-    """What a source tells of a call, read from the device at once.
+    """What a source knows about a call, read from the device at once.
 
-    sigma: the call's noise level. lfd: its LFD to the last computed call; None where it cannot be told.
-    is_spoilt: the last computed answer of the model was not finite.
+    sigma: the call's noise level. lfd: its LFD to the last computed call, measured or estimated; None if
+    it is not known. is_spoilt: whether the last computed prediction was not finite.
     """
 
     sigma: float
@@ -30,15 +30,15 @@ class Reading:
 
 
 class Source:
-    """Tells the LFD of the coming calls of one latent signature.
+    """Gives the LFD of each call on latents of one signature, before the call is decided.
 
-    A subclass says its name, `class Mine(Source, name="mine")`, and overrides `read` and `keep`;
-    one that asks the model overrides `trial` too.
+    A subclass names itself, `class Mine(Source, name="mine")`, and overrides `read` and `keep`;
+    one that runs the model on small latents overrides `trial` too.
 
-    Per call: `trial`, then `read`, then, if the call was computed, `keep`.
+    Order per call: `trial`, then `read`, then `keep` if the call was computed.
     """
 
-    # whether `trial` asks the model: then calls that need no LFD are not asked about
+    # whether `trial` returns trials; if so, calls that need no LFD are reused without one
     makes_trials: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str | None = None) -> None:
@@ -51,38 +51,39 @@ class Source:
         return None
 
     def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
-        """A source for one run and one latent shape; `low_band` measures LFDs with the run's cutoff."""
+        """A source for one run and one latent signature; `low_band` measures LFDs with the run's cutoff."""
         self.low_band = low_band
 
     def trial(self, x: torch.Tensor, sigma: torch.Tensor) -> Trial | None:
-        """What the model has to be asked before `read`; None if nothing.
+        """The trial that the model has to run before `read`; None if it needs none.
 
-        x: the noised latent; sigma: its noise level, 0-dim.
+        x: the noised latent, not written to. sigma: its noise level, 0-dim.
         """
         return None
 
     def read(self, sigma: torch.Tensor, trial: torch.Tensor | None, is_warmup: bool) -> Reading:
         """The call's noise level and LFD, with one device read-back.
 
-        sigma: 0-dim. trial: the trial's prediction at the full sigma, where one was made.
-        is_warmup: the call is computed whatever its LFD.
+        sigma: 0-dim. trial: the trial's prediction at the full sigma; None if no trial was made.
+        is_warmup: whether the call is computed whatever its LFD.
         """
         raise NotImplementedError
 
     def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
              is_first: bool) -> None:
-        """A call was computed.
+        """Take the result of a computed call.
 
-        sigma, prediction: its noise level and the model's answer. trial: as of `read`.
-        true_lfd: LFD of `prediction` to the call computed before, 0-dim on the device, which may be not
-            finite; where `is_first` there is none before, and it says only whether `prediction` is finite.
+        sigma, prediction: its noise level and its prediction. trial: as in `read`.
+        true_lfd: LFD of `prediction` to the previous computed call, 0-dim on the device; it may be not finite.
+        is_first: there is no previous computed call; `true_lfd` is then 0, or not a number if `prediction`
+            is not finite.
         """
 
     def largest(self) -> float | None:
-        """The scale for alpha, where the warm-up's own LFDs gave none: the largest LFD known, or None."""
+        """A delta_max for a warm-up that measured no LFD: the largest LFD known, or None."""
         return None
 
     @property
     def obstacle_met(self) -> str | None:
-        """Why this source has proved useless in mid-run, or None."""
+        """Why this source turned out not to work during the run, or None."""
         return None

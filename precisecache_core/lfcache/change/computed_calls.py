@@ -1,4 +1,4 @@
-"""LFDs without a trial, from the calls that were computed."""
+"""LFDs without a trial, extrapolated from the computed calls."""
 
 import math
 from typing import TYPE_CHECKING
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class ComputedCalls(Source):
-    """The LFD of the coming calls, as if it grew with the noise level as it did before.
+    """Estimates LFDs from the growth of the true LFD per unit of sigma.
 
     Source: ours, for runs in which no trial can be made. The true LFD between two computed calls is
-    known; per unit of sigma it changes slowly.
+    known, and its growth per unit of sigma changes slowly.
     """
 
     def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
         super().__init__(config, model, shape, low_band)
-        self.first = config.warmup - 1  # so many of the true LFDs are kept, for `largest`
+        self.limit = config.warmup - 1  # how many true LFDs are kept for `largest`: those of the warm-up
         self.sigma: float | None = None  # of the last computed call
         self._lfds: list[torch.Tensor] = []
-        self._unread: tuple[torch.Tensor, float] | None = None  # the last true LFD, and the sigmas it spans
+        self._unread: tuple[torch.Tensor, float] | None = None  # the last true LFD and its distance in sigma
         self._growth: float | None = None  # LFD per unit of sigma
 
     def read(self, sigma: torch.Tensor, trial: torch.Tensor | None, is_warmup: bool) -> Reading:
-        """Reads the device once for sigma, and once more after every computed call."""
+        """As in `Source`, with one more device read-back after every computed call."""
         level = sigma.item()
         if is_warmup:
             return Reading(level, None)
@@ -43,14 +43,14 @@ class ComputedCalls(Source):
             gap = abs(sigma - self.sigma)
             self._unread = true_lfd, gap
             # a second call at the same sigma (heun, sa_solver) says nothing about growth
-            if gap and len(self._lfds) < self.first:
+            if gap and len(self._lfds) < self.limit:
                 self._lfds.append(true_lfd)
         self.sigma = sigma
 
     def _at(self, sigma: float) -> float | None:
-        """LFD of a call at sigma to the last computed one, or None where it cannot be told.
+        """LFD of a call at sigma to the last computed one; None if it is not known.
 
-        Not finite after a computed call that was not.
+        Not finite if the last computed prediction was not.
         """
         if self._unread is not None:
             (lfd, gap), self._unread = self._unread, None

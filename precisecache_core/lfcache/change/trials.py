@@ -1,4 +1,4 @@
-"""LFDs by trials: the model is asked on a small latent before each call."""
+"""LFDs measured by trials: before a call, the model runs on a small latent."""
 
 import math
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ from .base import Reading, Source
 if TYPE_CHECKING:
     from ..config import LFCacheConfig
 
-# after so many trials in a row without a finite LFD no more are made
+# after this many trials in a row without a finite LFD, no more are made
 FAULTS = 3
 
 
 class Trials(Source, name="snr_matched"):
-    """The LFD of a trial inference to the trial, or the shrunk prediction, of the last computed call.
+    """The LFD between a trial and the trial, or the shrunk prediction, of the last computed call.
 
-    Source: PreciseCache, Eq. 2-4 and Algorithm 1; put back on the noise schedule (ours).
+    Source: PreciseCache, Eq. 2-4 and Algorithm 1. Ours: the small latent is put back on the noise schedule.
     """
 
     makes_trials = True
-    is_snr_matched = True
+    snr_matched = True
 
     @classmethod
     def obstacle(cls, config: "LFCacheConfig", model: Parametrization, shape: torch.Size) -> str | None:
@@ -40,18 +40,18 @@ class Trials(Source, name="snr_matched"):
     def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
         super().__init__(config, model, shape, low_band)
         self.model = model
-        self.is_reference_tried = config.reference == "trial"
+        self.compares_trials = config.reference == "trial"
         self.factors = fit_factors(shape, config.factor_t, config.factor_hw, model.patch)
         self._reference: torch.Tensor | None = None  # what the next trial is compared with
         self._true_lfd: torch.Tensor | None = None  # of the last computed call
         self._faults = 0
 
     def trial(self, x: torch.Tensor, sigma: torch.Tensor) -> Trial | None:
-        return make_trial(x, sigma, self.factors, self.model.space, self.model.sigma_min, self.is_snr_matched,
+        return make_trial(x, sigma, self.factors, self.model.space, self.model.sigma_min, self.snr_matched,
                           self.model.patch)
 
     def read(self, sigma: torch.Tensor, trial: torch.Tensor | None, is_warmup: bool) -> Reading:
-        """A trial alone cannot tell that the model's last answer was not finite; the true LFD can."""
+        """As in `Source`; the true LFD shows whether the last prediction was finite, a trial does not."""
         if trial is None or self._reference is None or self._true_lfd is None:
             return Reading(sigma.float().item(), None)
         measured = self.low_band.difference(trial, self._reference)
@@ -66,7 +66,7 @@ class Trials(Source, name="snr_matched"):
     def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
              is_first: bool) -> None:
         self._true_lfd = true_lfd
-        if trial is None or self.is_reference_tried:
+        if trial is None or self.compares_trials:
             self._reference = trial
         else:
             self._reference = shrink_latent(prediction, self.factors, self.model.patch)
@@ -75,10 +75,10 @@ class Trials(Source, name="snr_matched"):
     def obstacle_met(self) -> str | None:
         if self._faults < FAULTS:
             return None
-        return f"{FAULTS} trials in a row, or what they are compared with, were not finite"
+        return f"{FAULTS} trials in a row, or the predictions they are compared with, were not finite"
 
 
 class PlainTrials(Trials, name="plain"):
     """Trials at the sigma of the call itself. Source: PreciseCache, Eq. 4."""
 
-    is_snr_matched = False
+    snr_matched = False

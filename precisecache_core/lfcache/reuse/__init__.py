@@ -1,4 +1,4 @@
-"""What stands in for a call that is not computed: one class per way, by the name that users choose."""
+"""What stands in for a call that is not computed: one class for each choice of the setting `reuse`."""
 
 # ruff: noqa: F401, I001
 # One line per reuse, in the order in which the node offers them; the first is the default.

@@ -1,4 +1,4 @@
-"""What every reuse has: predictions of the computed calls, and the stand-in that is made of them."""
+"""The base of every reuse: it keeps computed predictions and makes the stand-in from them."""
 
 from typing import ClassVar
 
@@ -9,17 +9,17 @@ REUSES: "dict[str, type[Reuse]]" = {}
 
 
 class Reuse:
-    """Predictions of the last computed calls, and what stands in for a call that is not computed.
+    """Keeps the predictions of the last computed calls and makes a stand-in for the next ones.
 
-    A subclass says its name, `class Mine(Reuse, name="mine")`, and overrides `store`, `predict` and,
-    if it holds more than one tensor, `tensors`. Tensors held are ours: nobody else holds them, and
-    nothing is written to them.
+    A subclass names itself, `class Mine(Reuse, name="mine")`, and overrides `store`, `predict` and,
+    if it keeps more than one tensor, `tensors`. Kept tensors belong to this object alone and are never
+    written to.
 
-    cache_device: where they are held: the `model`'s device, or `cpu`.
+    cache_device: where they are kept: the `model`'s device, or `cpu`.
     """
 
     # whether `current` is the last computed prediction itself, so that the next one can be compared with it
-    holds_prediction: ClassVar[bool] = True
+    keeps_prediction: ClassVar[bool] = True
 
     def __init_subclass__(cls, name: str | None = None) -> None:
         if name is not None:
@@ -32,28 +32,28 @@ class Reuse:
 
     @property
     def tensors(self) -> list[torch.Tensor | None]:
-        """What is held, with None for what is not held yet."""
+        """The kept tensors; None for one that is not there yet."""
         return [self.current]
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes held now."""
+        """Bytes kept now."""
         return sum(t.nbytes for t in self.tensors if t is not None)
 
     def matches(self, x: torch.Tensor) -> bool:
-        """Whether something is held that can stand in for a call on x."""
+        """Whether a prediction is kept that can stand in for a call on x (equal shape and dtype)."""
         return self.current is not None and (self.current.shape, self.current.dtype) == (x.shape, x.dtype)
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> None:
-        """Keep a computed prediction; it is handed over and not used elsewhere.
+        """Keep a computed prediction; the caller must not use it afterwards.
 
-        x: the noised latent it was computed for, in its shape; sigma: its noise level.
+        x: the noised latent it was computed for, in the same shape; not written to. sigma: its noise level.
         """
-        self.sigma, self.current = sigma, self._held(prediction)
+        self.sigma, self.current = sigma, self._on_cache_device(prediction)
 
     def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """The stand-in for the prediction at x and sigma, in x's shape and on x's device."""
+        """The stand-in for the prediction at x and sigma, in x's shape and dtype, on x's device."""
         raise NotImplementedError
 
-    def _held(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _on_cache_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.cpu() if self.cache_device == "cpu" else tensor

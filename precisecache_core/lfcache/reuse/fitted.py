@@ -1,4 +1,4 @@
-"""Reuse `fitted`: the trend of the last two computed predictions, as far as it held the last time."""
+"""Reuse `fitted`: the trend of the last two computed predictions, weighted by how well it held last time."""
 
 import torch
 
@@ -6,24 +6,23 @@ from .taylor import Taylor
 
 
 class Fitted(Taylor, name="fitted"):
-    """`taylor` times a gain, because a trend that did not hold does more harm than none.
+    """`taylor` with a gain, because following a trend that does not hold is worse than following none.
 
-    Source: ours. The gain is what would have been right for the last computed call, and what it
-    lacks to 1 grows with distance: if a share g of the forecast came true over a reach r, the
-    forecast over a distance d counts g^(d/r).
+    Source: ours. The gain g in [0, 1] is the weight that would have fitted the last computed call best.
+    That call lay at a distance r (the reach); at a distance d the trend is weighted by g^(d/r).
     """
 
     def __init__(self, cache_device: str = "model") -> None:
         super().__init__(cache_device)
-        self.gain: torch.Tensor | None = None  # how much of the last forecast came true, per sample,
-        self.reach = 0.0  # and how far it reached, in steps of the trend it came from
+        self.gain: torch.Tensor | None = None  # best weight of the last forecast, per sample
+        self.reach = 0.0  # distance of the last forecast, in units of the distance between the calls it came from
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> None:
-        prediction = self._held(prediction)
+        prediction = self._on_cache_device(prediction)
         if sigma != self.sigma and self.previous is not None:
             assert self.sigma is not None and self.previous_sigma is not None
             self.reach = (sigma - self.sigma) / (self.sigma - self.previous_sigma)
-            self.gain = self._share_come_true(prediction)
+            self.gain = self._best_gain(prediction)
         super().store(x, sigma, prediction)
 
     def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -35,8 +34,8 @@ class Fitted(Taylor, name="fitted"):
         weight = (1 + distance * self.gain ** abs(distance / self.reach)).to(x.device, current.dtype)
         return torch.lerp(self.previous.to(x.device), current, weight)
 
-    def _share_come_true(self, prediction: torch.Tensor) -> torch.Tensor:
-        """The gain g in [0, 1] with the smallest |change - g forecast|, (B, 1, …); stays on the device."""
+    def _best_gain(self, prediction: torch.Tensor) -> torch.Tensor:
+        """The gain g in [0, 1] that minimises |change - g forecast|, (B, 1, …) float32; stays on the device."""
         assert self.current is not None and self.previous is not None
         forecast = (self.current - self.previous).float() * self.reach
         change = (prediction - self.current).float()

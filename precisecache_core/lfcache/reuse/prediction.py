@@ -1,4 +1,4 @@
-"""Reuse `prediction`: the last computed prediction again."""
+"""Reuse `prediction`: repeat the last computed prediction."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Reuse `residual`: the last computed change of the input again."""
+"""Reuse `residual`: repeat the last computed difference between prediction and input."""
 
 import torch
 
@@ -8,7 +8,7 @@ from .base import Reuse
 class Residual(Reuse, name="residual"):
     """Adds prediction - x of the last computed call to x. Source: PreciseCache, Table 4."""
 
-    holds_prediction = False
+    keeps_prediction = False
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> None:
         super().store(x, sigma, prediction - x)

@@ -8,7 +8,7 @@ from .base import Reuse
 class Taylor(Reuse, name="taylor"):
     """First-order extrapolation over sigma from the last two computed predictions.
 
-    Source: PreciseCache, Table 4; its TaylorSeer row extrapolates features, this the prediction.
+    Source: PreciseCache, Table 4. Its TaylorSeer row extrapolates features; this extrapolates the prediction.
     """
 
     def __init__(self, cache_device: str = "model") -> None:
@@ -21,7 +21,7 @@ class Taylor(Reuse, name="taylor"):
         return [self.current, self.previous]
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> None:
-        # a second call at the same sigma (heun, sa_solver) refines the first and gives no slope
+        # a second call at the same sigma (heun, sa_solver) refines the first one and gives no slope
         if sigma != self.sigma:
             self.previous_sigma, self.previous = self.sigma, self.current
         super().store(x, sigma, prediction)
@@ -34,6 +34,6 @@ class Taylor(Reuse, name="taylor"):
         return torch.lerp(self.previous.to(x.device), current, self._position(sigma))
 
     def _position(self, sigma: float) -> float:
-        """Where sigma lies on the line through the last two computed calls: 0 the first, 1 the second."""
+        """Where sigma lies on the line through the last two computed calls: 0 at the first, 1 at the second."""
         assert self.sigma is not None and self.previous_sigma is not None
         return (sigma - self.previous_sigma) / (self.sigma - self.previous_sigma)
