@@ -3,9 +3,9 @@
 A row's name begins with its family; a family is one curve of the plot.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Callable
 
 from benchmarks.peers.broadcast import attach_fora, attach_pab
 from benchmarks.peers.calibrate import calibration_path, read_calibration

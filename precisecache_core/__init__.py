@@ -11,10 +11,10 @@ from .cached_run import CachedRun
 from .lfcache.call import Call
 from .lfcache.config import LFCacheConfig
 from .lfcache.controller import LFCacheController
-from .lfcache.frequency import low_frequency_difference
-from .lfcache.parametrization import Parametrization
+from .lfcache.latent.frequency import low_frequency_difference
+from .lfcache.latent.parametrization import Parametrization
+from .lfcache.latent.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 from .lfcache.run import LFCacheRun
-from .lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 from .record.report import build_report, dump_report, summary_line
 from .sampling import FLOW_MODEL, flow_sigmas, guided, sample_flow
 

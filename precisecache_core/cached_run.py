@@ -11,7 +11,7 @@ from .blockcache.config import BlockCacheConfig
 from .blockcache.run import EVERYWHERE, BlockCacheRun
 from .lfcache.call import Call
 from .lfcache.config import MINIMUM_STEPS, LFCacheConfig
-from .lfcache.parametrization import Parametrization
+from .lfcache.latent.parametrization import Parametrization
 from .lfcache.run import WHOLE_SCHEDULE, LFCacheRun
 from .record.journal import Journal
 from .record.reasons import why_nothing_was_reused

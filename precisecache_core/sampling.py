@@ -11,9 +11,9 @@ from .blockcache.run import EVERYWHERE
 from .blockcache.swap import block_cached
 from .cached_run import CachedRun
 from .lfcache.config import LFCacheConfig
-from .lfcache.parametrization import Parametrization
+from .lfcache.latent.parametrization import Parametrization
+from .lfcache.latent.trial import FLOW
 from .lfcache.run import WHOLE_SCHEDULE
-from .lfcache.trial import FLOW
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

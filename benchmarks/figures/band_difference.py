@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.figures.step_impact import low_band
 from benchmarks.study import COLORS, Records, Study, mean, parser_of, write_plot, write_table
-from precisecache_core.lfcache.frequency import low_frequency_difference
+from precisecache_core.lfcache.latent.frequency import low_frequency_difference
 from precisecache_core.record.rank import rank_correlation
 
 BANDS = ("full", "low", "high")

@@ -12,7 +12,7 @@ import math
 import torch
 
 from benchmarks.study import COLORS, MARKERS, Records, Study, mean, parser_of, text, write_plot, write_table
-from precisecache_core.lfcache.frequency import low_band_weights
+from precisecache_core.lfcache.latent.frequency import low_band_weights
 from precisecache_core.lfcache.reuse import REUSES
 
 KEY = "one_reused"

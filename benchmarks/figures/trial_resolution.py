@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from benchmarks.study import COLORS, Recording, Records, Study, mean, parser_of, write_plot, write_table
 from precisecache_core import LFCacheRun, low_frequency_difference
-from precisecache_core.lfcache.shrink import fit_factors
+from precisecache_core.lfcache.latent.shrink import fit_factors
 from precisecache_core.record.rank import rank_correlation
 
 FACTORS = ((2, 4), (1, 4), (2, 2), (1, 2))

@@ -17,7 +17,7 @@ import torch
 from benchmarks.meter import count, flop_counter
 from benchmarks.schedules import PUBLISHED, STEPS, Tally, spread, tally
 from precisecache_core.blockcache.config import BlockCacheConfig
-from precisecache_core.lfcache.shrink import fit_factors, shrink_latent
+from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
 from testkit.full_size import MODELS, build, layered
 from testkit.tiny_host import ROOT, enter_host, find_host
 from tools.comfyui.locate import comfyui_version

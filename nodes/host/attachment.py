@@ -12,6 +12,7 @@ from .blockcache import run_pass
 from .sampler_run import SamplerRun
 
 KEY = "precisecache"
+_NO_OPTIONS: dict = {}  # as the host's own default; nobody writes to it
 
 
 class Attachment:
@@ -54,7 +55,8 @@ class Attachment:
             guider.model_options = original
             run.close()
 
-    def predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: dict = {}, seed: Any = None) -> Any:
+    def predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: dict = _NO_OPTIONS,
+                      seed: Any = None) -> Any:
         """PREDICT_NOISE wrapper: one call, computed or reused."""
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ...precisecache_core.lfcache.config import LFCacheConfig
-from ...precisecache_core.lfcache.shrink import fit_factors
+from ...precisecache_core.lfcache.latent.shrink import fit_factors
 from . import reports
 
 # two runs must agree in these settings, otherwise their LFDs differ in scale

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ...precisecache_core.lfcache.shrink import shrink_latent
+from ...precisecache_core.lfcache.latent.shrink import shrink_latent
 
 Cells = tuple[int, int, int]  # factors or patch over (T, H, W)
 

@@ -6,7 +6,7 @@ import comfy.model_base
 import torch
 
 from ...precisecache_core.lfcache.config import LFCacheConfig
-from ...precisecache_core.lfcache.parametrization import Parametrization
+from ...precisecache_core.lfcache.latent.parametrization import Parametrization
 
 
 def reason_to_stand_aside(guider: Any) -> str | None:

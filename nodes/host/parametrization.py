@@ -6,8 +6,8 @@ from typing import Any
 import comfy.model_sampling as model_sampling
 import torch
 
-from ...precisecache_core.lfcache.parametrization import Parametrization
-from ...precisecache_core.lfcache.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
+from ...precisecache_core.lfcache.latent.parametrization import Parametrization
+from ...precisecache_core.lfcache.latent.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 
 
 def _classes(*names: str) -> tuple:

@@ -8,8 +8,8 @@ from typing import Any
 import comfy.model_management
 import torch
 
+from ...precisecache_core.lfcache.latent.trial import Trial
 from ...precisecache_core.lfcache.run import LFCacheRun
-from ...precisecache_core.lfcache.trial import Trial
 from .conditioning import UnshrinkableConditioning, has_gates, open_gates, shrink_conds
 
 # set in transformer_options while a trial runs, so that BlockCache and other packs can recognise it

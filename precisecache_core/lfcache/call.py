@@ -7,7 +7,7 @@ import torch
 
 from ..record.journal import COMPUTED, REUSED, CallRecord
 from .change import Reading
-from .trial import Trial
+from .latent.trial import Trial
 
 if TYPE_CHECKING:
     from .run import LFCacheRun
@@ -98,8 +98,8 @@ class Call:
         run = self.run
         run.journal.stopwatch.add("compute", self._model_start)
         level = self._record.sigma
-        is_usable = isinstance(level, float) and level > 0 and denoised.shape == self.x.shape
-        if self._is_kept and is_usable and not run.is_standing_aside:
+        is_kept = self._is_kept and not run.is_standing_aside and denoised.shape == self.x.shape
+        if is_kept and isinstance(level, float) and level > 0:
             try:
                 self._keep(level, denoised, uncond)
             except (RuntimeError, MemoryError) as error:

@@ -10,7 +10,7 @@ from ..record.journal import CallRecord, Journal
 from .call import Call
 from .config import LFCacheConfig
 from .controller import LFCacheController
-from .parametrization import Parametrization
+from .latent.parametrization import Parametrization
 from .stage import Stage
 
 WHOLE_SCHEDULE = (math.inf, 0.0)

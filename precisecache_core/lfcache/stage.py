@@ -7,8 +7,8 @@ from ..record.rank import rank_correlation
 from .change import SOURCES, ComputedCalls, Source
 from .config import LFCacheConfig
 from .controller import LFCacheController
-from .frequency import LowBand
-from .parametrization import Parametrization
+from .latent.frequency import LowBand
+from .latent.parametrization import Parametrization
 from .predictions import Predictions
 
 

@@ -1,8 +1,8 @@
 """One graph that people build, and what the cache does in it."""
 
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 from unittest import mock
 
 import torch

@@ -8,7 +8,7 @@ from toys import EAGER, SHAPE, Toy, by_sigma, calls_of, linear, noise, plain
 
 from precisecache_core import FLOW_MODEL, CachedRun, LFCacheConfig, LFCacheRun, flow_sigmas, sample_flow
 from precisecache_core.lfcache.change import ComputedCalls
-from precisecache_core.lfcache.frequency import LowBand
+from precisecache_core.lfcache.latent.frequency import LowBand
 
 ROOT = math.sqrt(1024)  # of the elements of SHAPE
 UNTRIED = {"factor_t": 1, "factor_hw": 1}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from precisecache_core.lfcache.frequency import low_band_weights, low_frequency_difference
+from precisecache_core.lfcache.latent.frequency import low_band_weights, low_frequency_difference
 
 SHAPES = [(2, 3, 8, 8), (1, 2, 7, 9), (1, 4, 12, 5), (1, 2, 3, 16, 16), (2, 4, 2, 15, 8), (1, 2, 1, 4, 4),
           (1, 16, 4, 3, 30)]

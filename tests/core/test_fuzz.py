@@ -96,8 +96,8 @@ def test_whatever_comes(case):
         else:
             assert torch.isfinite(result).all() and not is_spoilt
             assert config.alpha > 0 and since_begin >= config.warmup and is_inside
-            assert kind != "trial" or fault in ("none", "another shape", "no memory") or run.journal.lfds[-1] is None or (
-                not run.lfcache.stage.source.makes_trials)
+            is_untried = run.journal.lfds[-1] is None or not run.lfcache.stage.source.makes_trials
+            assert kind != "trial" or fault in ("none", "another shape", "no memory") or is_untried
         since_begin += is_inside
         assert run.lfcache.cache_bytes <= 3 * max(x.nbytes, math.prod(shape) * 4) or since_begin < 2
     assert len(run.journal.decisions) == len(run.journal.lfds) == len(run.journal.sigmas) == len(sigmas)

@@ -19,13 +19,13 @@ from precisecache_core import (
     flow_sigmas,
     sample_flow,
 )
-from precisecache_core.lfcache.trial import match_snr
+from precisecache_core.lfcache.latent.trial import match_snr
 
 SMALL = (1, 4, 2, 2, 2)
 SMALL_ROOT = math.sqrt(32)  # of the elements of SMALL
 FIELDS = {
-    "run", "nodes", "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas", "lfd", "alpha",
-    "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
+    "run", "nodes", "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas",
+    "lfd", "alpha", "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
 }
 
 
@@ -55,7 +55,8 @@ def test_ten_steps_by_hand(reuse, moved):
 
 def test_reuse_by_hand_under_another_arithmetic():
     # denoised = 3 x + 2 prediction: 44 at x = 10 means 7, so x = 11 gives 33 + 14
-    run = LFCacheRun(plain(alpha=EAGER, warmup=2), Parametrization(lambda s: (torch.tensor(3.0), torch.tensor(2.0)), FLOW))
+    model = Parametrization(lambda sigma: (torch.tensor(3.0), torch.tensor(2.0)), FLOW)
+    run = LFCacheRun(plain(alpha=EAGER, warmup=2), model)
     denoised = None
     for x, sigma, answer in ((9, 0.9, 40), (10, 0.8, 44), (11, 0.7, -1)):
         denoised = run.denoised(torch.full(SHAPE, float(x)), torch.tensor([sigma]),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from precisecache_core.lfcache.shrink import fit_factors, shrink_latent
+from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
 
 
 @pytest.mark.parametrize("shape, expected", [

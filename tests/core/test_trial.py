@@ -5,8 +5,8 @@ from math import sqrt
 import pytest
 import torch
 
-from precisecache_core.lfcache.shrink import shrink_latent
-from precisecache_core.lfcache.trial import (
+from precisecache_core.lfcache.latent.shrink import shrink_latent
+from precisecache_core.lfcache.latent.trial import (
     FLOW,
     VARIANCE_EXPLODING,
     VARIANCE_PRESERVING,

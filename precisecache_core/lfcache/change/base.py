@@ -1,16 +1,27 @@
 """The base of every source of LFDs: it may make a trial, gives each call's LFD, and sees computed calls."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 
-from ..frequency import LowBand
-from ..parametrization import Parametrization
-from ..trial import Trial
+from ..latent.frequency import LowBand
+from ..latent.parametrization import Parametrization
+from ..latent.trial import Trial
 
-if TYPE_CHECKING:
-    from ..config import LFCacheConfig
+
+class Settings(Protocol):
+    """What sources read of an LFCacheConfig."""
+
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def reference(self) -> str: ...
+    @property
+    def factor_t(self) -> int: ...
+    @property
+    def factor_hw(self) -> int: ...
+
 
 # name -> class, filled by the classes themselves
 SOURCES: "dict[str, type[Source]]" = {}
@@ -46,11 +57,11 @@ class Source:
             SOURCES[name] = cls
 
     @classmethod
-    def obstacle(cls, config: "LFCacheConfig", model: Parametrization, shape: torch.Size) -> str | None:
+    def obstacle(cls, config: Settings, model: Parametrization, shape: torch.Size) -> str | None:
         """Why this source cannot work on latents of this shape, or None."""
         return None
 
-    def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
+    def __init__(self, config: Settings, model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
         """A source for one run and one latent signature; `low_band` measures LFDs with the run's cutoff."""
         self.low_band = low_band
 

@@ -1,16 +1,12 @@
 """LFDs without a trial, extrapolated from the computed calls."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
-from ..frequency import LowBand
-from ..parametrization import Parametrization
-from .base import Reading, Source
-
-if TYPE_CHECKING:
-    from ..config import LFCacheConfig
+from ..latent.frequency import LowBand
+from ..latent.parametrization import Parametrization
+from .base import Reading, Settings, Source
 
 
 class ComputedCalls(Source):
@@ -20,7 +16,7 @@ class ComputedCalls(Source):
     known, and its growth per unit of sigma changes slowly.
     """
 
-    def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
+    def __init__(self, config: Settings, model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
         super().__init__(config, model, shape, low_band)
         self.limit = config.warmup - 1  # how many true LFDs are kept for `largest`: those of the warm-up
         self.sigma: float | None = None  # of the last computed call

@@ -1,18 +1,14 @@
 """LFDs measured by trials: before a call, the model runs on a small latent."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
-from ..frequency import LowBand
-from ..parametrization import Parametrization
-from ..shrink import fit_factors, shrink_latent
-from ..trial import Trial, make_trial
-from .base import Reading, Source
-
-if TYPE_CHECKING:
-    from ..config import LFCacheConfig
+from ..latent.frequency import LowBand
+from ..latent.parametrization import Parametrization
+from ..latent.shrink import fit_factors, shrink_latent
+from ..latent.trial import Trial, make_trial
+from .base import Reading, Settings, Source
 
 # after this many trials in a row without a finite LFD, no more are made
 FAULTS = 3
@@ -28,7 +24,7 @@ class Trials(Source, name="snr_matched"):
     snr_matched = True
 
     @classmethod
-    def obstacle(cls, config: "LFCacheConfig", model: Parametrization, shape: torch.Size) -> str | None:
+    def obstacle(cls, config: Settings, model: Parametrization, shape: torch.Size) -> str | None:
         if len(shape) not in (4, 5):
             return f"a latent of {len(shape)} dimensions cannot be shrunk"
         if config.factor_t == config.factor_hw == 1:
@@ -37,7 +33,7 @@ class Trials(Source, name="snr_matched"):
             return f"a latent of {tuple(shape)} is too small to shrink"
         return None
 
-    def __init__(self, config: "LFCacheConfig", model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
+    def __init__(self, config: Settings, model: Parametrization, shape: torch.Size, low_band: LowBand) -> None:
         super().__init__(config, model, shape, low_band)
         self.model = model
         self.compares_trials = config.reference == "trial"

@@ -1,0 +1,1 @@
+"""Arithmetic on latents and predictions: parametrizations, shrinking, trials, frequency bands."""
