@@ -17,8 +17,8 @@ class BlockCacheConfig:
     warmup: number of calls computed in full first (ours; 3, as the paper's warm-up of LFCache).
     start_percent: the point of the noise schedule from which blocks may be skipped (ours).
     storage: `merged` keeps one sum of residuals for each range of neighbouring skipped blocks,
-        which the ranking must choose one call earlier (ours); `per_block` ranks the blocks and
-        keeps every residual in the same call (paper).
+        which are chosen by the previous ranking (ours). `per_block` ranks the blocks and keeps
+        their residuals in the same call, until the next call all of them (paper).
     cache_device: where residuals are kept: the `model`'s device, or `cpu` (pinned memory).
     Raises ValueError naming setting, bound, value and remedy.
     """
