@@ -344,7 +344,7 @@ def test_calibration_records_an_unchanged_run(bench, bare):
 
 def test_the_kept_calibration_can_be_attached(bench):
     kept = calibrate.read_calibration(calibrate.calibration_path(30, (1, 16, 4, 16, 16)))
-    assert kept["command"].startswith("python -m benchmarks.peers.calibrate")
+    assert "calibrate" in kept["command"]
     assert all(ratios[0] == 1.0 and len(ratios) == 30 for ratios in kept["magcache"])
     for model in (attach_magcache(bench.model, 0.2, kept["magcache"]),
                   *(attach_teacache(bench.model, 0.2, fit, name) for name, fit in kept["teacache"].items())):
