@@ -78,10 +78,13 @@ ARCHITECTURES = {
         (1, 128, 2, 8, 8), 4096, 8, ("mask",)),
     "ltx-2": Architecture(  # video and audio in one latent; its blocks take and return tuples
         "comfy.ldm.lightricks.av_model", "LTXAVModel",
-        dict(num_layers=4, attention_head_dim=4, audio_attention_head_dim=4, cross_attention_dim=128,
-             audio_cross_attention_dim=128, caption_channels=128, connector_num_attention_heads=1),
+        # few heads, because every one of them attends to a text of 1024 tokens
+        dict(num_layers=4, num_attention_heads=4, attention_head_dim=32, audio_num_attention_heads=4,
+             audio_attention_head_dim=32, cross_attention_dim=128, audio_cross_attention_dim=128,
+             caption_channels=128, connector_num_attention_heads=1),
         (1, 128, 2, 8, 8), 128, 0, (),
-        ("audio_attention_head_dim", "audio_cross_attention_dim", "caption_channels", "connector_num_attention_heads")),
+        ("num_attention_heads", "attention_head_dim", "audio_num_attention_heads", "audio_attention_head_dim",
+         "audio_cross_attention_dim", "caption_channels", "connector_num_attention_heads")),
     "mochi": Architecture(
         "comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint",
         dict(depth=6, patch_size=2, num_heads=2, hidden_size_x=128, hidden_size_y=64, mlp_ratio_x=96.0,
@@ -106,9 +109,12 @@ ARCHITECTURES = {
 
 
 @cache
-def load(name):
-    """The model's patcher. Raises Unsupported where this host does not know the architecture."""
-    spec = ARCHITECTURES[name]
+def load(name, **sizes):
+    """The model's patcher. Raises Unsupported where this host does not know the architecture.
+
+    sizes: replace some of the model's own, such as its number of layers.
+    """
+    spec = dataclasses.replace(ARCHITECTURES[name], config=ARCHITECTURES[name].config | sizes)
     try:
         build = getattr(importlib.import_module(spec.module), spec.cls)
     except ImportError as error:
