@@ -27,10 +27,15 @@ class PreciseCacheCompare(io.ComfyNode):
             inputs=[
                 io.Image.Input("reference", tooltip="The uncached frames."),
                 io.Image.Input("first", tooltip="Frames of the same size, sampled with a cache."),
-                io.Image.Input("second", optional=True, tooltip="More frames of the same size, for example of another "
-                               "cache."),
-                io.String.Input("labels", default=LABELS, optional=True,
-                                tooltip="What is written over the videos, separated by commas."),
+                io.Image.Input(
+                    "second", optional=True, tooltip="More frames of the same size, for example of another cache."
+                ),
+                io.String.Input(
+                    "labels",
+                    default=LABELS,
+                    optional=True,
+                    tooltip="What is written over the videos, separated by commas.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="comparison", tooltip="The videos side by side, with PSNR and SSIM."),
@@ -50,8 +55,10 @@ class PreciseCacheCompare(io.ComfyNode):
         lines = [f"{entry['label']}: {text}" for entry, text in zip(entries, texts)]
         captions = [f"{label}\n{text}" for label, text in zip(names.values(), [f"{len(reference)} frames", *texts])]
         return io.NodeOutput(
-            side_by_side(list(videos.values()), captions), "\n".join(lines + ([] if has_ssim() else [NO_SSIM])),
-            ui={"precisecache_compare": jsonable(entries)})
+            side_by_side(list(videos.values()), captions),
+            "\n".join(lines + ([] if has_ssim() else [NO_SSIM])),
+            ui={"precisecache_compare": jsonable(entries)},
+        )
 
 
 def rgb(name: str, video: torch.Tensor) -> torch.Tensor:
@@ -61,8 +68,7 @@ def rgb(name: str, video: torch.Tensor) -> torch.Tensor:
     Raises ValueError naming the input for any other number of channels.
     """
     if video.shape[-1] not in (1, 3, 4):
-        raise ValueError(
-            f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Connect an IMAGE.")
+        raise ValueError(f"PreciseCache: {name} must have 1, 3 or 4 channels, got {video.shape[-1]}. Connect an IMAGE.")
     return video[..., :3].expand(*video.shape[:-1], 3)
 
 
@@ -81,7 +87,8 @@ def distance(name: str, videos: dict[str, torch.Tensor]) -> dict:
     reference, video = videos["reference"], videos[name]
     try:
         psnr, ssim = on_model_device(
-            lambda device, each_frame: compare_videos(reference, video, device, each_frame), len(video))
+            lambda device, each_frame: compare_videos(reference, video, device, each_frame), len(video)
+        )
     except ValueError as error:
         raise ValueError(f"PreciseCache: {name}: {error}. Use the same latent for both samplers.") from error
     return {"psnr": psnr, "ssim": ssim, "equal": psnr == math.inf}

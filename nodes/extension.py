@@ -12,8 +12,13 @@ from .tiny_model import PreciseCacheTinyModel
 class PreciseCacheExtension(ComfyExtension):
     async def get_node_list(self) -> list[type]:
         """The node classes, in the order of the README."""
-        return [PreciseCacheLFCache, PreciseCacheBlockCache, PreciseCacheStats, PreciseCacheCompare,
-                PreciseCacheTinyModel]
+        return [
+            PreciseCacheLFCache,
+            PreciseCacheBlockCache,
+            PreciseCacheStats,
+            PreciseCacheCompare,
+            PreciseCacheTinyModel,
+        ]
 
 
 async def comfy_entrypoint() -> PreciseCacheExtension:

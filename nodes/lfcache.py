@@ -28,71 +28,119 @@ class PreciseCacheLFCache(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),
                 io.Combo.Input(
-                    "preset", options=list(PRESETS), default="base",
+                    "preset",
+                    options=list(PRESETS),
+                    default="base",
                     tooltip="base: quality first (alpha 0.5). turbo: faster (alpha 0.7). custom: your own "
-                            "alpha. paper: the published method to the letter, for comparison. For flash, "
-                            "faster still, choose turbo and add a PreciseCache BlockCache node.",
+                    "alpha. paper: the published method to the letter, for comparison. For flash, "
+                    "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),
                 io.Float.Input(
-                    "alpha", default=DEFAULTS.alpha, min=0.0, max=10.0, step=0.01,
+                    "alpha",
+                    default=DEFAULTS.alpha,
+                    min=0.0,
+                    max=10.0,
+                    step=0.01,
                     tooltip="How much change is allowed before a step is computed, relative to the largest "
-                            "change in the first steps. Higher is faster; 0 reuses nothing. Only the presets "
-                            "custom and paper use it.",
+                    "change in the first steps. Higher is faster; 0 reuses nothing. Only the presets "
+                    "custom and paper use it.",
                 ),
                 advanced(
-                    io.Int.Input, "warmup", default=DEFAULTS.warmup, min=2, max=100, step=1,
+                    io.Int.Input,
+                    "warmup",
+                    default=DEFAULTS.warmup,
+                    min=2,
+                    max=100,
+                    step=1,
                     tooltip="Number of model calls that are always computed at the start. They set the scale "
-                            "for alpha.",
+                    "for alpha.",
                 ),
                 advanced(
-                    io.Float.Input, "start_percent", default=DEFAULTS.start_percent, min=0.0, max=1.0, step=0.01,
+                    io.Float.Input,
+                    "start_percent",
+                    default=DEFAULTS.start_percent,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="Where in the schedule reuse may begin; 0 is the first step.",
                 ),
                 advanced(
-                    io.Float.Input, "end_percent", default=DEFAULTS.end_percent, min=0.0, max=1.0, step=0.01,
+                    io.Float.Input,
+                    "end_percent",
+                    default=DEFAULTS.end_percent,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="Where in the schedule reuse ends; 1 is the last step.",
                 ),
                 advanced(
-                    io.Combo.Input, "trial", options=list(TRIALS), default=DEFAULTS.trial,
+                    io.Combo.Input,
+                    "trial",
+                    options=list(TRIALS),
+                    default=DEFAULTS.trial,
                     tooltip="snr_matched: the small latent is put back on the noise schedule, so that the "
-                            "model gets the input it was trained on. plain: as in the paper.",
+                    "model gets the input it was trained on. plain: as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "reference", options=list(REFERENCES), default=DEFAULTS.reference,
+                    io.Combo.Input,
+                    "reference",
+                    options=list(REFERENCES),
+                    default=DEFAULTS.reference,
                     tooltip="What a trial is compared with. trial: the trial of the last computed step. "
-                            "cached: that step's downsampled prediction, as in the paper.",
+                    "cached: that step's downsampled prediction, as in the paper.",
                 ),
                 advanced(
-                    io.Combo.Input, "reuse", options=list(REUSES), default=DEFAULTS.reuse,
+                    io.Combo.Input,
+                    "reuse",
+                    options=list(REUSES),
+                    default=DEFAULTS.reuse,
                     tooltip="What replaces a skipped step. fitted: the trend of the last two computed "
-                            "predictions, weighted by how well it held last time. taylor: the full trend. "
-                            "prediction: the last prediction, unchanged. residual: the last difference between "
-                            "prediction and input.",
+                    "predictions, weighted by how well it held last time. taylor: the full trend. "
+                    "prediction: the last prediction, unchanged. residual: the last difference between "
+                    "prediction and input.",
                 ),
                 advanced(
-                    io.Int.Input, "factor_t", default=DEFAULTS.factor_t, min=1, max=16, step=1,
+                    io.Int.Input,
+                    "factor_t",
+                    default=DEFAULTS.factor_t,
+                    min=1,
+                    max=16,
+                    step=1,
                     tooltip="How many times fewer frames the trial has. Reduced automatically for short videos.",
                 ),
                 advanced(
-                    io.Int.Input, "factor_hw", default=DEFAULTS.factor_hw, min=1, max=16, step=1,
+                    io.Int.Input,
+                    "factor_hw",
+                    default=DEFAULTS.factor_hw,
+                    min=1,
+                    max=16,
+                    step=1,
                     tooltip="How many times smaller the trial is in height and in width. Smaller factors make the "
-                            "trial more accurate and slower; with both factors at 1, no trials are made.",
+                    "trial more accurate and slower; with both factors at 1, no trials are made.",
                 ),
                 advanced(
-                    io.Float.Input, "cutoff", default=DEFAULTS.cutoff, min=0.01, max=0.5, step=0.01,
-                    tooltip="Only frequencies below this radius count as change; it is a fraction of the shorter "
-                            "side.",
+                    io.Float.Input,
+                    "cutoff",
+                    default=DEFAULTS.cutoff,
+                    min=0.01,
+                    max=0.5,
+                    step=0.01,
+                    tooltip="Only frequencies below this radius count as change; it is a fraction of the shorter side.",
                 ),
                 advanced(
-                    io.Combo.Input, "cache_device", options=list(CACHE_DEVICES), default=DEFAULTS.cache_device,
+                    io.Combo.Input,
+                    "cache_device",
+                    options=list(CACHE_DEVICES),
+                    default=DEFAULTS.cache_device,
                     tooltip="Where predictions are kept. They are as large as the latent, so the model's own "
-                            "device is nearly always right.",
+                    "device is nearly always right.",
                 ),
                 io.Model.Input(
-                    "calibrate_from", optional=True,
+                    "calibrate_from",
+                    optional=True,
                     tooltip="For a second sampler that continues a first one, such as Wan2.2's low-noise expert: "
-                            "connect the first sampler's MODEL with LFCache. This sampler then uses the first one's "
-                            "scale for alpha and needs no new warm-up.",
+                    "connect the first sampler's MODEL with LFCache. This sampler then uses the first one's "
+                    "scale for alpha and needs no new warm-up.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -28,7 +28,8 @@ class PreciseCacheStats(io.ComfyNode):
                 io.Latent.Output(display_name="samples", tooltip="The sampler's output, unchanged."),
                 io.String.Output(display_name="report", tooltip="The report as JSON."),
                 io.Image.Output(
-                    display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),
+                    display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."
+                ),
             ],
         )
 

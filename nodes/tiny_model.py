@@ -25,7 +25,8 @@ class PreciseCacheTinyModel(io.ComfyNode):
             outputs=[
                 io.Model.Output(tooltip="The tiny video model."),
                 io.Conditioning.Output(
-                    display_name="positive", tooltip="Conditioning for the chosen subject, color and motion."),
+                    display_name="positive", tooltip="Conditioning for the chosen subject, color and motion."
+                ),
                 io.Conditioning.Output(display_name="negative", tooltip="Conditioning for the unconditional branch."),
                 io.Vae.Output(tooltip="Decodes the model's latents to frames."),
             ],

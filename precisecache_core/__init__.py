@@ -19,7 +19,24 @@ from .record.report import build_report, dump_report, summary_line
 from .sampling import FLOW_MODEL, flow_sigmas, guided, sample_flow
 
 __all__ = [
-    "FLOW", "FLOW_MODEL", "VARIANCE_EXPLODING", "VARIANCE_PRESERVING", "BlockCacheConfig", "BlockCacheRun", "CachedRun",
-    "Call", "LFCacheConfig", "LFCacheController", "LFCacheRun", "Parametrization", "block_cached", "build_report",
-    "dump_report", "flow_sigmas", "guided", "low_frequency_difference", "sample_flow", "summary_line",
+    "FLOW",
+    "FLOW_MODEL",
+    "VARIANCE_EXPLODING",
+    "VARIANCE_PRESERVING",
+    "BlockCacheConfig",
+    "BlockCacheRun",
+    "CachedRun",
+    "Call",
+    "LFCacheConfig",
+    "LFCacheController",
+    "LFCacheRun",
+    "Parametrization",
+    "block_cached",
+    "build_report",
+    "dump_report",
+    "flow_sigmas",
+    "guided",
+    "low_frequency_difference",
+    "sample_flow",
+    "summary_line",
 ]

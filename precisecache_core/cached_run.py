@@ -61,7 +61,8 @@ class CachedRun:
         self._has_scale_advice = scale_advice is not None
         if lfcache is not None and steps < MINIMUM_STEPS:
             self.lfcache.stand_aside(
-                f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)")
+                f"{steps} steps are too few to skip any (few-step and distilled models gain nothing)"
+            )
         if self.blockcache is not None and steps < MINIMUM_STEPS:
             self.blockcache.stand_aside(f"{steps} steps are too few to skip blocks")
         if scale_advice is not None:

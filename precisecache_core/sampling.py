@@ -80,10 +80,16 @@ def sample_flow(
             x = euler_step(x, denoise(x, sigma), sigma, following)
         return x, None
     run = CachedRun(
-        lfcache, blockcache, FLOW_MODEL, len(sigmas) - 1, device=noise.device, name=model_name,
+        lfcache,
+        blockcache,
+        FLOW_MODEL,
+        len(sigmas) - 1,
+        device=noise.device,
+        name=model_name,
         latent_shape=noise.shape,
         sigma_window=percent_window(lfcache, sigmas) if lfcache else WHOLE_SCHEDULE,
-        block_start_sigma=start_sigma(blockcache, sigmas) if blockcache else EVERYWHERE)
+        block_start_sigma=start_sigma(blockcache, sigmas) if blockcache else EVERYWHERE,
+    )
     try:
         with run.sampling():
             for sigma, following in zip(sigmas[:-1], sigmas[1:]):
@@ -99,9 +105,7 @@ def sample_flow(
         run.release()
 
 
-def euler_step(
-    x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, following: torch.Tensor
-) -> torch.Tensor:
+def euler_step(x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
     """One Euler step from sigma to the following noise level (both 0-dim); returns the new x."""
     return x + (x - denoised) / sigma * (following - sigma)
 

@@ -37,8 +37,17 @@ class Attachment:
         self.earlier = earlier
         self.id = uuid.uuid4().hex
 
-    def outer_sample(self, executor: Any, noise: Any, latent_image: Any, sampler: Any, sigmas: Any,
-                     denoise_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(
+        self,
+        executor: Any,
+        noise: Any,
+        latent_image: Any,
+        sampler: Any,
+        sigmas: Any,
+        denoise_mask: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """OUTER_SAMPLE wrapper: one run. The run's state is in the guider's model options until it ends."""
         guider = executor.class_obj
         original = guider.model_options
@@ -55,14 +64,14 @@ class Attachment:
             guider.model_options = original
             run.close()
 
-    def predict_noise(self, executor: Any, x: Any, timestep: Any, model_options: dict = _NO_OPTIONS,
-                      seed: Any = None) -> Any:
+    def predict_noise(
+        self, executor: Any, x: Any, timestep: Any, model_options: dict = _NO_OPTIONS, seed: Any = None
+    ) -> Any:
         """PREDICT_NOISE wrapper: one call, computed or reused."""
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:
             return executor(x, timestep, model_options, seed)
-        denoised = run.denoised(
-            x, timestep, model_options, seed, lambda options: executor(x, timestep, options, seed))
+        denoised = run.denoised(x, timestep, model_options, seed, lambda options: executor(x, timestep, options, seed))
         run.feed.tell()
         return denoised
 
@@ -85,7 +94,8 @@ def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
         raise ValueError(
             f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
-            "Connect the MODEL output of a loader.")
+            "Connect the MODEL output of a loader."
+        )
     before = attachment_of(patcher)
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
     if node_id is not None:

@@ -13,8 +13,7 @@ from ...precisecache_core.blockcache.swap import swapped_forwards
 from .trials import TRIAL_FLAG
 
 # attributes in which the host's models keep their blocks, by the kind used in patches_replace
-_LISTS = (("double_block", ("double_blocks", "blocks", "transformer_blocks")),
-          ("single_block", ("single_blocks",)))
+_LISTS = (("double_block", ("double_blocks", "blocks", "transformer_blocks")), ("single_block", ("single_blocks",)))
 
 # models whose host code has no hook: attribute of the blocks, streams that a block takes and returns
 _WITHOUT_HOOKS = {

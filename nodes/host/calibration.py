@@ -42,10 +42,15 @@ class Calibration:
         if not runs and self.is_requested:
             return None, "calibrate_from was not sampled before this run, or measured nothing: it is not used"
         if not runs:
-            return None, ("this sampler continues another one, so its warm-up sees only small changes and gives "
-                          "alpha too small a scale. Connect calibrate_from to the earlier sampler's MODEL with LFCache")
-        has_trials = may_try and len(self.shape) in (4, 5) and fit_factors(
-            self.shape, config.factor_t, config.factor_hw, patch) != (1, 1, 1)
+            return None, (
+                "this sampler continues another one, so its warm-up sees only small changes and gives "
+                "alpha too small a scale. Connect calibrate_from to the earlier sampler's MODEL with LFCache"
+            )
+        has_trials = (
+            may_try
+            and len(self.shape) in (4, 5)
+            and fit_factors(self.shape, config.factor_t, config.factor_hw, patch) != (1, 1, 1)
+        )
         if (runs[-1]["trials"] > 0) != has_trials:
             return None, "trials can be made for only one of calibrate_from and this model: it is not used"
         return runs[-1]["delta_max"], None

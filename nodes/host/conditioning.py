@@ -33,8 +33,9 @@ def shrink_conds(
     Gates by noise level and ControlNets stay; `open_gates` removes them.
     Raises UnshrinkableConditioning if a cond cannot be shrunk.
     """
-    return {kind: [shrink_cond(c, shape, small_shape, factors, patch) for c in group or ()]
-            for kind, group in conds.items()}
+    return {
+        kind: [shrink_cond(c, shape, small_shape, factors, patch) for c in group or ()] for kind, group in conds.items()
+    }
 
 
 def shrink_cond(cond: dict, shape: torch.Size, small_shape: torch.Size, factors: Cells, patch: Cells) -> dict:
@@ -62,11 +63,14 @@ def open_gates(conds: Mapping[str, list[dict]], sigma: float) -> dict[str, list[
     A trial may run at a different sigma than its call, so its conds are chosen here by the sigma of
     the call.
     """
+
     def is_active(cond: dict) -> bool:
         return cond.get("timestep_end", 0.0) <= sigma <= cond.get("timestep_start", float("inf"))
 
-    return {kind: [{k: v for k, v in c.items() if k not in _LEFT_OUT} for c in group if is_active(c)]
-            for kind, group in conds.items()}
+    return {
+        kind: [{k: v for k, v in c.items() if k not in _LEFT_OUT} for c in group if is_active(c)]
+        for kind, group in conds.items()
+    }
 
 
 def has_gates(conds: Mapping[str, list[dict]]) -> bool:
@@ -127,8 +131,9 @@ def shrink_model_cond(
     if name in _LATENT_KEYS and isinstance(cond, (list, tuple)):
         return value._copy_with([shrink_loose(c, factors, patch) for c in cond])
     # conditioning with a size of its own may depend on the full latent in a way that only the model knows
-    has_extent = any(isinstance(c, torch.Tensor) and c.ndim > 3
-                     for c in (cond if isinstance(cond, (list, tuple)) else [cond]))
+    has_extent = any(
+        isinstance(c, torch.Tensor) and c.ndim > 3 for c in (cond if isinstance(cond, (list, tuple)) else [cond])
+    )
     if has_extent or name in _FRAME_KEYS or type(value).__name__ == "CONDNoiseShape":
         extent = f" of shape {tuple(cond.shape)}" if isinstance(cond, torch.Tensor) else ""
         raise UnshrinkableConditioning(f"conditioning {name!r}{extent}")

@@ -128,8 +128,7 @@ class CallFeed:
             "trials": journal.trials,
             "threshold": _rounded(run.lfcache.threshold),
             "cache_bytes": sum(journal.peak_bytes.values()),
-            "blocks": blocks
-            and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
+            "blocks": blocks and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
             "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],
             "is_ended": is_ended,
         }

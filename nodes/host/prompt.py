@@ -48,8 +48,13 @@ class Prompt:
             return cls(context.prompt_id, context.node_id, list_index=context.list_index or 0)
         graph = registry.dynprompt
         names = sorted(graph.all_node_ids())
-        return cls(context.prompt_id, context.node_id, {name: graph.get_node(name) for name in names},
-                   context.list_index or 0, {name: graph.get_display_node_id(name) for name in names})
+        return cls(
+            context.prompt_id,
+            context.node_id,
+            {name: graph.get_node(name) for name in names},
+            context.list_index or 0,
+            {name: graph.get_display_node_id(name) for name in names},
+        )
 
     @property
     def is_known(self) -> bool:
@@ -87,8 +92,10 @@ class Prompt:
             return ""
         if node_id not in self._fingerprints:
             node = self.nodes[node_id]
-            inputs = sorted((name, [self.fingerprint(value[0]), value[1]] if is_link(value) else value)
-                            for name, value in node.get("inputs", {}).items())
+            inputs = sorted(
+                (name, [self.fingerprint(value[0]), value[1]] if is_link(value) else value)
+                for name, value in node.get("inputs", {}).items()
+            )
             # an input that JSON cannot hold (added nodes may have any) equals only itself
             text = json.dumps([node.get("class_type"), inputs], default=lambda value: f"{type(value)} {id(value)}")
             self._fingerprints[node_id] = hashlib.sha256(text.encode()).hexdigest()
@@ -96,9 +103,13 @@ class Prompt:
 
     def stats_of(self, cache_node: str) -> list[str]:
         """Ids of the Cache Stats nodes whose model comes from this LFCache or BlockCache node."""
-        return [name for name, node in self.nodes.items() if node.get("class_type") == STATS_NODE
-                and is_link(link := node.get("inputs", {}).get("model"))
-                and cache_node in self.upstream(link[0], lambda n: n.get("class_type") in CACHE_NODES)]
+        return [
+            name
+            for name, node in self.nodes.items()
+            if node.get("class_type") == STATS_NODE
+            and is_link(link := node.get("inputs", {}).get("model"))
+            and cache_node in self.upstream(link[0], lambda n: n.get("class_type") in CACHE_NODES)
+        ]
 
 
 def is_link(value: Any) -> TypeGuard[list]:

@@ -33,8 +33,9 @@ class SamplerRun:
     noise, denoise_mask, latent_shapes: arguments of the guider's `outer_sample`.
     """
 
-    def __init__(self, attachment: Any, guider: Any, noise: torch.Tensor, steps: int, denoise_mask: Any,
-                 latent_shapes: Any) -> None:
+    def __init__(
+        self, attachment: Any, guider: Any, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any
+    ) -> None:
         self.attachment = attachment
         self.guider = guider
         self.trials = TrialGuider(guider)
@@ -43,8 +44,9 @@ class SamplerRun:
         self.cached = self._cached_run(noise, steps, denoise_mask, latent_shapes, page.nodes)
         self.feed = CallFeed(self.cached, page)
 
-    def _cached_run(self, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any,
-                    nodes: list[str]) -> CachedRun:
+    def _cached_run(
+        self, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any, nodes: list[str]
+    ) -> CachedRun:
         config, block_config = self.attachment.lfcache, self.attachment.blockcache
         patcher = self.guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
@@ -59,19 +61,28 @@ class SamplerRun:
         window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
         start = block_config.start_percent if block_config else 0.0
         run = CachedRun(
-            config, block_config, model, steps, device=patcher.load_device,
+            config,
+            block_config,
+            model,
+            steps,
+            device=patcher.load_device,
             sigma_window=sigma_window(sampling, *window),
             block_start_sigma=sampling.percent_to_sigma(start) if start > 0 else EVERYWHERE,
-            delta_max=delta_max, scale_advice=advice,
-            name=type(patcher.model).__name__, latent_shape=noise.shape, nodes=nodes)
+            delta_max=delta_max,
+            scale_advice=advice,
+            name=type(patcher.model).__name__,
+            latent_shape=noise.shape,
+            nodes=nodes,
+        )
         if obstacle and not run.lfcache.is_standing_aside:
             run.lfcache.stand_aside(obstacle)
         elif trial_obstacle and not run.lfcache.is_standing_aside:
             run.lfcache.do_without_trials(trial_obstacle)
         return run
 
-    def denoised(self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, seed: int | None,
-                 compute: Compute) -> torch.Tensor:
+    def denoised(
+        self, x: torch.Tensor, timestep: torch.Tensor, model_options: dict, seed: int | None, compute: Compute
+    ) -> torch.Tensor:
         """The denoised latent of one call, computed or reused, in x's shape.
 
         x: the noised latent, not written to. timestep: its noise level (the host's name for sigma), (B,).
@@ -96,8 +107,15 @@ class SamplerRun:
             run.lfcache.stand_aside("this sampler reads an unconditional prediction that the guider does not compute")
         return call.finish(denoised, uncond)
 
-    def _feed(self, functions: list, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
-              denoised: torch.Tensor, uncond: torch.Tensor | None) -> bool:
+    def _feed(
+        self,
+        functions: list,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict,
+        denoised: torch.Tensor,
+        uncond: torch.Tensor | None,
+    ) -> bool:
         """Call the sampler's functions for a reused call; False if they read something that it does not have."""
         try:
             self.unconditional.feed(functions, x, timestep, model_options, denoised, uncond)

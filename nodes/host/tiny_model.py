@@ -56,8 +56,7 @@ def _load_with_sizes(weights: dict, sizes: dict) -> Any:
     config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
     model = config.get_model(weights, "")
     model.load_model_weights(weights, "")
-    return comfy.model_patcher.ModelPatcher(
-        model, load_device=device, offload_device=management.unet_offload_device())
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=management.unet_offload_device())
 
 
 def load_vae() -> Any:
@@ -74,7 +73,8 @@ def load_vae() -> Any:
     vae.memory_used_encode = lambda shape, dtype: 64 * math.prod(shape[2:]) * 8
     vae.process_input = vae.process_output = lambda image: image
     vae.patcher = comfy.model_patcher.ModelPatcher(
-        codec, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device())
+        codec, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
     return vae
 
 

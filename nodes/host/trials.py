@@ -37,8 +37,15 @@ class TrialGuider:
         self._is_gated: dict[str, bool] = {}
         self._ungated: dict[str, dict] = {}  # conds without gates, equal for every sigma
 
-    def ask(self, run: LFCacheRun, trial: Trial, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
-            seed: int | None) -> torch.Tensor | None:
+    def ask(
+        self,
+        run: LFCacheRun,
+        trial: Trial,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict,
+        seed: int | None,
+    ) -> torch.Tensor | None:
         """The guider's denoised latent of a trial, in the shape of `trial.x`; None if the guider cannot run on it.
 
         run: does without trials after a failure. x, timestep: the full latent and noise level of the call.
@@ -49,7 +56,8 @@ class TrialGuider:
             conds = self._conds_for(trial, x, timestep)
             with swapped_conds(self.guider, conds):
                 return self.guider.predict_noise(
-                    trial.x, trial.sigma.expand_as(timestep).to(timestep.dtype), trial_options(model_options), seed)
+                    trial.x, trial.sigma.expand_as(timestep).to(timestep.dtype), trial_options(model_options), seed
+                )
         except comfy.model_management.InterruptProcessingException:
             raise
         except UnshrinkableConditioning as error:
@@ -68,11 +76,14 @@ class TrialGuider:
                 for name, group in conds_of(self.guider).items()
             }
             self._is_gated = {name: has_gates(group) for name, group in self._conds.items()}
-            self._ungated = {name: open_gates(group, 0.0) for name, group in self._conds.items()
-                             if not self._is_gated[name]}
+            self._ungated = {
+                name: open_gates(group, 0.0) for name, group in self._conds.items() if not self._is_gated[name]
+            }
         sigma = timestep.flatten()[0].item() if any(self._is_gated.values()) else 0.0
-        return {name: open_gates(group, sigma) if self._is_gated[name] else self._ungated[name]
-                for name, group in self._conds.items()}
+        return {
+            name: open_gates(group, sigma) if self._is_gated[name] else self._ungated[name]
+            for name, group in self._conds.items()
+        }
 
 
 def conds_of(guider: Any) -> dict[str, dict]:

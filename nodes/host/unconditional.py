@@ -34,16 +34,29 @@ class UnconditionalFeed:
         seen, self._seen = self._seen, None
         return seen
 
-    def feed(self, functions: list, x: torch.Tensor, timestep: torch.Tensor, model_options: dict,
-             denoised: torch.Tensor, uncond: torch.Tensor | None) -> None:
+    def feed(
+        self,
+        functions: list,
+        x: torch.Tensor,
+        timestep: torch.Tensor,
+        model_options: dict,
+        denoised: torch.Tensor,
+        uncond: torch.Tensor | None,
+    ) -> None:
         """Call the sampler's functions for a reused call.
 
         functions: from `functions_of_sampler`. x: the noised latent. timestep: its noise level, (B,).
         denoised, uncond: in x's shape.
         Raises KeyError if a function reads something that a reused call does not have.
         """
-        arguments = {**self._others, "denoised": denoised, "uncond_denoised": uncond, "input": x,
-                     "sigma": timestep, "model_options": model_options}
+        arguments = {
+            **self._others,
+            "denoised": denoised,
+            "uncond_denoised": uncond,
+            "input": x,
+            "sigma": timestep,
+            "model_options": model_options,
+        }
         for function in functions:
             function(arguments)
 

@@ -30,9 +30,7 @@ class BlockPass:
     is_joined: False if the model computes something from the streams after every block.
     """
 
-    def __init__(
-        self, run: "BlockCacheRun", names: Sequence[Hashable], rows: Sequence[slice], is_joined: bool
-    ) -> None:
+    def __init__(self, run: "BlockCacheRun", names: Sequence[Hashable], rows: Sequence[slice], is_joined: bool) -> None:
         self.run = run
         self.plan = run.plan
         self.names = names
@@ -119,8 +117,12 @@ class BlockPass:
             return False
         # if two blocks are skipped as one, whatever the model computes between them is lost; what it
         # adds in place (ControlNet, VACE) is not
-        is_joined = self.is_joined and self.blocks and self.blocks[-1][0] == key[0] and all(
-            name in self._returned and self._returned[name]() is t for name, t in streams.items())
+        is_joined = (
+            self.is_joined
+            and self.blocks
+            and self.blocks[-1][0] == key[0]
+            and all(name in self._returned and self._returned[name]() is t for name, t in streams.items())
+        )
         self.blocks.append(key)
         self.segments.append(self.segments[-1] + (not is_joined) if self.segments else 0)
         self._note_returned(streams)
@@ -192,8 +194,11 @@ def _difference(after: Streams, before: Streams) -> Streams | None:
     added: Streams = {}
     for name, tensor in after.items():
         old = before.get(name)
-        if old is None or not isinstance(tensor, torch.Tensor) or (
-                tensor.shape, tensor.dtype, tensor.device) != (old.shape, old.dtype, old.device):
+        if (
+            old is None
+            or not isinstance(tensor, torch.Tensor)
+            or (tensor.shape, tensor.dtype, tensor.device) != (old.shape, old.dtype, old.device)
+        ):
             return None
         with torch.no_grad():
             added[name] = torch.sub(tensor, old, out=old)

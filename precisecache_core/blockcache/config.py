@@ -31,15 +31,34 @@ class BlockCacheConfig:
     cache_device: str = "model"
 
     def __post_init__(self) -> None:
-        require(is_number(self.cache_rate) and 0 <= self.cache_rate < 1, "cache_rate", "in [0, 1)",
-                self.cache_rate, "0 skips no block; the paper uses 0.4.")
-        require(is_count(self.reuse_steps, 1), "reuse_steps", "a whole number >= 1", self.reuse_steps,
-                "The paper uses 3; set cache_rate to 0 to skip nothing.")
-        require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
-                "One call ranks the blocks and the next keeps their residuals.")
-        require(is_number(self.start_percent) and 0 <= self.start_percent < 1, "start_percent", "in [0, 1)",
-                self.start_percent, "0 is the first sampling step.")
+        require(
+            is_number(self.cache_rate) and 0 <= self.cache_rate < 1,
+            "cache_rate",
+            "in [0, 1)",
+            self.cache_rate,
+            "0 skips no block; the paper uses 0.4.",
+        )
+        require(
+            is_count(self.reuse_steps, 1),
+            "reuse_steps",
+            "a whole number >= 1",
+            self.reuse_steps,
+            "The paper uses 3; set cache_rate to 0 to skip nothing.",
+        )
+        require(
+            is_count(self.warmup, 2),
+            "warmup",
+            "a whole number >= 2",
+            self.warmup,
+            "One call ranks the blocks and the next keeps their residuals.",
+        )
+        require(
+            is_number(self.start_percent) and 0 <= self.start_percent < 1,
+            "start_percent",
+            "in [0, 1)",
+            self.start_percent,
+            "0 is the first sampling step.",
+        )
         for name, choices in (("storage", STORAGES), ("cache_device", CACHE_DEVICES)):
             value = getattr(self, name)
-            require(value in choices, name, f"one of {', '.join(choices)}", value,
-                    f"The default is {choices[0]}.")
+            require(value in choices, name, f"one of {', '.join(choices)}", value, f"The default is {choices[0]}.")

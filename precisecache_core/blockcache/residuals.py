@@ -40,8 +40,10 @@ class Residual:
 
     def fits(self, streams: Mapping[str, torch.Tensor], rows: slice) -> bool:
         """Whether it can be added to these rows of the streams (equal shapes and dtypes)."""
-        return all(name in streams and (t.shape, t.dtype) == (streams[name][rows].shape, streams[name].dtype)
-                   for name, t in self.streams.items())
+        return all(
+            name in streams and (t.shape, t.dtype) == (streams[name][rows].shape, streams[name].dtype)
+            for name, t in self.streams.items()
+        )
 
 
 def _to_host(tensor: torch.Tensor) -> torch.Tensor:
@@ -77,8 +79,7 @@ def add_residuals(
         stream = streams[name]
         out = torch.empty_like(stream)
         for residual, part in zip(residuals, rows):
-            added = residual.stream(name).to(
-                stream.device, non_blocking=stream.device.type == "cuda")
+            added = residual.stream(name).to(stream.device, non_blocking=stream.device.type == "cuda")
             torch.add(stream[part], added, out=out[part])
         result[name] = out
     return result

@@ -181,8 +181,10 @@ class BlockCacheRun:
                 f"the first {self.config.warmup} rank them"
             )
         if math.floor(self.config.cache_rate * len(self.order.keys)) == 0:
-            return (f"BlockCache: cache_rate {self.config.cache_rate:g} of {len(self.order.keys)} blocks "
-                    "is less than one block: raise cache_rate")
+            return (
+                f"BlockCache: cache_rate {self.config.cache_rate:g} of {len(self.order.keys)} blocks "
+                "is less than one block: raise cache_rate"
+            )
         return "BlockCache: no block could be ranked or kept, so that none was skipped"
 
 

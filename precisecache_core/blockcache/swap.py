@@ -39,9 +39,7 @@ def swapped_forwards(
 
 
 @contextmanager
-def block_cached(
-    run: BlockCacheRun, blocks: Sequence[nn.Module], sigma: torch.Tensor | float = 0.0
-) -> Iterator[None]:
+def block_cached(run: BlockCacheRun, blocks: Sequence[nn.Module], sigma: torch.Tensor | float = 0.0) -> Iterator[None]:
     """A context for one computed call of a model outside ComfyUI, with BlockCache on its blocks.
 
     run: the BlockCacheRun. blocks: the modules in the model's order, each called as block(x, …) and

@@ -28,7 +28,7 @@ def side_by_side(videos: Sequence[torch.Tensor], captions: Sequence[str]) -> tor
     for i, (video, caption) in enumerate(zip(videos, captions)):
         columns = slice(gap + i * (width + gap), (i + 1) * (width + gap))
         result[:, :strip, columns] = _caption(caption, strip, width, round(FONT_SIZE * scale))
-        for frame, target in zip(video, result[:, strip:strip + height, columns]):
+        for frame, target in zip(video, result[:, strip : strip + height, columns]):
             target.copy_(_resized(frame, height, width))
     return result
 

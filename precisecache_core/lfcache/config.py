@@ -58,30 +58,67 @@ class LFCacheConfig:
     try_every_call: bool = False
 
     def __post_init__(self) -> None:
-        require(is_number(self.alpha) and self.alpha >= 0, "alpha", "a number >= 0", self.alpha,
-                 "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.")
-        require(is_count(self.warmup, 2), "warmup", "a whole number >= 2", self.warmup,
-                 "Two computed calls are the fewest that give a difference; the paper uses 3.")
+        require(
+            is_number(self.alpha) and self.alpha >= 0,
+            "alpha",
+            "a number >= 0",
+            self.alpha,
+            "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.",
+        )
+        require(
+            is_count(self.warmup, 2),
+            "warmup",
+            "a whole number >= 2",
+            self.warmup,
+            "Two computed calls are the fewest that give a difference; the paper uses 3.",
+        )
         for name in ("start_percent", "end_percent"):
             value = getattr(self, name)
-            require(is_number(value) and 0 <= value <= 1, name, "in [0, 1]", value,
-                     "0 is the first sampling step and 1 the last.")
-        require(self.start_percent < self.end_percent, "start_percent",
-                 f"below end_percent ({self.end_percent})", self.start_percent,
-                 "Use 0 and 1 to allow reuse over the whole schedule.")
+            require(
+                is_number(value) and 0 <= value <= 1,
+                name,
+                "in [0, 1]",
+                value,
+                "0 is the first sampling step and 1 the last.",
+            )
+        require(
+            self.start_percent < self.end_percent,
+            "start_percent",
+            f"below end_percent ({self.end_percent})",
+            self.start_percent,
+            "Use 0 and 1 to allow reuse over the whole schedule.",
+        )
         for name in ("factor_t", "factor_hw"):
             value = getattr(self, name)
-            require(is_count(value, 1), name, "a whole number >= 1", value,
-                     "The paper's factors are 2 for time and 4 for height and width.")
-        require(is_number(self.cutoff) and 0 < self.cutoff <= 0.5, "cutoff", "in (0, 0.5]",
-                 self.cutoff, "The paper uses 0.2.")
-        for name, choices in (("trial", TRIALS), ("reference", REFERENCES), ("reuse", REUSES),
-                              ("cache_device", CACHE_DEVICES)):
+            require(
+                is_count(value, 1),
+                name,
+                "a whole number >= 1",
+                value,
+                "The paper's factors are 2 for time and 4 for height and width.",
+            )
+        require(
+            is_number(self.cutoff) and 0 < self.cutoff <= 0.5,
+            "cutoff",
+            "in (0, 0.5]",
+            self.cutoff,
+            "The paper uses 0.2.",
+        )
+        for name, choices in (
+            ("trial", TRIALS),
+            ("reference", REFERENCES),
+            ("reuse", REUSES),
+            ("cache_device", CACHE_DEVICES),
+        ):
             value = getattr(self, name)
-            require(value in choices, name, f"one of {', '.join(choices)}", value,
-                     f"The default is {choices[0]}.")
-        require(isinstance(self.try_every_call, bool), "try_every_call", "True or False",
-                self.try_every_call, "The default, False, skips trials that are not needed for the decision.")
+            require(value in choices, name, f"one of {', '.join(choices)}", value, f"The default is {choices[0]}.")
+        require(
+            isinstance(self.try_every_call, bool),
+            "try_every_call",
+            "True or False",
+            self.try_every_call,
+            "The default, False, skips trials that are not needed for the decision.",
+        )
 
     @classmethod
     def from_preset(cls, preset: str, alpha: float | None = None, **settings: Any) -> "LFCacheConfig":
@@ -94,8 +131,13 @@ class LFCacheConfig:
         settings: the other fields of LFCacheConfig.
         Raises ValueError on an unknown preset or an invalid setting.
         """
-        require(preset in PRESETS, "preset", f"one of {', '.join(PRESETS)}", preset,
-                 "Use base for quality, turbo for speed.")
+        require(
+            preset in PRESETS,
+            "preset",
+            f"one of {', '.join(PRESETS)}",
+            preset,
+            "Use base for quality, turbo for speed.",
+        )
         if preset in PRESET_ALPHA:
             settings["alpha"] = PRESET_ALPHA[preset]
         elif alpha is not None:
@@ -103,5 +145,16 @@ class LFCacheConfig:
         config = cls(**settings)
         if preset != "paper":
             return config
-        return replace(config, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
-                       reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, try_every_call=True)
+        return replace(
+            config,
+            warmup=3,
+            start_percent=0.0,
+            end_percent=1.0,
+            trial="plain",
+            reference="cached",
+            reuse="prediction",
+            factor_t=2,
+            factor_hw=4,
+            cutoff=0.2,
+            try_every_call=True,
+        )

@@ -24,9 +24,7 @@ class LFCacheController:
         warm-up (ours).
     """
 
-    def __init__(
-        self, alpha: float, warmup: int, try_every_call: bool = False, delta_max: float | None = None
-    ) -> None:
+    def __init__(self, alpha: float, warmup: int, try_every_call: bool = False, delta_max: float | None = None) -> None:
         self.alpha = alpha
         self.warmup = warmup if delta_max is None else 0
         self.try_every_call = try_every_call

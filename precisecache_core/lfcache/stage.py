@@ -22,8 +22,9 @@ class Stage:
     may_try: False if this run makes no trials, whatever the latent's size.
     """
 
-    def __init__(self, config: LFCacheConfig, model: Parametrization, x: torch.Tensor, delta_max: float | None,
-                 may_try: bool) -> None:
+    def __init__(
+        self, config: LFCacheConfig, model: Parametrization, x: torch.Tensor, delta_max: float | None, may_try: bool
+    ) -> None:
         self.config = config
         self.signature = (x.shape, x.dtype, x.device)
         self.controller = LFCacheController(config.alpha, config.warmup, config.try_every_call, delta_max)
@@ -68,8 +69,15 @@ class Stage:
         self.forget_predictions()
         self.source = self.computed_calls
 
-    def keep(self, x: torch.Tensor, sigma: float, lfd: float | None, prediction: torch.Tensor,
-             uncond: torch.Tensor | None, trial: torch.Tensor | None) -> None:
+    def keep(
+        self,
+        x: torch.Tensor,
+        sigma: float,
+        lfd: float | None,
+        prediction: torch.Tensor,
+        uncond: torch.Tensor | None,
+        trial: torch.Tensor | None,
+    ) -> None:
         """Take a computed call: compare its prediction with the one before, and keep it.
 
         x: the noised latent. sigma: its noise level. lfd: what `source` measured, or None. prediction,

@@ -77,8 +77,14 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
     for is_shown, color, label in ((~reused, COMPUTED, "computed"), (reused, REUSED, "reused")):
         if not is_shown.any():
             continue
-        panel.bar(calls[is_shown], np.full(is_shown.sum(), 0.06), width=0.8, color=color, label=label,
-                  transform=panel.get_xaxis_transform())
+        panel.bar(
+            calls[is_shown],
+            np.full(is_shown.sum(), 0.06),
+            width=0.8,
+            color=color,
+            label=label,
+            transform=panel.get_xaxis_transform(),
+        )
     shown = [v for v in (*lfd, run["threshold"]) if v is not None and np.isfinite(v)]
     if np.isfinite(lfd).any():
         tried = np.isfinite(lfd)
@@ -94,8 +100,16 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
     else:
         panel.set_yticks([])
     if run["calls"] and not run["reused"] and run["warnings"]:
-        panel.text(0.5, 0.5, "\n".join(textwrap.wrap(run["warnings"][-1], 110)), transform=panel.transAxes, ha="center",
-                   va="center", fontsize=10, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85})
+        panel.text(
+            0.5,
+            0.5,
+            "\n".join(textwrap.wrap(run["warnings"][-1], 110)),
+            transform=panel.transAxes,
+            ha="center",
+            va="center",
+            fontsize=10,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        )
     panel.legend(loc="upper right", ncols=5, fontsize=9)
 
 
@@ -109,8 +123,16 @@ def _draw_blocks(panel: Any, run: dict, name: str) -> None:
         row[pivotal] = 0
     counts = f"{blocks['block_calls_skipped']} of {blocks['block_calls']} block calls skipped"
     panel.set_title(f"{name}: {counts}", fontsize=10)
-    panel.pcolormesh(np.arange(blocks["blocks"] + 1) - 0.5, np.arange(len(skipped) + 1) + 0.5, skipped,
-                     cmap=ListedColormap([COMPUTED, REUSED]), vmin=0, vmax=1, edgecolors="white", linewidth=0.5)
+    panel.pcolormesh(
+        np.arange(blocks["blocks"] + 1) - 0.5,
+        np.arange(len(skipped) + 1) + 0.5,
+        skipped,
+        cmap=ListedColormap([COMPUTED, REUSED]),
+        vmin=0,
+        vmax=1,
+        edgecolors="white",
+        linewidth=0.5,
+    )
     panel.invert_yaxis()
     panel.set_xlabel("transformer block (blue: pivotal, computed; orange: skipped)")
     panel.set_ylabel("refresh")

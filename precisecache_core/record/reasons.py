@@ -30,8 +30,7 @@ def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advi
     if controller.calls == 0:
         return "no call lay between start_percent and end_percent: nothing was reused"
     if controller.calls <= controller.warmup:
-        return (f"all {controller.calls} calls that may be reused were warm-up calls: use more steps or a "
-                "smaller warmup")
+        return f"all {controller.calls} calls that may be reused were warm-up calls: use more steps or a smaller warmup"
     if controller.delta_max is None:
         return "no low-frequency difference could be measured in the warm-up: nothing was reused"
     if controller.delta_max == 0:

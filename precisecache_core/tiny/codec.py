@@ -31,9 +31,7 @@ class TinyVideoCodec(nn.Module):
     def cells(video: torch.Tensor) -> torch.Tensor:
         """(B, 3, 4 (T - 1) + 1, 4 h, 4 w) -> (B, T, h, w, 192); the first frame is repeated."""
         video = torch.cat((video[:, :, :1].expand(-1, -1, CELL - 1, -1, -1), video), dim=2)
-        return rearrange(
-            video, "b c (t f) (h p) (w q) -> b t h w (c f p q)", f=CELL, p=CELL, q=CELL
-        )
+        return rearrange(video, "b c (t f) (h p) (w q) -> b t h w (c f p q)", f=CELL, p=CELL, q=CELL)
 
     def fit(self, video: torch.Tensor) -> "TinyVideoCodec":
         """Take basis, mean and scale from sample clips at 4 pixels a cell; returns itself.
@@ -67,8 +65,8 @@ class TinyVideoCodec(nn.Module):
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """(B, 16, T, h, w) -> (B, 3, 4 (T - 1) + 1, 8 h, 8 w) in [0, 1]."""
         cells = rearrange(latent, "b c t h w -> b t h w c") * self.scale @ self.basis.T + self.mean
-        video = rearrange(
-            cells, "b t h w (c f p q) -> b c (t f) (h p) (w q)", c=3, f=CELL, p=CELL, q=CELL
-        )[:, :, CELL - 1 :]
+        video = rearrange(cells, "b t h w (c f p q) -> b c (t f) (h p) (w q)", c=3, f=CELL, p=CELL, q=CELL)[
+            :, :, CELL - 1 :
+        ]
         video = F.interpolate(video, scale_factor=(1, 2, 2), mode="trilinear")
         return video.clamp(0, 1)

@@ -56,9 +56,7 @@ def rotary_table(
     """
     spatial = 2 * (head_dim // 6)
     angles = []
-    for axis, (length, axis_dim) in enumerate(
-        ((frames, head_dim - 2 * spatial), (rows, spatial), (columns, spatial))
-    ):
+    for axis, (length, axis_dim) in enumerate(((frames, head_dim - 2 * spatial), (rows, spatial), (columns, spatial))):
         exponent = torch.arange(0, axis_dim, 2, dtype=torch.float64, device=device) / axis_dim
         position = torch.arange(length, dtype=torch.float64, device=device)
         shape = [1, 1, 1, -1]
@@ -168,9 +166,7 @@ class TinyVideoModel(nn.Module):
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
         )
-        self.time_embedding = nn.Sequential(
-            nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
-        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.head = Head(config)
@@ -190,14 +186,16 @@ class TinyVideoModel(nn.Module):
         embedding = self.embed_time(t)
         modulation = self.time_projection(embedding).unflatten(1, (6, self.config.dim))
         context = self.text_embedding(context)
-        table = rotary_table(
-            frames, rows, columns, self.config.dim // self.config.num_heads, x.device
-        )
+        table = rotary_table(frames, rows, columns, self.config.dim // self.config.num_heads, x.device)
         for block in self.blocks:
             tokens = block(tokens, modulation, context, table)
         out = rearrange(
             self.head(tokens, embedding),
             "b (t h w) (p q c) -> b c t (h p) (w q)",
-            t=frames, h=rows, w=columns, p=2, q=2,
+            t=frames,
+            h=rows,
+            w=columns,
+            p=2,
+            q=2,
         )
         return out[..., :height, :width]

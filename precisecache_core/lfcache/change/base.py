@@ -80,8 +80,9 @@ class Source:
         """
         raise NotImplementedError
 
-    def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
-             is_first: bool) -> None:
+    def keep(
+        self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor, is_first: bool
+    ) -> None:
         """Take the result of a computed call.
 
         sigma, prediction: its noise level and its prediction. trial: as in `read`.

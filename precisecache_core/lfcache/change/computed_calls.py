@@ -32,8 +32,9 @@ class ComputedCalls(Source):
         lfd = self._at(level)
         return Reading(level, lfd, is_spoilt=lfd is not None and not math.isfinite(lfd))
 
-    def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
-             is_first: bool) -> None:
+    def keep(
+        self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor, is_first: bool
+    ) -> None:
         self._unread = None
         if not is_first and self.sigma is not None:
             gap = abs(sigma - self.sigma)

@@ -43,8 +43,9 @@ class Trials(Source, name="snr_matched"):
         self._faults = 0
 
     def trial(self, x: torch.Tensor, sigma: torch.Tensor) -> Trial | None:
-        return make_trial(x, sigma, self.factors, self.model.space, self.model.sigma_min, self.snr_matched,
-                          self.model.patch)
+        return make_trial(
+            x, sigma, self.factors, self.model.space, self.model.sigma_min, self.snr_matched, self.model.patch
+        )
 
     def read(self, sigma: torch.Tensor, trial: torch.Tensor | None, is_warmup: bool) -> Reading:
         """As in `Source`; the true LFD shows whether the last prediction was finite, a trial does not."""
@@ -59,8 +60,9 @@ class Trials(Source, name="snr_matched"):
         self._faults = 0 if math.isfinite(lfd) else self._faults + 1
         return Reading(level, lfd)
 
-    def keep(self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor,
-             is_first: bool) -> None:
+    def keep(
+        self, sigma: float, prediction: torch.Tensor, trial: torch.Tensor | None, true_lfd: torch.Tensor, is_first: bool
+    ) -> None:
         self._true_lfd = true_lfd
         if trial is None or self.compares_trials:
             self._reference = trial

@@ -41,8 +41,10 @@ def shrink_latent(
     Returns (B, C, T // r, H // s_h, W // s_w), or the same without T, cropped to whole
     patches, in x's dtype.
     """
-    crop = tuple(slice(side - side % (f * p) or side) for side, f, p in
-                 zip(reversed(x.shape[2:]), reversed(factors), reversed(patch)))
+    crop = tuple(
+        slice(side - side % (f * p) or side)
+        for side, f, p in zip(reversed(x.shape[2:]), reversed(factors), reversed(patch))
+    )
     x = x[(..., *reversed(crop))]
     # float32 because some devices cannot pool half-precision videos
     if x.ndim == 4:

@@ -32,8 +32,9 @@ def match_snr(space: str | None, sigma: torch.Tensor, positions: int) -> tuple[t
     if space == VARIANCE_PRESERVING:
         signal = 1 / (1 + sigma**2)
         return (signal + (1 - signal) / positions).sqrt(), shrunk
-    raise ValueError(f"PreciseCache: unknown noise space {space!r}. Use FLOW, VARIANCE_EXPLODING "
-                     "or VARIANCE_PRESERVING.")
+    raise ValueError(
+        f"PreciseCache: unknown noise space {space!r}. Use FLOW, VARIANCE_EXPLODING or VARIANCE_PRESERVING."
+    )
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,13 @@ class Trial:
 
 
 def make_trial(
-    x: torch.Tensor, sigma: torch.Tensor, factors: tuple[int, int, int], space: str | None, sigma_min: float,
-    snr_matched: bool, patch: tuple[int, int, int] = (1, 1, 1)
+    x: torch.Tensor,
+    sigma: torch.Tensor,
+    factors: tuple[int, int, int],
+    space: str | None,
+    sigma_min: float,
+    snr_matched: bool,
+    patch: tuple[int, int, int] = (1, 1, 1),
 ) -> Trial:
     """Shrink x and, if `snr_matched`, put it back on the noise schedule.
 
