@@ -5,11 +5,11 @@
     python3 run.py test [pytest args]       run every test that can run on this machine
     python3 run.py check [pytest args]      lint, check the format and the types, then run the tests
     python3 run.py graph GRAPH [options]    run a graph in API format in ComfyUI
-    python3 run.py bench [NAME [options]]   make a table or a figure; without a name: list them
+    python3 run.py bench [NAME [options]]   run a benchmark; without a name: list them all
     python3 run.py versions [options]       compare what is installed with the tested versions
 
 Needs Python 3.10 or newer and nothing else. Everything is installed into .venv beside this
-file; delete that folder to start over. demo, graph, bench NAME and versions have a --help of their own.
+file; delete that folder to start over. demo, graph, bench NAME and versions each have their own --help.
 """
 
 import sys
@@ -19,7 +19,7 @@ OLDEST_PYTHON = (3, 10)
 
 def main(arguments):
     if sys.version_info < OLDEST_PYTHON:
-        print("PreciseCache needs Python 3.10 or newer, this is " + sys.version.split()[0])
+        print("PreciseCache needs Python 3.10 or newer; this is " + sys.version.split()[0])
         return 2
     from tools.commands import COMMANDS, call
 

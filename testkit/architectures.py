@@ -25,8 +25,8 @@ class Architecture:
 
     text: width of the conditioning's tokens; extra: further conditioning.
     blocks: how many BlockCache should find, 0 where it computes every one. fixed: sizes that the host's
-    detection takes for granted and a test has to lower (Mochi and Qwen-Image exist in one size, for old
-    hosts Flux too).
+    detection assumes instead of reading them, so that `load` has to set them (Mochi and Qwen-Image exist
+    in one size; to old hosts Flux does too).
     """
 
     module: str
@@ -125,7 +125,7 @@ def load(name, **sizes):
         weights = {}
         for key, tensor in model.state_dict().items():
             if tensor.is_floating_point():
-                # norms' weights near 1, everything else small: the blocks add something, and no more
+                # weights of norms near 1, all others small, so that each block adds a little
                 is_norm = tensor.ndim == 1 and ("norm" in key) and key.endswith(("weight", "scale"))
                 tensor = torch.randn(tensor.shape) * 0.05 + (1.0 if is_norm else 0.0)
             weights[key] = tensor
@@ -138,7 +138,7 @@ def load(name, **sizes):
 
 
 def _known(spec):
-    """The sizes without those that an older host has no word for. Raises Unsupported if one matters."""
+    """The sizes that this host's class takes. Raises Unsupported if it does not take one that is needed."""
     params = getattr(importlib.import_module(spec.module), f"{spec.cls}Params", None)
     if params is None:
         return spec.config
@@ -151,7 +151,7 @@ def _known(spec):
 
 @contextlib.contextmanager
 def _sizes(spec):
-    """Lower the sizes that the host's detection takes for granted, while one model loads."""
+    """Replace the sizes that the host's detection assumes, while one model loads."""
     original = comfy.model_detection.detect_unet_config
 
     def detect(*args, **kwargs):
@@ -163,7 +163,7 @@ def _sizes(spec):
 
 
 def conditioning(name, seed):
-    """CONDITIONING as the stock text encoders give it."""
+    """CONDITIONING in the form that the stock text encoders return."""
     spec = ARCHITECTURES[name]
     generator = torch.Generator().manual_seed(seed)
     options = {}

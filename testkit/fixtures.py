@@ -15,19 +15,19 @@ def bench():
     yield TinyHost()
     from testkit.architectures import load
 
-    load.cache_clear()  # the host's models cannot be deleted any more while Python ends
+    load.cache_clear()  # while Python exits the host's models can no longer be deleted
 
 
 @pytest.fixture(autouse=True)
 def _same_clip(request):
-    """Every test begins with the same words asked of the tiny model, whatever ran before."""
+    """Every test starts with the same prompt for the tiny model, whatever ran before."""
     if "bench" in request.fixturenames:
         request.getfixturevalue("bench").ask("triangle", "orange", "right")
 
 
 @pytest.fixture(scope="session")
 def host_of_benchmarks():
-    """Skips where the host is older than what the benchmarks are written for."""
+    """Skip the test if the host is older than the benchmarks need."""
     version = comfyui_version(find_host())
     if tuple(map(int, re.findall(r"\d+", version))) < OLDEST:
-        pytest.skip(f"benchmarks are written for ComfyUI {'.'.join(map(str, OLDEST))} and newer, this is {version}")
+        pytest.skip(f"the benchmarks need ComfyUI {'.'.join(map(str, OLDEST))} or newer; this is {version}")

@@ -1,4 +1,4 @@
-"""A sampler that asks the same question again and again: what a cache reuses must be what it was."""
+"""A sampler that gives the model the same input in every call, so that reuse must not change the answer."""
 
 import comfy.sample
 import comfy.samplers
@@ -6,9 +6,9 @@ import torch
 
 
 def frozen_answers(model, noise, positive, negative, calls=12, cfg=4.0, turned=None):
-    """What `model` answers to the same x, sigma and conditioning in `calls` calls, a list.
+    """The answers of `model` to the same x, sigma and conditioning in `calls` calls, as a list.
 
-    turned: the call from which on x is turned over, so that what is reused is not what would be computed.
+    turned: the call at which x is flipped for the rest, so that a reused answer differs from a computed one.
     """
     answers = []
 

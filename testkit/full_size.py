@@ -13,9 +13,9 @@ class Unsupported(Exception):
 class FullSize:
     """config, kind: the host's class in `comfy.supported_models` and its `image_model`.
 
-    sizes: the model class's own arguments; dim, head_dim, blocks: of its blocks.
+    sizes: the model class's own arguments; dim, head_dim, blocks: width, head width and number of its blocks.
     text: (tokens, width) of the conditioning; branches: forwards in one guided call.
-    frames: of the paper's Table 1; resolutions: {name: (width, height)}.
+    frames: as in the paper's Table 1; resolutions: {name: (width, height)}.
     """
 
     config: str
@@ -69,14 +69,14 @@ MODELS = {
 
 
 def layered(name, layers):
-    """The sizes that give a model this many blocks (HunyuanVideo: one double for two single ones)."""
+    """The sizes that give a model this many blocks (HunyuanVideo: one double block for every two single ones)."""
     if "depth" in MODELS[name].sizes:
         return {"depth": layers // 3, "depth_single_blocks": layers - layers // 3}
     return {"num_layers": layers}
 
 
 def build(name, device="meta", dtype=torch.bfloat16, **sizes):
-    """The host's model, a `comfy.model_base.BaseModel` with weights as the memory had them.
+    """The host's model, a `comfy.model_base.BaseModel` with uninitialised weights.
 
     sizes: replace some of the model's own. Raises Unsupported if this host lacks the architecture.
     """

@@ -11,7 +11,7 @@ WINDOW = (0.15, 0.95)  # start_percent and end_percent, the nodes' defaults
 def attach_easycache(patcher, threshold):
     """The host's EasyCache node with its default window.
 
-    It adds its residual into its input in place, which spoils the result where inference runs in
+    It adds its residual to its input in place, which spoils the result where inference runs in
     float32 (on a CPU); the bundled model hands it a copy (`nodes/host/tiny_model.py`).
     """
     from comfy_extras.nodes_easycache import EasyCacheNode

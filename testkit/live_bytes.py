@@ -1,4 +1,4 @@
-"""Bytes that tensors take while a piece of code runs, on any device, fake ones too."""
+"""Bytes that tensors take while code runs, on any device; fake tensors count too."""
 
 import weakref
 from collections import Counter
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that are alive, by device, and the most there ever were."""
+    """Bytes of the live tensor storages, now and at their peak, by device."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
-"""The pack as a package of the name PreciseCache, as ComfyUI loads custom nodes.
+"""Makes the pack importable as a package named PreciseCache, as ComfyUI loads custom nodes.
 
-Importing this module loads nothing: `from PreciseCache.nodes.host import attachment` does, once
+Importing this module does not load the pack; `from PreciseCache.nodes.host import attachment` does, once
 `testkit.tiny_host.enter_host` has made the host importable.
 """
 

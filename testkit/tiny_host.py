@@ -8,7 +8,7 @@ import torch
 from testkit.pack import ROOT
 from tools.comfyui.locate import find_comfyui
 
-OLDEST = (0, 33)  # ComfyUI; older ones lack models that benchmarks count and what they tell of each block
+OLDEST = (0, 33)  # ComfyUI; older ones lack models and block details that the benchmarks need
 
 
 def find_host():
@@ -17,11 +17,11 @@ def find_host():
 
 
 def enter_host(host, is_fused=False, is_cpu=True):
-    """Make the host importable, ahead of our folder `nodes`, and keep it off the GPU; comes before any import of it.
+    """Make the host importable, ahead of our folder `nodes`. Call this before any import of the host.
 
-    is_cpu: False lets it have the GPU.
-    is_fused: PyTorch's fused attention, the host's own choice on most GPUs; on a CPU it would
-        take another, half as fast.
+    is_cpu: keep the host off the GPU.
+    is_fused: use PyTorch's fused attention, the host's own choice on most GPUs; on a CPU it would
+        choose another, half as fast.
     """
     if str(host) not in sys.path:
         sys.path.insert(0, str(host))
@@ -32,7 +32,7 @@ def enter_host(host, is_fused=False, is_cpu=True):
 
 
 def open_bench(is_fused=True):
-    """The tiny model in the host for a command that only measures; ends the program without a host."""
+    """The tiny model in the host, for a command that only measures; exits if no host is found."""
     host = find_host()
     if host is None:
         sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
@@ -43,7 +43,7 @@ def open_bench(is_fused=True):
 
 
 class TinyHost:
-    """The tiny model and its conditioning, sampled as the stock nodes do it."""
+    """The tiny model and its conditioning, sampled as by the stock nodes."""
 
     def __init__(self, subject="triangle", color="orange", motion="right"):
         from PreciseCache.nodes.host import attachment, reports, tiny_model
@@ -62,7 +62,7 @@ class TinyHost:
         self.negative = self.tiny.conditioning()
 
     def ask_for(self, seed):
-        """Ask for the clip of a seed: other seeds, other words."""
+        """Ask for the clip of a seed: the seed chooses the words of the prompt."""
         self.ask(*(words[seed // n % len(words)] for words, n in
                    ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))))
 
@@ -75,7 +75,7 @@ class TinyHost:
         return self.attachment.attach(model or self.model, blockcache=self.block_config(**settings))
 
     def report(self, model):
-        """The last run's report entry of a model from `lfcache`."""
+        """The report entry of the last run of a model from `lfcache`."""
         return self.reports.runs_of(self.attachment.attachment_of(model).id)[-1]
 
     @staticmethod
@@ -84,7 +84,7 @@ class TinyHost:
 
     def sample(self, model, sampler="euler", scheduler="simple", steps=10, cfg=4.0, noise=None, denoise=1.0,
                latent=None, seed=0, **kwargs):
-        """KSampler: returns the latent it would output."""
+        """Sample as KSampler does; returns the latent that it would output."""
         import comfy.sample
 
         noise = self.noise() if noise is None else noise

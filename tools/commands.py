@@ -22,7 +22,7 @@ def call(name, arguments):
 
 
 def demo(arguments):
-    # wrong options end the program here, before any setup
+    # a wrong option ends the program here, before any setup
     from tools.demo.options import parse
 
     host = parse(arguments).host
@@ -35,7 +35,7 @@ def test(arguments):
 
 
 def check(arguments):
-    """The linter, the formatter, the type checker and at last the tests, whose last line is the last one printed."""
+    """Run the linter, the formatter, the type checker and then the tests, whose last line is the last one printed."""
     environment = prepare_tests()
     failed = 0
     *steps, tests = check_steps(arguments)
@@ -58,10 +58,10 @@ def check_steps(arguments):
 
 
 def pytest_command(arguments):
-    """pytest with these arguments, on all tests where they name none."""
+    """The pytest command with these arguments; it runs all tests unless they name some."""
     command = [VENV_PYTHON, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", "tests"]
     if not names_tests(arguments):
-        # two at a time where there are two cores; more would wait for the host's memory, not for cores
+        # two workers where there are two cores; with more, ComfyUI's memory would be the limit, not the cores
         command += ["tests", *(["-n", "2", "--dist", "loadfile"] if (os.cpu_count() or 1) > 1 else [])]
     return [*command, *arguments]
 
@@ -75,8 +75,8 @@ def graph(arguments):
     from tools.graph.options import parse
 
     host = parse(arguments).comfyui or find_comfyui(ROOT)
-    environment = add_to_path(ROOT, prepare(host, "the graph needs a server that runs"))
-    # in the caller's folder: the graph and --out are named from there
+    environment = add_to_path(ROOT, prepare(host, "the graph needs a running server"))
+    # in the caller's folder: the paths of the graph and of --out are relative to it
     return run([VENV_PYTHON, "-m", "tools.graph", *arguments], environment, Path.cwd())
 
 
@@ -88,7 +88,7 @@ def bench(arguments):
         return 0
     name, *rest = arguments
     if name not in known:
-        raise ValueError(f"there is no benchmark {name!r}; there are {', '.join(known)}")
+        raise ValueError(f"there is no benchmark {name!r}; choose from {', '.join(known)}")
     path = known[name].relative_to(ROOT).with_suffix("")
     environment = prepare(find_comfyui(ROOT), "most benchmarks need one")
     module = ".".join(path.parts)
@@ -99,7 +99,7 @@ def bench(arguments):
 
 
 def add_to_path(folder, environment):
-    """The environment variables, with a folder that Python looks in for modules."""
+    """The environment variables with this folder first in PYTHONPATH."""
     before = environment.get("PYTHONPATH")
     return {**environment, "PYTHONPATH": os.pathsep.join([str(folder), *([before] if before else [])])}
 
@@ -113,7 +113,7 @@ def benchmarks():
 
 
 def first_sentence(path):
-    """A module's docstring up to the command that its first line ends with."""
+    """The first line of a module's docstring, without the command at its end."""
     return re.split(":? `python3", ast.get_docstring(ast.parse(path.read_text("utf-8"))))[0]
 
 
@@ -129,9 +129,9 @@ COMMANDS = {"demo": demo, "test": test, "check": check, "graph": graph, "bench":
 
 
 def prepare(host, without, is_renewed=False):
-    """Set .venv up, say with what, and return the environment variables to run in.
+    """Set up .venv and print what is used; returns the environment variables for the command.
 
-    without: what is said where there is no ComfyUI. is_renewed: take the newest versions, not the tested ones.
+    without: printed where there is no ComfyUI. is_renewed: install the newest versions, not the tested ones.
     """
     say(f"Python {sys.version.split()[0]} at {sys.executable}")
     say(f"ComfyUI {comfyui_version(host)} at {host}" if host else f"no ComfyUI: {without}")
@@ -143,8 +143,8 @@ def prepare(host, without, is_renewed=False):
 
 
 def prepare_tests():
-    """The environment variables for the tests, which say what they skip."""
+    """Set up .venv for the tests; returns the environment variables to run them with."""
     environment = prepare(find_comfyui(ROOT), "tests that need one will be skipped")
-    # the tests' tensors are too small to share between cores; threads only make them wait
+    # the tests' tensors are too small to split between cores; threads only slow them down
     environment.setdefault("OMP_NUM_THREADS", "1")
     return environment

@@ -13,7 +13,7 @@ from tools.versions import FOLDER, host_requirements, own_requirements
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-STAMP = VENV / "precisecache-setup.txt"  # the requirements met, so that the next run need not ask pip
+STAMP = VENV / "precisecache-setup.txt"  # what is installed, so that the next run need not ask pip
 
 
 class SetupError(Exception):
@@ -25,9 +25,9 @@ def say(text):
 
 
 def set_up(host, is_renewed=False):
-    """Make .venv hold what the commands and the host need; quick where it already does.
+    """Install what the commands and the host need into .venv; quick if all of it is there.
 
-    is_renewed: take the newest version of all but torch.
+    is_renewed: install the newest version of everything but torch.
     """
     requirements, asked = own_requirements(), host_requirements(host)
     files = [host / "requirements.txt"] if host else []
@@ -45,19 +45,19 @@ def set_up(host, is_renewed=False):
     except SetupError:
         if not host or is_renewed:
             raise
-        say("once more without the tested versions: this ComfyUI may need others")
+        say("trying again without the tested versions: this ComfyUI may need others")
         install(requirements, files, constraints(asked, is_held=False))
     if host and not torch_fits():
-        say("torch, torchvision and torchaudio do not fit together: installing three that do")
+        say("torch, torchvision and torchaudio do not match: installing versions that do")
         install(requirements, files, constraints(asked, is_torch_kept=False))
         if not torch_fits():
-            raise SetupError(f"ComfyUI needs torch, torchvision and torchaudio, and they cannot be imported in {VENV}. "
-                             "Use the environment that your ComfyUI runs in: call run.py with its Python.")
+            raise SetupError(f"ComfyUI needs torch, torchvision and torchaudio, but they cannot be imported in {VENV}. "
+                             "Start run.py with the Python that your ComfyUI runs in.")
     STAMP.write_text("\n".join(wanted) + "\n", encoding="utf-8")
 
 
 def constraints(asked, **options):
-    """`versions.constraints` as .venv's Python sees it. asked: ComfyUI's requirements."""
+    """The result of `versions.constraints` in .venv's Python. asked: ComfyUI's requirements."""
     code = ("import sys; from tools.versions import constraints; "
             f"print(*constraints(sys.argv[1:], **{options!r}), sep='\\n')")
     lines = output_of(VENV_PYTHON, code, *asked).splitlines()
@@ -76,7 +76,7 @@ def install(requirements, files, constraints, options=()):
     if status:
         raise SetupError(
             f"pip could not install the packages (exit status {status}); its own message is above. "
-            "A network and some gigabytes of disk are needed the first time. "
+            "The first installation needs a network and some gigabytes of disk. "
             f"Run the same command again to go on, or delete {VENV} to start over.")
 
 
@@ -88,12 +88,12 @@ def pip_command(python, requirements, files, constraints, options=()):
 
 
 def installed_before():
-    """The requirements that pip last met in .venv, as written."""
+    """The requirements that pip last installed into .venv, as they were written."""
     return set(STAMP.read_text("utf-8").splitlines()) | {""} if STAMP.is_file() else set()
 
 
 def make_venv():
-    """A virtual environment that sees this Python's own torch, if it has one."""
+    """Make .venv, which sees this Python's own torch if it has one."""
     if is_working(sys.executable) and Path(sys.prefix).resolve() == VENV.resolve():
         return
     torch_version = output_of(sys.executable, "import torch; print(torch.__version__)")
@@ -106,7 +106,7 @@ def make_venv():
     if result.returncode or not is_working(VENV_PYTHON):
         raise SetupError(
             f"python -m venv could not make {VENV}; its own message is above. On Debian and Ubuntu install "
-            f"python3-venv. If the folder is left from another Python, delete it.")
+            f"python3-venv. If another Python made the folder, delete it.")
     if torch_version and is_inside_venv:
         share_packages()
 
@@ -114,8 +114,8 @@ def make_venv():
 def share_packages():
     """Let .venv see the packages of the environment that runs this file.
 
-    An environment made inside another does not; a path file adds them, so that nothing
-    is installed into an environment that is not ours.
+    A virtual environment does not see the packages of the one that it was made from. A .pth file
+    adds them, so that nothing is installed into an environment that is not ours.
     """
     target = output_of(VENV_PYTHON, "import sysconfig; print(sysconfig.get_path('purelib'))")
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
@@ -132,7 +132,7 @@ def torch_fits():
 
 
 def missing_packages(requirements):
-    """Names among the requirements that .venv does not have, in any version."""
+    """Names of the required packages of which .venv has no version."""
     found = (re.match(r"[A-Za-z0-9][\w.-]*", line) for line in requirements)
     names = sorted({name[0] for name in found if name})
     code = ("import sys, importlib.metadata as m\n"
@@ -142,7 +142,7 @@ def missing_packages(requirements):
 
 
 def output_of(python, code, *arguments):
-    """What a line of Python prints in that interpreter, or "" if it fails."""
+    """What the code prints in that Python, or "" if it fails."""
     result = subprocess.run([str(python), "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
     return result.stdout.strip() if result.returncode == 0 else ""
 
@@ -152,7 +152,7 @@ def is_working(python):
 
 
 def run(command, environment, folder=ROOT):
-    """Run in a folder to the end and return the exit status; being stopped stops it too."""
+    """Run a command to its end and return its exit status; Ctrl+C and SIGTERM stop the command too."""
     command = [str(part) for part in command]
     say("$ " + " ".join(["python", *command[1:]]))
     child = subprocess.Popen(command, cwd=folder, env=environment)
@@ -162,6 +162,6 @@ def run(command, environment, folder=ROOT):
         try:
             status = child.wait()
         except KeyboardInterrupt:
-            is_interrupted = True  # the child got it as well and is cleaning up
+            is_interrupted = True  # the child got the signal too and is cleaning up
             continue
         return 130 if is_interrupted else status if status >= 0 else 128 - status

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine that the figures were measured on."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import torch
 
 
 def processor():
-    """The processor's marketing name as far as the system tells it."""
+    """The processor's marketing name, or its architecture if the system does not report one."""
     if platform.system() == "Linux":
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.lower().startswith("model name"):

@@ -1,7 +1,7 @@
 """`python -m tools.typecheck`: mypy over the nodes and the core.
 
-The nodes import the core relatively, as parts of the package that ComfyUI makes of this folder. mypy has
-to see such a package, and the clone's own name may be none that Python allows: it is given a copy.
+The nodes import the core relatively, because ComfyUI loads this folder as one package. mypy has to see that
+package too, but the clone's name may not be a valid package name: mypy gets a copy under another name.
 """
 
 import os

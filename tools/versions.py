@@ -1,7 +1,7 @@
 """The tested versions: which packages the commands need, and which version of each the tests ran with.
 
-`tools/tested/` holds a pip constraints file for each Python that the tests ran on. A newer Python takes
-the last one. Standard library only, but for what runs in .venv: it is read before anything is installed.
+`tools/tested/` holds a pip constraints file for each Python that the tests ran on. A newer Python uses the
+last one. Standard library only, except for what runs in .venv: run.py imports it before anything is installed.
 """
 
 import argparse
@@ -16,15 +16,14 @@ from tools.comfyui.locate import comfyui_version, find_comfyui
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(__file__).with_name("tested")
-# a torch that is on the machine already is kept, and brings its own versions of these
+# a torch that is already installed is kept, with its own versions of these
 TORCH = re.compile(r"(torch|torchvision|torchaudio|triton|sympy|mpmath|setuptools|nvidia-.*|cuda-.*)$")
 
 
 def own_requirements():
     """The packages of pyproject.toml that the commands need.
 
-    pyproject.toml writes its lists as Python would, which is what spares a TOML reader here:
-    Python 3.10 has none.
+    The lists in pyproject.toml are written as Python lists, because Python 3.10 has no TOML reader.
     """
     text = (ROOT / "pyproject.toml").read_text("utf-8")
 
@@ -72,34 +71,35 @@ def torch_here():
 
 
 def left_out(held, requirements=(), torch=None):
-    """{package: reason} of the tested versions that do not hold on this machine.
+    """{package: reason} of the tested versions that are not pinned on this machine.
 
-    requirements: ComfyUI's. torch: the version to be kept, None for the tested one.
+    requirements: ComfyUI's. torch: the version to keep, None for the tested one.
     """
-    # pip brings it along, and nothing else is sure to be there before the first installation
+    # pip's own copy: nothing else is sure to be there before the first installation
     from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
 
     reasons = {}
     if torch not in (None, held["torch"]):
-        reasons = {name: f"torch {torch} is there already" for name in held if TORCH.match(name)}
+        reasons = {name: f"torch {torch} is already installed" for name in held if TORCH.match(name)}
     for line in requirements:
         try:
             wanted = Requirement(line.split(" #")[0])
         except InvalidRequirement:
-            continue  # an option of pip's
+            continue  # a pip option, not a package
         name = canonical(wanted.name)
         is_meant = wanted.marker is None or wanted.marker.evaluate()
         if is_meant and name in held and not wanted.specifier.contains(held[name], prereleases=True):
-            # a package's parts (comfyui-workflow-templates-core) go with it
+            # a package's parts, such as comfyui-workflow-templates-core, go with it
             parts = (n for n in held if n == name or n.startswith(f"{name}-") or name == "torch" and TORCH.match(n))
             reasons.update({part: f"ComfyUI asks for {line}" for part in parts})
     return reasons
 
 
 def constraints(requirements=(), is_torch_kept=True, is_held=True):
-    """The lines that pip is given for this Python.
+    """The lines of the constraints file that pip gets for this Python.
 
-    requirements: ComfyUI's. is_torch_kept: keep a torch that is there. is_held: hold more than torch.
+    requirements: ComfyUI's. is_torch_kept: keep a torch that is already installed. is_held: pin the other
+        packages too, not only torch.
     """
     held = read(tested_file())
     torch = torch_here() if is_torch_kept else None
@@ -113,7 +113,7 @@ def constraints(requirements=(), is_torch_kept=True, is_held=True):
 
 
 def installed(requirements):
-    """{package: version} of the requirements and all that they require in turn, as far as this Python has them."""
+    """{package: version} of the requirements and all that they require in turn, as far as they are installed."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     found, seen, todo = {}, set(), [(line, ()) for line in requirements]
@@ -134,7 +134,7 @@ def installed(requirements):
 
 
 def differences(requirements=()):
-    """What is installed otherwise than tested, a line each. requirements: ComfyUI's, if there is one."""
+    """A line for each difference between installed and tested versions. requirements: ComfyUI's, if there is one."""
     held = read(tested_file())
     left = left_out(held, requirements, torch_here())
     own, whole = installed(own_requirements()), installed([*own_requirements(), *requirements])
@@ -148,7 +148,7 @@ def differences(requirements=()):
 
 
 def write(host):
-    """Make the constraints file of this Python from what is installed."""
+    """Write the constraints file of this Python from what is installed."""
     found = sorted(installed([*own_requirements(), *host_requirements(host)]).items())
     lines = [f"# Tested with Python {platform.python_version()} on {platform.system()} {platform.machine()} "
              f"and ComfyUI {comfyui_version(host)}.", "# Written by `python3 run.py versions`; see CONTRIBUTING.md.",
@@ -165,9 +165,9 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(
         prog="run.py versions", description="Compare the packages in .venv with the tested versions in tools/tested.")
     make = parser.add_mutually_exclusive_group()
-    make.add_argument("--write", action="store_true", help="make the file of this Python from what is installed")
+    make.add_argument("--write", action="store_true", help="write the file of this Python from what is installed")
     make.add_argument("--update", action="store_true",
-                      help="first install the newest version of all but torch; run the tests afterwards")
+                      help="install the newest version of all but torch, then write the file; run the tests afterwards")
     return parser.parse_args(arguments)
 
 
@@ -175,12 +175,12 @@ def main():
     options, host = parse(), find_comfyui(ROOT)
     if options.write or options.update:
         if host is None:
-            print("versions: the file holds ComfyUI's packages too: set COMFYUI_PATH", file=sys.stderr)
+            print("versions: no ComfyUI found, and the file lists its packages too: set COMFYUI_PATH", file=sys.stderr)
             return 2
         print(f"wrote {write(host)}")
     requirements = host_requirements(host)
     for name, reason in left_out(read(tested_file()), requirements, torch_here()).items():
-        print(f"{name} is not held: {reason}")
+        print(f"{name} is not pinned: {reason}")
     found = differences(requirements)
     print(*found or [f"{sys.executable} has the tested versions of {tested_file().relative_to(ROOT)}"], sep="\n")
     return 1 if found else 0

@@ -1,4 +1,4 @@
-// A badge on LFCache and BlockCache nodes: what the last run reused, of how much.
+// A badge on LFCache and BlockCache nodes: calls reused or block calls skipped in the last run, of all.
 
 import { app } from "../../scripts/app.js";
 import { nodeById, whenRemoved } from "./graph.js";
@@ -12,7 +12,7 @@ const TEXTS = new Map([
 const badges = new WeakMap(); // node -> {text, drawn, element}
 
 function drawAll() {
-  const texts = new Map(); // node -> text; of several runs the last one's
+  const texts = new Map(); // node -> text of its last run
   for (const run of runsOfThisGraph())
     for (const node of run.nodes.map(nodeById)) {
       const text = TEXTS.get(node?.comfyClass)?.(run);
@@ -31,7 +31,7 @@ function show(node, text) {
     badge.element.textContent = text;
     node.setDirtyCanvas?.(true, true);
   }
-  // nodes made by Vue look at `badges` once, so theirs is an element of its own
+  // nodes rendered by Vue read `badges` only once, so they get an element of their own
   const { element } = badges.get(node);
   if (!element.isConnected && node.graph === app.canvas?.graph)
     document.querySelector(`[data-node-id="${CSS.escape(node.id)}"]`)?.append(element);
@@ -45,7 +45,7 @@ function hide(node) {
   badges.delete(node);
 }
 
-// For the canvas; without text, and so invisible, while Vue renders the nodes.
+// The badge on the canvas. Its text is empty, which hides it, while Vue renders the nodes.
 function drawnBadge(text) {
   if (!window.LGraphBadge) return null;
   const badge = new window.LGraphBadge({ text, fgColor: "white", bgColor: "#0072B2" });
@@ -57,7 +57,7 @@ app.registerExtension({
 
   setup() {
     addView(drawAll);
-    // Vue makes the elements of a subgraph's nodes when it is opened
+    // Vue makes the elements of a subgraph's nodes when the subgraph is opened
     app.canvas?.canvas?.addEventListener("litegraph:set-graph", () => setTimeout(drawAll));
   },
 
@@ -65,7 +65,7 @@ app.registerExtension({
     if (TEXTS.has(node.comfyClass)) whenRemoved(node, () => hide(node));
   },
 
-  // and those of a graph's nodes after this
+  // Vue makes the elements of the graph's nodes after this
   afterConfigureGraph() {
     setTimeout(drawAll);
   },

@@ -8,9 +8,9 @@ import { loadText } from "./text.js";
 
 const CLASS = "PreciseCacheStats";
 const SHOW_ALL = "show all samplers"; // the node's property behind the panel's checkbox
-const SIZE = [340, 200]; // at least
+const SIZE = [340, 200]; // the least width and height
 
-const panels = new WeakMap(); // node -> Panel; a node that never gets into a graph goes with its panel
+const panels = new WeakMap(); // node -> Panel; weak, so that a node that never enters a graph is freed with its panel
 
 function draw(node) {
   const isAll = node.properties?.[SHOW_ALL] === true;
@@ -19,7 +19,7 @@ function draw(node) {
   return shown;
 }
 
-// Whether a panel lacks a run, or the end of one.
+// Draws every panel; returns whether one of them lacks a run or the end of one.
 function drawAll() {
   return [...nodesOf([CLASS])].map(draw).some((shown) => !shown.runs.length || shown.isOpen);
 }

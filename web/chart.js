@@ -20,7 +20,7 @@ function picture(kind, label, width, height, children) {
 
 const KINDS = { C: "computed", R: "reused" };
 
-// One box a call, coloured by its decision; neighbours that agree are one box.
+// Boxes one call wide, coloured by the decision; neighbouring calls with the same decision share a box.
 export function strip(run) {
   const boxes = [];
   let x = 0;
@@ -31,7 +31,7 @@ export function strip(run) {
   return picture("strip", `${run.decisions}`, length(run), 1, boxes);
 }
 
-// The LFD of every call that had one, against the threshold.
+// The LFD of every call that has one, and the threshold.
 export function curve(run) {
   const found = run.lfd.map((value, i) => [i + 0.5, value]).filter(([, value]) => value !== null);
   const top = 1.1 * Math.max(run.threshold ?? 0, ...found.map(([, value]) => value)) || 1;
@@ -44,5 +44,5 @@ export function curve(run) {
   return picture("curve", "LFD", length(run), HEIGHT, children);
 }
 
-// A step makes a call or more: as long as the run may get, so that it fills while it goes on.
+// Width in calls. A step makes one call or more, so a run that goes on gets at least as many as it has steps.
 const length = (run) => Math.max(1, run.calls, run.isEnded ? 0 : run.steps);

@@ -1,4 +1,4 @@
-// Finding nodes of the open graph by the ids that the server uses, and prompts that belong to it.
+// Finds nodes of the open graph by the server's ids, and says which prompts belong to that graph.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -28,7 +28,7 @@ export function nodesOf(classes, graph = graphOfPage(), found = new Set()) {
   return found;
 }
 
-// Call `undo` once the node is removed, before what the page itself does then.
+// Calls `undo` when the node is removed, before the page's own handler.
 export function whenRemoved(node, undo) {
   const before = node.onRemoved;
   node.onRemoved = function (...args) {
@@ -37,9 +37,9 @@ export function whenRemoved(node, undo) {
   };
 }
 
-// Whether a prompt, as the server's queue and history give it, was queued from the open graph: by
-// the graph's id or, where one has none (a file in API format), by its nodes. mayLackNodes: some of them
-// may have been removed since. null, a prompt that the server did not know, may be anyone's.
+// Whether a prompt, in the form of the server's queue and history, was queued from the open graph. They are
+// compared by their ids or, where one has none (a file in API format), by their nodes. mayLackNodes: nodes may
+// have been removed from the graph since. A prompt that the server does not know (null) counts as the graph's.
 export function isOfThisGraph(prompt, mayLackNodes = false) {
   const [mine, its] = [graphOfPage()?.id, prompt?.[3]?.extra_pnginfo?.workflow?.id];
   if (isId(mine) && isId(its)) return mine === its;
@@ -54,7 +54,7 @@ const isId = (id) => typeof id === "string" && /[1-9a-f]/.test(id);
 const MAX_PROMPTS = 32;
 const prompts = new Map(); // id -> promise of the prompt, or of null where the server does not know it
 
-// The prompt with this id, asked for once.
+// The prompt with this id; the server is asked only once.
 export function promptById(id) {
   if (!prompts.has(id)) {
     prompts.set(id, fetchPrompt(id));

@@ -1,4 +1,4 @@
-// The panel on a Cache Stats node. Shows what it is given; all text goes in as textContent.
+// The panel on a Cache Stats node. It shows what it is given; all text is set as textContent.
 
 import { curve, strip } from "./chart.js";
 import { t } from "./text.js";
@@ -23,16 +23,16 @@ function bytes(value) {
   return `${(value / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
-// Plain JSON for people: the report as it would be saved.
+// The report as indented JSON, to copy and to save.
 const asText = (report) => JSON.stringify(report, null, 1);
 
-// Whether the text is in the clipboard now.
+// Copies the text to the clipboard; returns whether that worked.
 async function copy(content) {
   try {
     await navigator.clipboard.writeText(content);
     return true;
   } catch {
-    // not a secure context (a server in the local network): the old way
+    // not a secure context (a server in the local network): copy the old way
     const focused = document.activeElement;
     const area = document.createElement("textarea");
     area.value = content;
@@ -51,16 +51,16 @@ function save(content) {
   link.href = url;
   link.download = "precisecache_report.json";
   link.click();
-  setTimeout(() => URL.revokeObjectURL(url)); // once the browser has taken it
+  setTimeout(() => URL.revokeObjectURL(url)); // after the browser has started the download
 }
 
 export class Panel {
-  // onToggleAll(isAll): the user wants the runs of every sampler of the prompt, or only this node's.
+  // onToggleAll(isAll): called when the user chooses the runs of every sampler of the prompt, or only this node's.
   constructor(onToggleAll) {
     this.element = element("div", "precisecache-panel");
     this.runs = element("div", "precisecache-runs");
-    this.runs.tabIndex = 0; // the keyboard and, where Vue makes the nodes, the wheel scroll it
-    this.runs.dataset.captureWheel = "true";
+    this.runs.tabIndex = 0; // so that the keyboard scrolls it
+    this.runs.dataset.captureWheel = "true"; // so that the wheel does where Vue renders the nodes
     this.copyButton = button("", () => this.#copy());
     this.copyButton.ariaLive = "polite";
     this.saveButton = button("", () => save(asText(this.report)));
@@ -76,7 +76,7 @@ export class Panel {
     this.show([], null, false);
   }
 
-  // runs: as of runs.js, oldest first; report: what the buttons copy and save, or null.
+  // runs: in the form of runs.js, oldest first; report: what the buttons copy and save, or null.
   show(runs, report, isAll) {
     this.report = report;
     this.copyButton.disabled = this.saveButton.disabled = !report;
@@ -108,7 +108,7 @@ export class Panel {
 
   #run(run) {
     const box = element("div", "precisecache-run");
-    // a step makes a call or more, so that calls alone do not say how far it is
+    // a step makes one call or more, so the number of calls alone does not show the progress
     const state = run.isEnded ? t("ended") : `${t("call")} ${run.calls}, ${run.steps} ${t("steps")}`;
     const head = element("div", "precisecache-head");
     head.append(element("span", "precisecache-model", run.model), element("span", "precisecache-state", state));

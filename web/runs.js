@@ -1,5 +1,5 @@
-// Runs of samplers as the panel shows them: from `precisecache.calls` events while they go on,
-// from the report at the end. Nothing here trusts what it is given.
+// Sampler runs in the form that the panel shows: from `precisecache.calls` events during sampling,
+// from the report at the end. Every value from the server is checked here.
 
 const MAX_CALLS = 20000;
 const MAX_TEXT = 400;
@@ -32,7 +32,7 @@ function counters(data) {
   return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold) } : null;
 }
 
-// What an event says, or null if it is malformed. id: the run's.
+// The content of an event, or null if it is malformed. id: the run's id.
 export function readCalls(data) {
   const found = counters(data);
   const first = count(data?.first);
@@ -56,8 +56,8 @@ export function readCalls(data) {
   };
 }
 
-// A run with one more event; `before` is null or what this returned for the event before. Calls
-// that no event told of are "?".
+// The run after one more event; `before` is what this returned for the previous event, or null. Calls
+// that no event reported are "?".
 export function withCalls(before, event) {
   const decisions = (before?.decisions ?? "").slice(0, event.first).padEnd(event.first, "?") + event.decisions;
   const known = (before?.lfd ?? []).slice(0, event.first);
@@ -65,8 +65,8 @@ export function withCalls(before, event) {
   return { ...event, decisions, lfd, agreement: null, seconds: null };
 }
 
-// The runs that a Cache Stats node has put out, a report for each item of a list; null if there is no report.
-// id: the run's, null where the report is of version 1; raw: as it came.
+// The runs in the output of a Cache Stats node, which has a report for each item of a list; null if it has none.
+// id: the run's id, null in a report of version 1; raw: the report's entry, unchanged.
 export function readReports(output) {
   const reports = list(output?.precisecache).filter((report) => Array.isArray(report?.runs));
   return reports.length ? reports.flatMap((report) => report.runs.map(readRun)).filter(Boolean) : null;

@@ -1,5 +1,5 @@
-// What is known of the sampler runs of the last prompts: from `precisecache.calls` while they go on, from the
-// reports at the end. The page's only listener for both; the panels and the badges are views of it.
+// The sampler runs of the last prompts: from `precisecache.calls` events during sampling, from the reports
+// at the end. This is the page's only listener for both; the panels and the badges are views of it.
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
@@ -7,28 +7,28 @@ import { isOfThisGraph, promptById } from "./graph.js";
 import { readCalls, readReports, withCalls } from "./runs.js";
 
 const MAX_PROMPTS = 8;
-const MAX_RUNS = 256; // of a prompt; the server's reports tell of 64
-const HISTORY = 8; // prompts looked through for the last reports
+const MAX_RUNS = 256; // of a prompt; the server keeps reports of 64 runs
+const HISTORY = 8; // prompts in the server's history that are searched for the last reports
 
-// prompt id -> {number, prompt, runs, reports}; the newer, the higher its number.
-// runs: run id -> run as of runs.js, `isReported` where a report told of it. reports: id of a Cache Stats node ->
-// ids of the runs that its report tells of.
+// prompt id -> {number, prompt, runs, reports}; the newer the prompt, the higher its number.
+// runs: run id -> run in the form of runs.js, with `isReported` if a report contains it. reports: id of a Cache
+// Stats node -> ids of the runs in its report.
 const prompts = new Map();
 let last = 0;
 let first = 0;
 
 const views = new Set();
 
-// `draw()` is called after every change and when a graph was opened. It returns whether it lacks something that
-// the server's history may have.
+// `draw()` is called after every change and after a graph was opened. It returns whether the view lacks something
+// that the server's history may have.
 export function addView(draw) {
   views.add(draw);
 }
 
 const drawViews = () => [...views].map((draw) => draw());
 
-// What a panel shows: {runs, report, isOpen}. `owns(id)`: whether it shows the Cache Stats node with
-// this execution id. Of the open graph's newest prompt in which there is something of it.
+// What a panel shows: {runs, report, isOpen}, from the newest prompt of the open graph that has something for it.
+// `owns(id)`: whether the panel shows the Cache Stats node with this execution id.
 export function shownTo(owns) {
   for (const { runs, reports } of promptsOfThisGraph().reverse()) {
     const own = [...reports].filter(([id]) => owns(id));
@@ -46,7 +46,7 @@ export function shownTo(owns) {
   return { runs: [], report: null, isOpen: false };
 }
 
-// The report that a server would give of these runs alone.
+// The report that the server would write if there were only these runs.
 function reportOf(runs) {
   return { version: runs.every((run) => run.id) ? 2 : 1, runs: runs.map((run) => run.raw) };
 }
@@ -77,17 +77,17 @@ function keep(runs, id, run) {
 function storeCalls(event, prompt) {
   const { runs } = promptOf(event.promptId, prompt);
   const before = runs.get(event.id);
-  // a report is the last word, also where an event comes after it
+  // a report is final, even if an event arrives after it
   keep(runs, event.id, before?.isReported ? { ...before, stats: event.stats } : withCalls(before, event));
 }
 
-// Take what a Cache Stats node with this execution id has put out. isOld: as the history tells it, so
-// that a prompt not heard of before is older than all others.
+// Stores the output of the Cache Stats node with this execution id. isOld: it comes from the history, so a
+// prompt that is not in the store yet is older than all others.
 function storeReports(promptId, id, output, prompt, isOld = false) {
   const found = readReports(output);
   if (!found) return;
   const { runs, reports } = promptOf(promptId, prompt, isOld);
-  // runs of version 1 have no id: their place in this node's report stands for it
+  // runs of version 1 have no id: their place in this node's report serves as one
   const keys = found.map((run, index) => run.id ?? `${id} ${index}`);
   keys.forEach((key, index) =>
     keep(runs, key, { ...found[index], stats: runs.get(key)?.stats ?? [], isReported: true }),
@@ -95,7 +95,7 @@ function storeReports(promptId, id, output, prompt, isOld = false) {
   reports.set(id, keys);
 }
 
-// After a graph was opened or the connection was lost: the last reports of this graph, if a view lacks them.
+// After a graph was opened or the page reconnected: fetches the last reports of this graph, if a view lacks them.
 async function restore() {
   if (!drawViews().some(Boolean)) return;
   try {
@@ -111,8 +111,8 @@ async function restore() {
   }
 }
 
-// Call `take(prompt)` and draw, if the prompt with this id was queued from the open graph. Others are heard
-// too: a program that names no client is heard by every page.
+// Calls `take(prompt)` and draws, if the prompt with this id was queued from the open graph. Others arrive too:
+// the server sends every page the events of a prompt whose program names no client.
 async function takeOfThisGraph(promptId, take) {
   const prompt = await promptById(promptId);
   if (!isOfThisGraph(prompt)) return;
@@ -137,7 +137,7 @@ app.registerExtension({
     api.addEventListener("reconnected", () => void restore());
   },
 
-  // not awaited: the page must not wait for the server to open a graph
+  // not awaited: opening a graph must not wait for the server
   afterConfigureGraph() {
     void restore();
   },

@@ -5,7 +5,7 @@ import { app } from "../../scripts/app.js";
 
 let words = {};
 
-// Fetch the words; without an answer they stay English.
+// Fetches the words; if the server does not answer they stay English.
 export async function loadText() {
   try {
     const all = await api.getCustomNodesI18n();
@@ -16,7 +16,7 @@ export async function loadText() {
   }
 }
 
-// A word or phrase, named by its English.
+// The translation of an English word or phrase.
 export function t(english) {
   return typeof words[english] === "string" ? words[english] : english;
 }

@@ -47,7 +47,7 @@ def test_bench_runs_the_module_of_that_name(started, name, module):
 
 def test_an_unknown_benchmark_is_refused_with_the_known_ones(started, capsys):
     assert run.main(["bench", "frontiers"]) == 1
-    assert "'frontiers'; there are " in capsys.readouterr().err and not started
+    assert "'frontiers'; choose from " in capsys.readouterr().err and not started
 
 
 def test_bench_compatibility_starts(monkeypatch, capfd):
@@ -63,7 +63,7 @@ def test_graph_finds_its_files_from_where_it_is_called(monkeypatch, tmp_path, ca
     monkeypatch.setattr(commands, "VENV_PYTHON", sys.executable)
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed: None)
     assert run.main(["graph", "mine.json"]) == 2
-    assert "graph: this is no graph in ComfyUI's API format" in capfd.readouterr().err
+    assert "graph: this is not a graph in ComfyUI's API format" in capfd.readouterr().err
 
 
 def test_graph_and_demo_refuse_wrong_options_before_any_setup(monkeypatch):

@@ -74,7 +74,7 @@ def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, sa
     (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
     (["--set", "KSampler.model=4"], "comes from another node"),
     (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
-    (["--preset", "fastest"], "there is no preset 'fastest'; there are base, turbo, paper, custom, flash"),
+    (["--preset", "fastest"], "there is no preset 'fastest'; choose from base, turbo, paper, custom, flash"),
 ])
 def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 2

@@ -70,7 +70,7 @@ def test_a_comfyui_that_contradicts_the_tested_versions_gets_what_it_asks_for(pi
 
     monkeypatch.setattr(environment, "install", install)
     environment.set_up(host)
-    assert given == [{"is_held": True}, {"is_held": False}] and "once more without" in capsys.readouterr().out
+    assert given == [{"is_held": True}, {"is_held": False}] and "again without" in capsys.readouterr().out
     with pytest.raises(environment.SetupError):  # nobody but ComfyUI may ask for others
         environment.STAMP.unlink()
         environment.set_up(None)

@@ -1,4 +1,4 @@
-"""Talking to a ComfyUI server: queue a graph, follow it, fetch what it made."""
+"""The client of a ComfyUI server: queues a graph, follows it and fetches the results."""
 
 import asyncio
 import json
@@ -9,15 +9,15 @@ import aiohttp
 
 from .server import ServerFailed
 
-MAX_DETAILS = 300  # characters of one error: a list of all model files would be longer
-START_SECONDS = 600  # a first start on a slow disk and a busy machine imports for minutes
+MAX_DETAILS = 300  # characters of one error: ComfyUI may list every model file
+START_SECONDS = 600  # the imports of a first start take minutes on a slow disk or a busy machine
 
 
 class ComfyClient:
-    """Context around an HTTP session and a websocket to a server of server.py.
+    """Context manager: an HTTP session and a websocket to a server of server.py.
 
-    on_event: called with the text of every event of the prompt that runs.
-    patience: seconds that the server may take to answer at all.
+    on_event: called with the text of every event of the running prompt.
+    patience: seconds to wait for the server's first answer.
     """
 
     def __init__(self, server, on_event=lambda text: None, patience=START_SECONDS):
@@ -25,7 +25,7 @@ class ComfyClient:
         self.on_event = on_event
         self.patience = patience
         self.id = uuid.uuid4().hex
-        self.prompt_id = None  # being run
+        self.prompt_id = None  # of the running prompt
 
     async def __aenter__(self):
         self.session = aiohttp.ClientSession(f"http://{self.server.address}")
@@ -43,11 +43,11 @@ class ComfyClient:
         await self.session.close()
 
     async def _wait_until_ready(self):
-        """The server's description of itself, as soon as it answers."""
+        """Wait until the server answers; returns its description of itself."""
         deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             if self.server.has_ended:
-                raise ServerFailed(f"ComfyUI ended while it started:\n{self.server.log_tail()}")
+                raise ServerFailed(f"ComfyUI exited during its start:\n{self.server.log_tail()}")
             try:
                 async with self.session.get("/system_stats") as answer:
                     if answer.status == 200:
@@ -55,17 +55,17 @@ class ComfyClient:
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.2)
-        raise ServerFailed(f"no ComfyUI answered at {self.server.address} in {self.patience} s:\n"
+        raise ServerFailed(f"no ComfyUI answered at {self.server.address} within {self.patience} s:\n"
                            f"{self.server.log_tail()}")
 
     async def _require_pack(self):
-        """Raise ServerFailed, with the reason ComfyUI logged, if it runs without our nodes."""
+        """Raise ServerFailed, with the reason that ComfyUI logged, if it could not load our nodes."""
         async with self.session.get("/object_info/PreciseCacheTinyModel") as answer:
             if answer.status != 200 or not await answer.json():
                 raise ServerFailed(f"this ComfyUI could not load PreciseCache:\n{self.server.import_error()}")
 
     async def run(self, graph, timed_node=None):
-        """Queue a graph and wait for it; returns (its outputs by node id, seconds of one node or None)."""
+        """Queue a graph and wait for its end; returns its outputs by node id, and `timed_node`'s seconds or None."""
         async with self.session.post("/prompt", json={"prompt": graph, "client_id": self.id}) as answer:
             text = await answer.text()
             if answer.status != 200:
@@ -78,7 +78,7 @@ class ComfyClient:
         return outputs, seconds
 
     async def stop(self):
-        """Take the prompt that `run` waits for out of the queue, or interrupt it if it runs."""
+        """Remove the prompt that `run` waits for from the queue, or interrupt it if it is running."""
         if self.prompt_id is None:
             return
         await self.session.post("/queue", json={"delete": [self.prompt_id]})
@@ -88,7 +88,7 @@ class ComfyClient:
             await self.session.post("/interrupt", json={"prompt_id": self.prompt_id})
 
     async def _follow(self, prompt_id, timed_node):
-        """Wait for the end of a prompt; returns how long a node was the executing one."""
+        """Wait for the end of a prompt; returns for how many seconds `timed_node` executed, or None."""
         start = seconds = None
         async for message in self.socket:
             if message.type != aiohttp.WSMsgType.TEXT:
@@ -111,17 +111,17 @@ class ComfyClient:
                 if seconds is None and timed_node is not None:
                     raise ServerFailed(f"ComfyUI never executed node {timed_node}")
                 return seconds
-        raise ServerFailed(f"ComfyUI closed the connection while it sampled:\n{self.server.log_tail()}")
+        raise ServerFailed(f"ComfyUI closed the connection before the graph ended:\n{self.server.log_tail()}")
 
     async def file(self, entry):
-        """The bytes of a file that a node saved; entry as the history names it."""
+        """The bytes of a file that a node saved; entry: the file's entry in the history."""
         async with self.session.get("/view", params=entry) as answer:
             answer.raise_for_status()
             return await answer.read()
 
 
 def readable(text):
-    """ComfyUI's refusal in lines, one for each error of each node; as it came where it is in no known form."""
+    """ComfyUI's refusal with a line for each error of each node; unchanged if its form is unknown."""
     try:
         answer = json.loads(text)
         error = answer["error"]
@@ -136,7 +136,7 @@ def readable(text):
 
 
 def describe_error(kind, data):
-    """A node's error as one text: what, where, and the traceback ComfyUI sent."""
+    """A node's error as one text: what failed, where, and the traceback that ComfyUI sent."""
     head = f"{kind} in node {data.get('node_id')} ({data.get('node_type')})"
     if "exception_message" not in data:
         return head

@@ -1,4 +1,4 @@
-"""Where ComfyUI is on this machine. Standard library only: run.py asks before anything is installed."""
+"""Finds ComfyUI on this machine. Standard library only: run.py uses it before anything is installed."""
 
 import os
 import re
@@ -12,13 +12,13 @@ def is_comfyui(folder):
 def find_comfyui(root):
     """The ComfyUI to use, or None.
 
-    $COMFYUI_PATH alone if it is set; else the one this pack is installed in; else
+    $COMFYUI_PATH and no other if it is set; else the ComfyUI that this pack is installed in; else
     ~/comfy/ComfyUI, the default workspace of comfy-cli. root: the pack's folder.
     """
     if os.environ.get("COMFYUI_PATH"):
         folder = Path(os.environ["COMFYUI_PATH"]).expanduser().resolve()
         if not is_comfyui(folder):
-            print(f"COMFYUI_PATH is {folder}, which holds no ComfyUI: going on without one.", flush=True)
+            print(f"COMFYUI_PATH is {folder}, where there is no ComfyUI: continuing without one.", flush=True)
             return None
         return folder
     candidates = [*root.parents[1:2], Path.home() / "comfy" / "ComfyUI"]
@@ -26,7 +26,7 @@ def find_comfyui(root):
 
 
 def comfyui_version(folder):
-    """The version a ComfyUI folder says it is, or "of unknown version"."""
+    """The version in a ComfyUI folder's own file, or "of unknown version"."""
     file = folder / "comfyui_version.py"
     found = re.search(r'__version__ = "([^"]+)"', file.read_text("utf-8")) if file.is_file() else None
     return found[1] if found else "of unknown version"

@@ -1,4 +1,4 @@
-"""ComfyUI servers to run graphs on: started for it, in folders of their own or the user's, or running already."""
+"""ComfyUI servers that run graphs: started here, in temporary folders or the user's, or already running."""
 
 import json
 import os
@@ -17,14 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class ServerFailed(RuntimeError):
-    """ComfyUI did not start, went away, or refused or failed the graph."""
+    """ComfyUI did not start, exited, refused the graph, or failed while it ran the graph."""
 
 
 def hold_port():
-    """A socket on a free port, which stays ours until ComfyUI listens there.
+    """A socket that reserves a free port until ComfyUI listens there.
 
-    On Linux a port that is bound and not listened on can be bound once more by who says SO_REUSEADDR, as
-    ComfyUI does, and goes to nobody else meanwhile; elsewhere it must be let go first.
+    On Linux a program that sets SO_REUSEADDR, as ComfyUI does, can bind a port that is bound but not listened on.
+    No other program can take the port meanwhile. On other systems the socket must be closed first.
     """
     held = socket.socket()
     if sys.platform == "linux":
@@ -34,13 +34,12 @@ def hold_port():
 
 
 class ComfyServer:
-    """Context: a ComfyUI process with this pack and no other, stopped on the way out.
+    """Context manager: a ComfyUI process with this pack and no other, stopped on exit.
 
-    Its folders (outputs, models, settings, database) are a temporary one, so that the
-    user's ComfyUI is not touched; its log goes to `log`.
+    Its models, inputs, outputs and settings are in a temporary folder and its database in memory, so that
+    the user's ComfyUI is not touched; its log goes to `log`.
 
-    cached_nodes: so many results ComfyUI keeps to answer from. The demo keeps none: it runs the same
-        graph again to time it.
+    cached_nodes: how many nodes' results ComfyUI keeps. The demo keeps none, because it times the same graph again.
     """
 
     def __init__(self, host, log, cached_nodes=0):
@@ -56,7 +55,7 @@ class ComfyServer:
         if sys.platform != "linux":
             self.held_port.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        # a python path from outside must not put other modules before the host's own
+        # a PYTHONPATH of the caller's must not put other modules before the host's own
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         try:
             with self.log.open("w", encoding="utf-8") as log:
@@ -76,7 +75,7 @@ class ComfyServer:
         ]
 
     def _folders(self, base):
-        """Arguments: the pack alone, and every folder in `base`."""
+        """The arguments that load this pack alone and put every folder into `base`."""
         for name in ("user", "models", "input", "output", "temp", "custom_nodes"):
             (base / name).mkdir()
         return [
@@ -87,7 +86,7 @@ class ComfyServer:
         ]
 
     def wait(self, seconds=600):
-        """Until it answers. Raises ServerFailed if it ends or takes longer."""
+        """Wait until it answers. Raises ServerFailed if it exits or takes longer."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -132,7 +131,7 @@ class ComfyServer:
 
 
 class UsersComfyServer(ComfyServer):
-    """The same with the models, inputs and nodes that its user has there; what it makes goes to a temporary folder."""
+    """A ComfyServer with the user's own models, inputs and nodes; its outputs go to a temporary folder."""
 
     def _folders(self, base):
         (base / "output").mkdir()
@@ -143,15 +142,15 @@ class UsersComfyServer(ComfyServer):
 
 
 class RunningServer:
-    """A ComfyUI that somebody else runs, "host:port"."""
+    """A ComfyUI that is already running at "host:port"."""
 
-    has_ended = False  # nobody can tell but by asking it
+    has_ended = False  # its process is not ours to watch
 
     def __init__(self, address):
         self.address = address.removeprefix("http://").rstrip("/")
 
     def log_tail(self):
-        return f"(its log is where the ComfyUI at {self.address} was started; --comfyui PATH starts one for the graph)"
+        return f"(the ComfyUI at {self.address} logs where it was started; --comfyui PATH starts one for the graph)"
 
     import_error = log_tail
 
@@ -163,10 +162,10 @@ class RunningServer:
 
 
 def alone(base):
-    """A folder in `base` with a link to this pack, so that what else lies beside the clone is not loaded."""
+    """A folder in `base` with a link to this pack, so that other packs beside the clone are not loaded."""
     folder = base / "custom_nodes"
     folder.mkdir()
-    if os.name == "nt":  # a symbolic link takes a right that users lack there
+    if os.name == "nt":  # ordinary users may not make symbolic links there
         import _winapi
 
         _winapi.CreateJunction(str(ROOT), str(folder / "PreciseCache"))
@@ -176,7 +175,7 @@ def alone(base):
 
 
 def pack_path(base, folder=ROOT.parent):
-    """Arguments with which a ComfyUI finds this pack in `folder`."""
+    """The arguments that make ComfyUI look for custom nodes in `folder`."""
     paths = base / "paths.yaml"  # JSON is YAML
     paths.write_text(json.dumps({"precisecache": {"custom_nodes": str(folder)}}), encoding="utf-8")
     return ["--extra-model-paths-config", str(paths)]

@@ -30,7 +30,7 @@ async def sample_embedded(options):
 
 
 async def sample_hosted(options):
-    # needs aiohttp, which the embedded demo does without
+    # aiohttp is imported here because the embedded demo does not need it
     import aiohttp
 
     from tools.comfyui.client import ComfyClient
@@ -47,18 +47,18 @@ async def sample_hosted(options):
                 demo = HostedDemo(client, options)
                 return await measure(demo.sample, options.steps, options.repeats, say), f"ComfyUI {version}"
         except aiohttp.ClientError as error:
-            raise ServerFailed(f"lost ComfyUI ({error}):\n{server.log_tail()}") from error
+            raise ServerFailed(f"lost the connection to ComfyUI ({error}):\n{server.log_tail()}") from error
 
 
 def print_summary(options, results, rows, place):
-    """Print the table and what it was measured on, and keep the same text in summary.txt."""
+    """Print the table and how it was measured, and write the same text to summary.txt."""
     is_bytes = results[0].frames.dtype == np.uint8
     frames, height, width = results[0].frames.shape[:3]
     lines = [
         table(rows, options.steps),
         "",
         f"computed, reused: model calls of {options.steps} Euler steps, LFCache preset {options.preset}",
-        "flash: LFCache preset turbo and BlockCache; blocks skipped: of those in its computed calls",
+        "flash: LFCache preset turbo and BlockCache; blocks skipped: share of the blocks in its computed calls",
         f"seconds: in the sampler, best of {options.repeats}, trials included; time ratio: over uncached",
         f"PSNR, SSIM: against the uncached video, {frames} frames of {width} x {height}, "
         + ("8-bit frames" if is_bytes else "float frames"),

@@ -10,7 +10,7 @@ from tools.graph.shipped import bypass, load_flash, load_step_cache, only_node, 
 
 from .variants import Take
 
-PIXELS = 2 * CELL  # pixels a latent position is wide
+PIXELS = 2 * CELL  # width of a latent position in pixels
 
 
 class HostedDemo:
@@ -44,7 +44,7 @@ class HostedDemo:
 
 
 def read_frames(data, fps):
-    """An animated WebP as (frames, height, width, 3) uint8; equal neighbours, stored once, come back."""
+    """An animated WebP as (frames, height, width, 3) uint8; equal neighbours, which it stores once, are repeated."""
     frames = []
     with Image.open(io.BytesIO(data)) as image:
         for frame in ImageSequence.Iterator(image):

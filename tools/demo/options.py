@@ -1,4 +1,4 @@
-"""The demo's options. Standard library only, so that a typing error shows before any download."""
+"""The demo's options. Standard library only, so that a typo is reported before any download."""
 
 import argparse
 import re
@@ -29,7 +29,7 @@ def count(text):
 def parse(arguments=None):
     """The options as a namespace, with `host`: the ComfyUI folder to use, or None.
 
-    Words and presets are checked by the code that knows them; its message lists them.
+    Words and presets are checked by the code that knows them; its error message lists them.
     """
     parser = argparse.ArgumentParser(
         prog="run.py demo", allow_abbrev=False,
@@ -44,12 +44,12 @@ def parse(arguments=None):
     parser.add_argument("--preset", default="base",
                         help="LFCache's preset in the second video: base, turbo or paper (base)")
     parser.add_argument("--size", type=latent_size, default=(4, 32, 32), metavar="T,H,W",
-                        help="latent size; 4,32,32 is 13 frames of 256 x 256 pixels, the default")
+                        help="latent size; the default, 4,32,32, is 13 frames of 256 x 256 pixels")
     parser.add_argument("--repeats", type=count, default=2, help="how often each variant is timed (2)")
     parser.add_argument("--out", type=Path, default=Path("output", "demo"),
                         help="folder for the results, relative to the pack's folder (output/demo)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--embedded", action="store_true", help="plain PyTorch even where a ComfyUI is found")
+    where.add_argument("--embedded", action="store_true", help="use plain PyTorch even where a ComfyUI is found")
     where.add_argument("--comfyui", type=Path, metavar="PATH", help="the ComfyUI to use")
     options = parser.parse_args(arguments)
     options.out = (ROOT / options.out).resolve()
@@ -57,7 +57,7 @@ def parse(arguments=None):
     if options.comfyui:
         options.host = options.comfyui.expanduser().resolve()
         if not is_comfyui(options.host):
-            parser.error(f"--comfyui {options.comfyui}: no ComfyUI there (main.py and comfy/ are missing)")
+            parser.error(f"--comfyui {options.comfyui}: no ComfyUI there (main.py or comfy/samplers.py is missing)")
     elif not options.embedded:
         options.host = find_comfyui(ROOT)
     return options

@@ -1,4 +1,4 @@
-"""What the demo leaves behind: the comparison, the plot, the report, and the table."""
+"""The demo's results: the comparison, the plot, the report and the table."""
 
 from PIL import Image
 
@@ -11,7 +11,7 @@ FRAME_MILLISECONDS = 125
 
 
 def rows_of(results):
-    """A dict per variant: what was computed, how long it took, how near it is to the first."""
+    """A dict per variant: what was computed, how long it took, and how close it is to the first variant."""
     reference = results[0]
     rows = []
     for result in results:
@@ -45,7 +45,7 @@ def table(rows, steps):
 
 
 def caption(row, steps):
-    """Two lines over a panel."""
+    """The two-line caption of a variant's video."""
     if row["computed"] is None:
         return f"{row['name']}\n{steps} calls, {row['seconds']:.2f} s"
     quality = "" if row["psnr"] is None else f", {psnr_text(row['psnr'])}"

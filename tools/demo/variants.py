@@ -1,4 +1,4 @@
-"""What the demo compares, and what a comparison is made of."""
+"""The variants that the demo compares, and how they are sampled and timed."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ import torch
 class Variant:
     """One way to sample the same video.
 
-    lfcache, blockcache: which caches take part. preset: LFCache's, None for the demo's option.
+    lfcache, blockcache: which caches are used. preset: LFCache's, None for the one in the demo's options.
     """
 
     name: str
@@ -19,7 +19,7 @@ class Variant:
     preset: str | None = None
 
 
-# the first variant is the reference of all others
+# the first variant is the reference for all others
 VARIANTS = (Variant("uncached"), Variant("LFCache", lfcache=True),
             Variant("flash", lfcache=True, blockcache=True, preset="turbo"))
 
@@ -29,7 +29,7 @@ class Take:
     """One sampled video.
 
     frames: (frames, height, width, 3), float32 in [0, 1] or uint8.
-    seconds: time in the sampler. run: the report entry, None where no cache took part.
+    seconds: time in the sampler. run: the report entry, None where no cache was used.
     """
 
     frames: np.ndarray
@@ -58,12 +58,12 @@ class Result:
 
     @property
     def seconds(self):
-        """The shortest time: what disturbs a measurement only ever makes it longer."""
+        """The shortest time: disturbances only make a measurement longer."""
         return min(self.times)
 
 
 async def measure(sample, steps, repeats, say):
-    """Sample every variant `repeats` times in turn, so that a slow spell hits all of them.
+    """Sample every variant `repeats` times in turn, so that a slow phase of the machine affects all of them.
 
     sample(variant, steps): coroutine that returns a Take. Returns a list of Result.
     """

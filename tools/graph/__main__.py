@@ -1,4 +1,4 @@
-"""`python3 run.py graph GRAPH`: run a graph in API format and save what it makes."""
+"""`python3 run.py graph GRAPH`: run a graph in API format and save its results."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ from . import overrides
 from .options import parse
 from .progress import Progress
 
-ANSWER_SECONDS = 15  # a server that runs already accepts a connection at once
+ANSWER_SECONDS = 15  # a server that is already running accepts a connection at once
 
 
 def read_graph(options):
-    """The graph with all changes asked for. Raises OverrideError."""
+    """The graph with the changes that the options ask for. Raises OverrideError."""
     try:
         graph = json.loads(options.graph.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -42,7 +42,7 @@ async def run(options, graph, server):
     progress = Progress(graph)
     async with ComfyClient(server, progress.take, patience) as client:
         task = asyncio.current_task()
-        with suppress(NotImplementedError):  # Windows has no such handlers: Ctrl+C ends the run there all the same
+        with suppress(NotImplementedError):  # Windows has none: Ctrl+C ends the run there too
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         try:
@@ -55,7 +55,7 @@ async def run(options, graph, server):
 
 
 async def save(client, folder, node, output):
-    """The files, the report and the comparison of one node's output, written into the folder."""
+    """Write the files, reports and comparison of one node's output into the folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for entry in (item for items in output.values() if isinstance(items, list) for item in items):

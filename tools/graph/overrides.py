@@ -1,4 +1,4 @@
-"""Changes that a caller asks for in a graph in API format."""
+"""Changes that the caller asks for in a graph in API format."""
 
 import json
 
@@ -11,7 +11,7 @@ class OverrideError(ValueError):
 
 
 def parse(text):
-    """`node.input=value` as (node, input, value); the value is JSON where it can be, else text."""
+    """`node.input=value` as (node, input, value); the value is parsed as JSON if it can be, else kept as text."""
     path, is_there, value = text.partition("=")
     node, dot, name = path.rpartition(".")
     if not (is_there and dot and node and name):
@@ -30,21 +30,21 @@ def apply(graph, node, name, value):
         raise OverrideError(f"the graph has no node {node!r}; it has {', '.join(names(graph))}")
     for item in found:
         if isinstance(item["inputs"].get(name), list):
-            raise OverrideError(f"{name} of {node} comes from another node: change that one")
+            raise OverrideError(f"{name} of {node} comes from another node: change it there")
         if name not in item["inputs"]:
             raise OverrideError(f"{node} has no input {name!r}; it has {', '.join(item['inputs'])}")
         item["inputs"][name] = value
 
 
 def names(graph):
-    """What a node can be called: id, class and title."""
+    """How each node can be named: id, class and title."""
     titles = {key: node.get("_meta", {}).get("title", node["class_type"]) for key, node in graph.items()}
     return [f"{key} ({node['class_type']}{'' if titles[key] == node['class_type'] else f', {titles[key]!r}'})"
             for key, node in graph.items()]
 
 
 def set_seed(graph, seed):
-    """The seed of every node that draws noise. Raises OverrideError if there is none."""
+    """Set the seed of every node that draws noise. Raises OverrideError if there is none."""
     found = [(node["inputs"], name) for node in graph.values() for name in ("seed", "noise_seed")
              if isinstance(node["inputs"].get(name), (int, float))]
     if not found:
@@ -54,13 +54,13 @@ def set_seed(graph, seed):
 
 
 def set_preset(graph, preset):
-    """The preset of every PreciseCache LFCache; `flash` is turbo, and every BlockCache at its defaults."""
+    """Set the preset of every PreciseCache LFCache; `flash` is turbo with every BlockCache at its defaults."""
     if preset not in (*PRESETS, "flash"):
-        raise OverrideError(f"there is no preset {preset!r}; there are {', '.join((*PRESETS, 'flash'))}")
+        raise OverrideError(f"there is no preset {preset!r}; choose from {', '.join((*PRESETS, 'flash'))}")
     if preset == "flash":
         kinds = {node["class_type"] for node in graph.values()}
         if "PreciseCacheBlockCache" not in kinds:
-            raise OverrideError("flash is turbo with a PreciseCache BlockCache node, and the graph has none")
+            raise OverrideError("flash is turbo with a PreciseCache BlockCache node, but the graph has none")
         for name in ("cache_rate", "reuse_steps"):
             apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
     apply(graph, "PreciseCacheLFCache", "preset", "turbo" if preset == "flash" else preset)
@@ -72,6 +72,6 @@ def check(graph):
         isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
         for node in graph.values())
     if not is_graph:
-        hint = " It is a workflow of the page: export it there with File, Export (API)." if (
+        hint = " It is in the page's own format: open it in ComfyUI and choose File, Export (API)." if (
             isinstance(graph, dict) and "nodes" in graph) else ""
-        raise OverrideError(f"this is no graph in ComfyUI's API format.{hint}")
+        raise OverrideError(f"this is not a graph in ComfyUI's API format.{hint}")

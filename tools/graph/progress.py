@@ -1,4 +1,4 @@
-"""What a run prints while it goes on."""
+"""What is printed while a graph runs."""
 
 import json
 import math
@@ -8,14 +8,14 @@ from precisecache_core.compare.quality import quality_text
 
 
 def run_line(run):
-    """A run of a report, or the last event of one, in a line."""
+    """One line about a sampler run; run: its report entry or its last event."""
     return f"{run['model']}: {run['calls']} calls, {run['computed']} computed, {run['reused']} reused"
 
 
 class Progress:
-    """Lines from a server's events: the node that runs, its steps, and what the cache does.
+    """Prints a server's events as lines: the running node, its steps, and what the cache does.
 
-    Every step replaces the line before on a terminal; elsewhere only every tenth part is printed.
+    On a terminal each step replaces the line before; elsewhere a line is printed at each tenth of them.
     """
 
     def __init__(self, graph, out=None):
@@ -24,10 +24,10 @@ class Progress:
         self.is_live = self.out.isatty()
         self.cache = ""
         self.tenth = None
-        self.told = set()  # ids of the runs whose line is printed
+        self.told = set()  # ids of the runs whose line has been printed
 
     def take(self, text):
-        """Take one event as it came."""
+        """Print what one event says; text: the event as JSON."""
         event = json.loads(text)
         data = event.get("data") or {}
         if event["type"] == "executing" and data.get("node"):
@@ -45,9 +45,9 @@ class Progress:
                 self._line(line, is_passing=self.is_live and data["value"] < data["max"])
 
     def results(self, outputs):
-        """Take what all nodes put out: runs whose last event has not come, warnings, comparisons."""
+        """Print what only the outputs say: runs whose last event did not arrive, warnings, comparisons."""
         reports = [report for output in outputs.values() for report in output.get("precisecache", ())]
-        # by their ids: two Cache Stats of one MODEL report the same runs
+        # by id, because two Cache Stats of one MODEL report the same runs
         for run in {run["run"]: run for report in reports for run in report["runs"]}.values():
             if run["run"] not in self.told:
                 self._run(run)

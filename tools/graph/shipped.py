@@ -10,12 +10,12 @@ DEMO = GRAPHS / "precisecache_tiny_demo.json"
 
 
 def load_graph(path=DEMO):
-    """A shipped graph as it is."""
+    """A shipped graph, unchanged."""
     return json.loads(path.read_text("utf-8"))
 
 
 def load_step_cache():
-    """The demo's graph with LFCache alone, which saves its frames unchanged instead of as a video file."""
+    """The demo's graph with LFCache alone; saves lossless frames instead of a video file."""
     graph = load_graph()
     bypass(graph, "PreciseCacheBlockCache")
     save_frames(graph)
@@ -23,7 +23,7 @@ def load_step_cache():
 
 
 def load_flash():
-    """The demo's graph with both caches, as the preset flash; saves its frames unchanged."""
+    """The demo's graph with both caches at the preset flash; saves lossless frames."""
     graph = load_graph()
     set_preset(graph, "flash")
     save_frames(graph)
@@ -31,7 +31,7 @@ def load_flash():
 
 
 def save_frames(graph):
-    """Put an animated WebP without loss in the place of the video file, and leave the plot out."""
+    """Replace the video file with a lossless animated WebP, and remove the plot."""
     video = graph.pop(only_node(graph, "CreateVideo"))["inputs"]
     del graph[only_node(graph, "PreviewImage")]
     graph[only_node(graph, "SaveVideo")] = {"class_type": "SaveAnimatedWEBP", "inputs": {
@@ -48,12 +48,12 @@ def only_node(graph, class_type):
     """Id of the one node of a class. Raises RuntimeError if there is none or more than one."""
     keys = nodes_of(graph, class_type)
     if len(keys) != 1:
-        raise RuntimeError(f"the graph has {len(keys)} nodes of class {class_type}, the demo needs one")
+        raise RuntimeError(f"the graph has {len(keys)} nodes of class {class_type}; the demo needs exactly one")
     return keys[0]
 
 
 def set_inputs(graph, class_type, **inputs):
-    """Set inputs of the one node of a class; only inputs that it already has."""
+    """Set inputs of the one node of a class. Raises RuntimeError for inputs that it does not have."""
     node = graph[only_node(graph, class_type)]
     unknown = set(inputs) - set(node["inputs"])
     if unknown:
@@ -62,7 +62,7 @@ def set_inputs(graph, class_type, **inputs):
 
 
 def bypass(graph, class_type):
-    """Take the nodes of a class out, as the page's Bypass does: their model passes through."""
+    """Remove the nodes of a class as the page's Bypass does: the model they were given goes on to the next node."""
     for key in nodes_of(graph, class_type):
         source = graph.pop(key)["inputs"]["model"]
         for node in graph.values():

@@ -32,7 +32,7 @@ def uniform(generator, low, high, *shape):
 
 
 def distance(subject, x, y):
-    """Signed distance (about, in units of the shape's radius) of each point; negative inside."""
+    """Approximate signed distance of each point, in units of the shape's radius; negative inside."""
     if subject == "circle":
         return torch.hypot(x, y) - 1
     if subject == "square":

@@ -1,12 +1,12 @@
 """Train the tiny video model: `python -m tools.training.train --out runs/tiny`.
 
-Flow matching on procedural clips, drawn afresh for every step, at several sizes, since
+Flow matching on procedural clips. Every step draws new clips of one of several sizes, because
 LFCache's trial runs the model on a latent far smaller than the one that is sampled.
 Resumes from the last checkpoint in --out. `--export` writes the bundled files.
 
-The bundled weights were not made in one go: 2,250 steps on more subjects and motions with
+The bundled weights were trained in three runs: 2,250 steps on more subjects and motions with
 other shares of the sizes, then `--init` and 6,500 steps on four subjects, then 1,800 more on
-the three of today, about two hours on two cores in all.
+today's three. All three together took about two hours on two cores.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from tools.training.clips import render
 MODEL_NAME, CODEC_NAME = MODEL_FILE.name, CODEC_FILE.name
 
 # (latent frames, latent side, batch, share of the steps in the first and in the second phase),
-# about 4096 tokens a step. The first phase learns shapes mostly from single small frames, of
-# which a second of training sees most; the second moves to clips of the size that is sampled.
+# about 4096 tokens a step. The first phase learns shapes mostly from single small frames, because
+# training sees most of those in a second; the second moves to clips of the size that is sampled.
 SIZES = (
     (1, 16, 64, 0.45, 0.08),
     (2, 16, 32, 0.10, 0.05),
@@ -42,11 +42,11 @@ SIZES = (
 )
 SECOND_PHASE = 0.55
 GUIDANCE_DROPOUT = 0.12
-RATES = (3.0, 1.0)  # of Muon and AdamW, times --rate; Muon's updates are smaller at one rate
+RATES = (3.0, 1.0)  # of Muon and AdamW, times --rate; at the same rate Muon's updates are smaller
 
 
 def draw_batch(codec, frames, side, batch, generator):
-    """Latents (B, 16, T, side, side) and conditioning (B, 3, 64) with some of it dropped."""
+    """Latents (B, 16, T, side, side) and conditioning (B, 3, 64), with some of its rows zeroed."""
     clips = render(batch, CELL * (frames - 1) + 1, CELL * side, CELL * side, generator)
     offsets = torch.tensor([1, 1 + len(SUBJECTS), 1 + len(SUBJECTS) + len(COLORS)])
     words = clips.words + offsets
@@ -55,7 +55,7 @@ def draw_batch(codec, frames, side, batch, generator):
 
 
 def draw_times(batch, tokens, generator):
-    """Noise levels in (0, 1): logit-normal, shifted up with the size as flow models do."""
+    """Noise levels in (0, 1): logit-normal, shifted up for larger sizes as in flow models."""
     shift = max(1.0, (tokens / 128) ** 0.5)
     t = torch.randn(batch, generator=generator).mul(1.2).sigmoid()
     return shift * t / (1 + (shift - 1) * t)
@@ -73,14 +73,14 @@ def build_optimizers(model, rate):
 
 
 def learning_rate(step, steps, rate):
-    """Linear warm-up, constant, cosine over the last 45 %."""
+    """Linear warm-up, then constant, then a cosine over the last 45 %."""
     decay = (step / steps - 0.55) / 0.45
     fade = 1.0 if decay < 0 else 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(decay, 1)))
     return rate * min(1, (step + 1) / 60) * fade
 
 
 def export(model_state, codec, config, folder):
-    """Write the weights (fp16, the sizes in the metadata ComfyUI reads) and the codec."""
+    """Write the weights (fp16, with the sizes in the metadata that ComfyUI reads) and the codec."""
     transformer = {"num_heads": config.num_heads, "text_dim": config.text_dim}
     metadata = {"config": json.dumps({"transformer": transformer})}
     weights = {k: v.half().contiguous() for k, v in model_state.items()}
