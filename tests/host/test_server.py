@@ -58,7 +58,7 @@ def test_alpha_zero_gives_the_frames_of_a_graph_without_the_node(server):
 
 
 def test_a_graph_queued_again_changed_bypassed_and_changed_back(server):
-    """As a user does it in one session of the server, with both nodes in the graph."""
+    """One session of the server, as a user has it, with both nodes in the graph."""
     def flash(**lfcache):
         graph = load_flash()
         set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
