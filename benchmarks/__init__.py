@@ -1,1 +1,1 @@
-"""One command per table; what they printed is kept in results/."""
+"""One command per table or figure; results/ keeps what they printed."""

@@ -1,4 +1,4 @@
-"""What a sampling run costs in FLOPs: every evaluation of the network, trials included."""
+"""The FLOPs of a sampling run: every evaluation of the network, trials included."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ ATTENTION = ("bmm", "scaled_dot_product")
 
 
 def fused_attention_flops(query, key, value, *args, out_shape=None, **kwargs):
-    """FLOPs of fused attention on a CPU, which torch's counter leaves out, from the shapes."""
+    """FLOPs of fused attention on a CPU, from the shapes; torch's own counter does not count it."""
     return sdpa_flop_count(query, key, value)
 
 
@@ -20,15 +20,15 @@ FORMULAS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused_at
 
 
 def flop_counter():
-    """torch's counter, with the operations it leaves out."""
+    """torch's counter, with the operations that it does not count by itself."""
     return FlopCounterMode(display=False, custom_mapping=FORMULAS)
 
 
 class Meter:
-    """FLOPs of the network, counted by torch in every evaluation; behind any cache on the patcher.
+    """Counts the FLOPs of every evaluation that reaches the network, after any cache on the patcher.
 
-    known: FLOPs by shape of the network's input, shared by runs in which an evaluation is
-        always a whole one, so that each shape is counted once; None counts every evaluation.
+    known: {shape of the network's input: FLOPs}, so that each shape is counted only once. Runs share
+        it if none of them skips a part of an evaluation. None counts every evaluation.
     """
 
     def __init__(self, known=None):
@@ -36,21 +36,21 @@ class Meter:
 
         self.trial_flag = TRIAL_FLAG
         self.known = known
-        self.calls = []  # (rows, FLOPs) of every evaluation that is no trial
+        self.calls = []  # (rows, FLOPs) of every evaluation other than trials
         self.trial_flops = 0
 
     @property
     def flops(self):
-        """Of all evaluations, trials included."""
+        """FLOPs of all evaluations, trials included."""
         return self.trial_flops + sum(flops for _, flops in self.calls)
 
     @property
     def rows(self):
-        """Evaluated by the network in calls; two a call with guidance."""
+        """Batch rows that the network evaluated, without trials; two per call with guidance."""
         return sum(rows for rows, _ in self.calls)
 
     def computed(self, row_flops):
-        """How many rows' worth of a full evaluation, `row_flops`, the calls came to, each rounded to rows."""
+        """The calls' FLOPs in units of `row_flops`, one fully evaluated row; each call is rounded to whole rows."""
         return sum(round(flops / row_flops) for _, flops in self.calls)
 
     def attach(self, patcher):
@@ -82,7 +82,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Count:
-    """Multiply-accumulates of a forward, and those of them that attention takes."""
+    """Multiply-accumulates of a forward, and the part of them that attention takes."""
 
     macs: float
     attention: float

@@ -21,7 +21,7 @@ PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
 LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
-# most of the schedule for methods whose authors hand-picked the part; in the model's timesteps
+# covers most of the schedule, for methods whose authors picked a part by hand; in the model's timesteps
 BROADCAST_WINDOW = (100, 930)
 CALIBRATION_STEPS = 50
 
@@ -32,7 +32,7 @@ BLOCK_SETTINGS = {
     "short": {"reuse_steps": 1},
     "short late few": {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3},
 }
-ALONE = ("paper", "late", "short")  # those that are measured without LFCache too
+ALONE = ("paper", "late", "short")  # the settings that are also measured without LFCache
 BLOCK_ALPHAS = (0.1, 0.35, 0.7)
 CANDIDATE_ALPHAS = (0.35, 0.7)
 
@@ -56,9 +56,9 @@ class Schedule:
 class Row:
     """One setting of one method.
 
-    attach(bench, base, schedule): the model with the method.
-    is_whole: every evaluation of the network is a full one, so that its FLOPs follow from
-        the shape of its input. reports: whether the pack's report tells the decisions.
+    attach(bench, base, schedule): returns the model with the method.
+    is_whole: the method skips no part of an evaluation, so that its FLOPs follow from the shape
+        of the network's input. reports: the pack's report has the decisions.
     """
 
     family: str
@@ -74,9 +74,9 @@ class Row:
 
 @cache
 def calibration(shift, shape):
-    """TeaCache's and MagCache's knowledge of the model at this shift, from 50 uncached Euler steps.
+    """TeaCache's and MagCache's calibration for the model at this shift, from 50 uncached Euler steps.
 
-    Both are calibrated once per model by their authors and taken to other lengths.
+    Their authors calibrate once per model and use the result for any number of steps.
     """
     return read_calibration(calibration_path(CALIBRATION_STEPS, shape, shift=shift))
 
@@ -129,7 +129,7 @@ def own_rows():
 def block_rows():
     """BlockCache in the paper's and in other settings, with LFCache (flash) and alone.
 
-    literal flash: the paper's own flash, literal LFCache and a residual for each block.
+    literal flash: flash as the paper has it, that is literal LFCache and one residual per block.
     """
     rows = [Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
             for a in PAPER_ALPHAS[1:]]
@@ -139,7 +139,7 @@ def block_rows():
 
 
 def peer_rows():
-    """The host's caches and the peers' methods."""
+    """The caches that ComfyUI brings, and the peers' methods."""
     rows = [Row("easycache", f"{t:g}", _plain(attach_easycache, t), True) for t in (0.05, 0.1, 0.2, 0.3, 0.5, 1.2)]
     rows += [Row("lazycache", f"{t:g}", _plain(attach_lazycache, t), True) for t in (0.1, 0.2, 0.4, 0.8)]
     rows += [Row("teacache embedding", f"{t:g}", _teacache(t, "embedding")) for t in (0.1, 0.15, 0.2, 0.3)]
@@ -158,7 +158,7 @@ def peer_rows():
 
 
 def candidate_rows():
-    """LFCache in other settings than its own."""
+    """LFCache in settings other than its defaults."""
     tried = {
         "factors 4,4,4": {"factor_t": 4}, "factors 1,8,8": {"factor_t": 1, "factor_hw": 8},
         "no trials": {"factor_t": 1, "factor_hw": 1}, "every call tried": {"try_every_call": True},

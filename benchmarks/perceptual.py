@@ -1,4 +1,4 @@
-"""LPIPS, where it and its weights are installed."""
+"""LPIPS, if the package and its weights are installed."""
 
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ def lpips_net():
 
 
 def perceptual_distance(reference, video):
-    """Mean LPIPS over the frames of two videos, (frames, height, width, 3) float in [0, 1]; None without it."""
+    """Mean LPIPS over the frames of two videos, (frames, height, width, 3) float in [0, 1]; None if not installed."""
     net = lpips_net()
     if net is None:
         return None

@@ -1,7 +1,7 @@
-"""How near a video is to the uncached one, as the kept records have it.
+"""How close a video is to the uncached one, measured as in the kept records.
 
-scikit-image's SSIM with uniform windows; the nodes and the demo report `precisecache_core.quality`'s,
-whose Gaussian window gives values that differ by up to some hundredths.
+SSIM is scikit-image's with uniform windows. The nodes and the demo report that of
+`precisecache_core.compare.quality`, whose Gaussian window gives values that differ by up to some hundredths.
 """
 
 import numpy as np

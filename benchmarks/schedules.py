@@ -1,4 +1,4 @@
-"""The paper's schedules, forced on the pack's own code, whatever its trials say."""
+"""The paper's schedules, forced on the pack's own code whatever its trials measure."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Published:
     seconds: dict
 
     def computed(self, setting):
-        """Computed calls of 50 that the MACs stand for, to the nearest; flash makes turbo's."""
+        """How many of 50 calls were computed, from the MACs, rounded; flash computes the same calls as turbo."""
         setting = "turbo" if setting == "flash" else setting
         return round(STEPS * self.macs[setting] / self.macs["none"])
 
@@ -36,7 +36,7 @@ PUBLISHED = {
 
 
 def spread(steps, computed, warmup=3):
-    """A decision string: the warm-up is computed, the other computed calls are evenly spread."""
+    """A decision string: the warm-up is computed, and the other computed calls are spread evenly."""
     rest, wanted = steps - warmup, computed - warmup
     return "C" * warmup + "".join(
         "C" if (i + 1) * wanted // rest > i * wanted // rest else "R" for i in range(rest))
@@ -44,7 +44,7 @@ def spread(steps, computed, warmup=3):
 
 @contextmanager
 def forced(decisions, controller):
-    """While inside, LFCache decides as the string says; trials and LFDs are made all the same.
+    """While inside, LFCache decides as the string says; it still makes its trials and LFDs.
 
     controller: the class LFCacheController, as the code under test imported it.
     """
@@ -61,7 +61,7 @@ def forced(decisions, controller):
 
 @dataclass(frozen=True)
 class Tally:
-    """What a run made: decisions, trials, and block calls that were skipped."""
+    """What a run did: its decisions, trials, and skipped block calls."""
 
     decisions: str
     trials: int

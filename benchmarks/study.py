@@ -1,7 +1,7 @@
 """What the commands that measure on the tiny model share: clips, records, tables, plots.
 
-A command's measuring function gives one record, a dict that JSON can hold, per clip and
-setting. Records are kept under results/, so that a command goes on where it was ended.
+A command measures one record, a dict that JSON can hold, per clip and setting. Records are kept
+under results/, so that a command that was stopped resumes where it was.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tools.machine import describe_machine, head
 RESULTS = ROOT / "benchmarks" / "results"
 KEY = "recorded_predictions"
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; yellow is too pale for lines
+# Okabe and Ito's palette, whose colours colour-blind readers can distinguish; its yellow is too pale for lines
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 WIDTH = 10.24  # inches, at 100 dots each
@@ -36,7 +36,7 @@ def parser_of(description, clips=8):
     parser.add_argument("--shift", type=float, default=2.0)
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is already recorded there")
+    parser.add_argument("--fresh", action="store_true", help="measure again what --out already holds")
     return parser
 
 
@@ -49,14 +49,14 @@ class Study:
     shift: float = 2.0
     shape: tuple = (1, 16, 4, 32, 32)
     base: object = field(init=False)
-    flops_of: dict = field(init=False, default_factory=dict)  # by shape of the input, see Meter
+    flops_of: dict = field(init=False, default_factory=dict)  # {shape of the input: FLOPs}, see Meter
 
     def __post_init__(self):
         self.base = self.bench.shifted(self.shift)
 
     @classmethod
     def of(cls, args):
-        """The study that a command's arguments ask for; ends the program without a host."""
+        """The study that a command's arguments ask for; ends the program if there is no ComfyUI."""
         return cls(open_bench(), args.steps, args.shift, tuple(args.shape))
 
     def sample(self, model, seed):
@@ -69,13 +69,13 @@ class Study:
         return self.bench.vae.decode(latent)
 
     def run(self, model, seed):
-        """(final latent, Meter) of a model, which skips no part of an evaluation, for the clip of this seed."""
+        """(final latent, Meter) for the clip of this seed; the model must skip no part of an evaluation."""
         meter = Meter(self.flops_of)
         return self.sample(meter.attach(model), seed), meter
 
     def quality(self, reference, latent):
-        """How near a final latent is to a reference: L2 norms of its and of its video's error,
-        the video's PSNR in dB (inf where equal) and its frames' mean SSIM."""
+        """How close a final latent is to a reference: L2 norms of the latent's and of the video's error,
+        the video's PSNR in dB (inf if equal) and the mean SSIM of its frames."""
         videos = self.decode(reference), self.decode(latent)
         psnr, ssim = psnr_and_ssim(*videos)
         return {"latent_error": (latent - reference).norm().item(),
@@ -87,7 +87,7 @@ class Study:
         return recording, self.sample(recording.attach(self.base), seed)
 
     def settings(self):
-        """What records of one file must agree in to be shown together."""
+        """The settings in which records must agree to be shown together."""
         return {"steps": self.steps, "shift": self.shift, "shape": list(self.shape)}
 
     def lines(self, name, clips):
@@ -99,7 +99,7 @@ class Study:
 
 
 class Recording:
-    """Every call of one run: noise level, denoised latent, and prediction."""
+    """Every call of one run: input latent, noise level, denoised latent, and prediction."""
 
     def __init__(self, patcher):
         from PreciseCache.nodes.host.parametrization import affine_of
@@ -130,7 +130,7 @@ def psnr_and_ssim(reference, video):
     """(PSNR in dB, mean SSIM over the frames) of two videos from `Study.decode`.
 
     Both are scikit-image's; PSNR is inf for equal videos, SSIM None below its window of 7 x 7.
-    Ends the program where scikit-image is missing.
+    Ends the program if scikit-image is missing.
     """
     try:
         from benchmarks.quality import compare
@@ -170,13 +170,13 @@ class Records:
 
 
 def mean(values):
-    """The mean of the values that are there; None of none."""
+    """The mean of the values that are not None; None if there are none."""
     values = [v for v in values if v is not None]
     return sum(values) / len(values) if values else None
 
 
 def text(value, pattern):
-    """A number in a pattern, "-" for None."""
+    """A number in a format, "-" for None."""
     return "-" if value is None else format(value, pattern)
 
 
@@ -190,7 +190,7 @@ def write_table(path, lines):
 def write_plot(path, paint, rows=1, columns=1, height=4.2):
     """Draw with `paint(panels)`, an array (rows, columns) of matplotlib axes, into a PNG.
 
-    height: of one row, in inches. Without matplotlib nothing is written and a line says so.
+    height: of one row of panels, in inches. Without matplotlib it writes nothing and says so.
     """
     try:
         from matplotlib.figure import Figure

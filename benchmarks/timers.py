@@ -1,4 +1,4 @@
-"""Seconds of every call, of the model in it and of every trial, by wrappers around a MODEL's own."""
+"""Seconds of every call, of the model in it and of every trial, measured by wrappers on a MODEL."""
 
 import time
 from contextlib import contextmanager, nullcontext
@@ -9,11 +9,11 @@ KEY = "timers"
 
 
 class Timers:
-    """Spans of one run: `call` around everything, `compute` around the model of a computed call, `trial`.
+    """Timed spans of one run: `call`, a whole call; `compute`, the model in a computed call; `trial`.
 
-    A trial's span leaves out the guidance on the small latent: that counts as the cache's own work.
+    The guidance on the small latent is no part of the trial's span: it counts as the cache's own work.
 
-    is_cuda: mark events on the GPU, else read `clock`.
+    is_cuda: measure with CUDA events; else with `clock`.
     """
 
     def __init__(self, is_cuda=False, clock=time.perf_counter):
@@ -22,7 +22,7 @@ class Timers:
         self.spans = {"call": [], "compute": [], "trial": []}
 
     def attach(self, patcher):
-        """A clone of the patcher that is timed; attach caches before."""
+        """A clone of the patcher that is timed; caches must be attached before."""
         from comfy.patcher_extension import WrappersMP
         from PreciseCache.nodes.host.trials import TRIAL_FLAG
 
@@ -60,7 +60,7 @@ class Timers:
         return event
 
     def seconds(self, name):
-        """Of every span of this name, in order; the device must have finished."""
+        """The length of every span of this name, in order; the device must have finished."""
         if self.is_cuda:
             return [start.elapsed_time(end) / 1000 for start, end in self.spans[name]]
         return [end - start for start, end in self.spans[name]]

@@ -1,4 +1,4 @@
-"""Finds a ComfyUI for the tests that need one; without one the rest runs and says so."""
+"""Finds a ComfyUI for the tests that need one; without one only the other tests run, and the output says so."""
 
 import sys
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-# at the end, so that a ComfyUI's module `nodes` is not shadowed by our folder of that name
+# at the end, so that our folder `nodes` does not shadow ComfyUI's module of that name
 sys.path.append(str(ROOT))
 
-# before pytest names tests/benchmarks and tests/tools after them
+# before pytest gives the name `benchmarks` to tests/benchmarks
 import benchmarks  # noqa: E402, F401
 from testkit.tiny_host import find_host  # noqa: E402
 

@@ -70,14 +70,22 @@ def torch_here():
         return None
 
 
+def requirement_classes():
+    """(InvalidRequirement, Requirement) of `packaging`, or of pip's own copy before anything is installed."""
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+    except ImportError:
+        # not where it can be avoided: pip keeps setuptools from replacing distutils, which inductor needs
+        from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
+    return InvalidRequirement, Requirement
+
+
 def left_out(held, requirements=(), torch=None):
     """{package: reason} of the tested versions that are not pinned on this machine.
 
     requirements: ComfyUI's. torch: the version to keep, None for the tested one.
     """
-    # pip's own copy: nothing else is sure to be there before the first installation
-    from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
-
+    InvalidRequirement, Requirement = requirement_classes()
     reasons = {}
     if torch not in (None, held["torch"]):
         reasons = {name: f"torch {torch} is already installed" for name in held if TORCH.match(name)}

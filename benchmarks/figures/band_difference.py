@@ -1,11 +1,11 @@
 """How much consecutive predictions differ in each band: `python3 run.py bench band_difference`.
 
-The paper's Figure 4, Eq. 3. One uncached run a clip: the L2 norm of the change from call to
-call, of the whole prediction, of its low band (the true LFD) and of its high band. The
+The paper's Figure 4, Eq. 3. For each clip, one uncached run gives the L2 norm of the change from
+call to call: of the whole prediction, of its low band (the true LFD) and of its high band. The
 transform is orthonormal, so low^2 + high^2 = full^2. The paper prints no normalisation; the
 second panel shows every curve over its own largest value, because only that counts for a
-threshold relative to the warm-up's largest LFD. Where benchmarks.step_impact has measured
-the same clips, each band's rank correlation with the damage of reusing that call is given.
+threshold relative to the warm-up's largest LFD. If the benchmark `step_impact` has measured the
+same clips, the table gives each band's rank correlation with the damage of reusing that call.
 """
 
 import torch
@@ -19,7 +19,7 @@ BANDS = ("full", "low", "high")
 
 
 def differences(study, seed):
-    """{"seed", "cutoff", and for each band the norm of the change into calls 2, 3, …}."""
+    """{"seed", "cutoff", and for each band the norms of the change from calls 1, 2, … to the next}."""
     recording, _ = study.record(seed)
     cutoff = study.bench.config().cutoff
     found = {band: [] for band in BANDS}
@@ -32,12 +32,12 @@ def differences(study, seed):
 
 
 def impact_of(records, record, kind="prediction"):
-    """{call: MSE} of what step_impact measured for this clip."""
+    """{call: MSE}, as step_impact measured it for this clip."""
     return {r["call"]: r["mse"] for r in records if r["seed"] == record["seed"] and r["kind"] == kind}
 
 
 def correlation(values, impact):
-    """Spearman's correlation of a curve with the impact at the calls where that was measured."""
+    """Spearman's correlation of a curve with the impact, at the calls whose impact was measured."""
     return rank_correlation([values[call - 1] for call in impact], list(impact.values()))
 
 
@@ -59,12 +59,12 @@ def table(records, impacts):
     share = mean([low**2 / full**2 for r in records for low, full in zip(r["low"], r["full"])])
     lines += ["", f"share of the low band in the energy of the change: {share:.1%} (mean over calls and clips)"]
     if not any(impacts):
-        lines.append("no impact of these clips is recorded: run benchmarks.step_impact first")
+        lines.append("no impact of these clips is recorded: run the benchmark step_impact first")
     return lines
 
 
 def paint(panels, records, impacts):
-    """Norms on the left; on the right every mean curve over its largest value, with the impact."""
+    """Left: the norms. Right: every mean curve over its largest value, with the impact."""
     left, right = panels[0]
     calls = range(2, len(records[0]["full"]) + 2)
     for band, color, style in zip(BANDS, COLORS, ("-", "--", ":")):

@@ -1,9 +1,9 @@
 """What each block adds at each step: `python3 run.py bench block_importance`.
 
-The paper's Figure 6. On uncached runs: the norm of each block's residual (Eq. 5) over the
-largest of its step; the drift, by how much a residual has changed since the call before, over
-its norm; and which blocks are skipped at BlockCache's default cache rate if ranked at that
-call. Pivotal is the rest.
+The paper's Figure 6. Uncached runs give: the norm of each block's residual (Eq. 5) over the
+largest of its step; the drift, that is how much a residual has changed since the call before, over
+its norm; and which blocks BlockCache would skip at its default cache rate if it ranked them at that
+call. The other blocks are the pivotal ones.
 """
 
 from functools import partial
@@ -15,10 +15,10 @@ from precisecache_core.blockcache.pivotal import skipped_blocks
 
 
 class BlockWatch:
-    """What the blocks of a model add in every call, as hooks on the blocks see it; context around a run.
+    """What the blocks of a model add in every call, recorded by hooks; a context manager around a run.
 
-    squares: (2, blocks, calls) of each residual and of its change since the call before, the
-        streams of the batch together, as BlockCache ranks blocks.
+    squares(): (2, blocks, calls), the squared norm of each residual and of its change since the call
+        before. The branches of a batch count together, as when BlockCache ranks blocks.
     """
 
     def __init__(self, blocks):
@@ -27,7 +27,7 @@ class BlockWatch:
         self.before = {}  # (block, number of the pass in its call): residual
 
     def attach(self, patcher):
-        """A clone of the patcher whose calls are told apart."""
+        """A clone of the patcher that starts a new record for every call."""
         from comfy.patcher_extension import WrappersMP
 
         def predict_noise(executor, *args, **kwargs):
@@ -49,7 +49,7 @@ class BlockWatch:
         self.before.clear()
 
     def _see(self, number, block, given, out):
-        # laid out as the input is, which BlockCache does too: a norm depends on the order of its sum
+        # in the memory layout of the input, as in BlockCache: the order of summation changes a norm's rounding
         added = torch.sub(out, given[0], out=torch.empty_like(given[0]))
         passes = self.calls[-1].setdefault(number, [])
         key = number, len(passes)
@@ -73,9 +73,9 @@ def square(tensor):
 
 
 def norms(study, seed):
-    """{"norms": of each block's residual in each call, "drift": of each from the second call on}.
+    """{"seed", "norms": of each block's residual in each call, "drift": of each from the second call on}.
 
-    Both [block][call]; the guidance branches of a call count together, as BlockCache ranks them.
+    Both are [block][call]; the guidance branches of a call count together, as BlockCache ranks them.
     """
     with BlockWatch(study.base.model.diffusion_model.blocks) as watch:
         study.sample(watch.attach(study.base), seed)
@@ -84,12 +84,12 @@ def norms(study, seed):
 
 
 def over_largest(norms):
-    """(clips, blocks, calls) norms over the largest of their clip and call."""
+    """Norms, (clips, blocks, calls), over the largest of their clip and call."""
     return norms / norms.amax(1, keepdim=True)
 
 
 def skipped_cells(norms, cache_rate):
-    """(blocks, calls) share of the clips in which a block would be skipped if ranked at that call."""
+    """The share of the clips in which a block would be skipped if ranked at that call, (blocks, calls)."""
     found = torch.zeros(norms.shape[1:])
     for clip in norms:
         for call in range(clip.shape[1]):
@@ -99,7 +99,7 @@ def skipped_cells(norms, cache_rate):
 
 
 def table(norms, drift, cache_rate):
-    """A line a block, and how unequal and how steady the blocks are."""
+    """One line per block, then how unequal and how steady the blocks are."""
     relative, skipped = over_largest(norms), skipped_cells(norms, cache_rate)
     of_pivotal, of_others = (kind_mean(drift, skipped, is_skipped) for is_skipped in (False, True))
     lines = [f"{'block':>5} {'norm over largest of its step':>31} {'drift':>22} {'pivotal at':>11}",
@@ -119,7 +119,7 @@ def table(norms, drift, cache_rate):
 
 
 def kind_mean(drift, skipped, is_skipped):
-    """Mean drift of the blocks that are mostly skipped at a call, or of the others."""
+    """Mean drift of the blocks that most clips skip at a call, or of the others."""
     where = (skipped[:, 1:] >= 0.5) == is_skipped
     return mean([d[where].mean().item() for d in drift])
 
@@ -141,7 +141,7 @@ def paint(panels, norms, drift, cache_rate):
         panel.set_yticks(range(0, blocks, 2))
         panel.set_xlim(0.5, norms.shape[2] + 0.5)
     block, call = torch.nonzero(skipped >= 0.5, as_tuple=True)
-    # white in a black rim shows on every colour of the map
+    # white dots with a black rim are visible on every colour of the map
     panels[0, 0].scatter(call + 1, block, s=14, color="white", edgecolors="black", linewidths=0.8)
     panels[-1, 0].set_xlabel("model call")
 

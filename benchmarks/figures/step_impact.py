@@ -1,9 +1,9 @@
 """How reusing a single call changes the video: `python3 run.py bench step_impact --every 3`.
 
 The paper's Figure 3. For each call of an uncached run in turn, only that call's prediction is
-replaced, and the decoded video is compared with the uncached one. The stand-in is the call
-before's prediction (a); only its low band (b); only its high band (c); or a forecast by
-another reuse strategy from all calls before. The calls before the replaced one are those of
+replaced, and the decoded video is compared with the uncached one. The replacement is the
+prediction of the call before (a); only its low band (b); only its high band (c); or a forecast by
+another reuse strategy from all calls before. The calls before the replaced one are taken from
 the uncached run and not computed again.
 """
 
@@ -20,17 +20,17 @@ TITLES = {"prediction": "the prediction", "low": "its low band", "high": "its hi
 
 
 def low_band(prediction, cutoff):
-    """The low band of a prediction (Eq. 2), in its shape; what is left of it is the high band."""
+    """The low band of a prediction (Eq. 2), in its shape; the remainder is the high band."""
     weights = low_band_weights(*prediction.shape[-2:], cutoff, prediction.device)
     spectrum = torch.fft.rfft2(prediction.float(), norm="ortho") * (weights > 0)
     return torch.fft.irfft2(spectrum, s=prediction.shape[-2:], norm="ortho")
 
 
 def stand_in(recording, index, kind, cutoff):
-    """What call `index` of a recorded run is given in place of its own prediction.
+    """The prediction that replaces the one of call `index` of a recorded run.
 
-    kind: a reuse strategy, or `low` or `high`: that band of the prediction before, the other
-        band its own.
+    kind: a reuse strategy, or `low` or `high`: that band comes from the prediction before, the other
+        band stays the call's own.
     """
     current, before = recording.predictions[index], recording.predictions[index - 1]
     if kind in ("low", "high"):
@@ -43,8 +43,8 @@ def stand_in(recording, index, kind, cutoff):
 
 
 def attach_one_reused(patcher, recording, index, prediction):
-    """A clone of the patcher that repeats the recorded run up to `index`, is given
-    `prediction` there, and computes from then on."""
+    """A clone of the patcher that repeats the recorded run up to call `index`, uses `prediction`
+    for that call, and computes from then on."""
     from comfy.patcher_extension import WrappersMP
 
     calls = iter(range(len(recording.denoised)))
@@ -79,7 +79,7 @@ def damage(study, seed, kinds, every=1, is_known=lambda kind, call: False):
 
 
 def decibels(mse):
-    """PSNR of videos in [0, 1]; inf where nothing differs."""
+    """PSNR of videos in [0, 1]; inf if nothing differs."""
     return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
@@ -110,7 +110,7 @@ def table(records, kinds):
 
 
 def paint(panels, records, kinds):
-    """One panel a kind: mean squared error over the calls, a line a clip."""
+    """One panel per kind: mean squared error over the calls, one line per clip."""
     for panel in panels[0][1:]:
         panel.sharey(panels[0][0])
     for panel, kind in zip(panels[0], kinds):

@@ -1,9 +1,9 @@
-"""How well a trial's LFD agrees with the true one: `python3 run.py bench trial_agreement --clips 4`.
+"""How well a trial estimates the true LFD: `python3 run.py bench trial_agreement --clips 4`.
 
-Only the table of benchmarks.figures.trial_resolution, from the same records: Spearman's rank
-correlation, over the calls of a run, of the trial's LFD with the full-resolution LFD of the
-predictions themselves, both against the call before. Mean and, in brackets, lowest over the
-clips, for each size of trial, kind of trial and reference.
+Prints only the table of the benchmark `trial_resolution`, from the same records. For each downsample
+factor, kind of trial and reference it gives Spearman's rank correlation, over the calls of a run,
+between the trial's LFD and the LFD of the predictions at full resolution, both against the call
+before: the mean over the clips and, in brackets, the lowest.
 """
 
 from benchmarks.figures.trial_resolution import measured, table

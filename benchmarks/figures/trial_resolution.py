@@ -1,10 +1,10 @@
-"""How well trials of each size estimate the LFD: `python3 run.py bench trial_resolution`.
+"""How well trials estimate the LFD at each resolution: `python3 run.py bench trial_resolution`.
 
-The paper's Figure 5. One run a clip with every call computed; beside each call the trials of
-all factors and kinds, so that all are measured on the same calls. Shown over the calls, each
-over its largest value in the warm-up (what the threshold is relative to); as Spearman's
-rank correlation with the LFD of the predictions themselves (what a run reports as
-`trial_agreement`); and by what factor those relative values are off.
+The paper's Figure 5. For each clip, one run computes every call and makes the trials of all factors
+and kinds beside it, so that all are measured on the same calls. The plot shows the LFD over the
+calls, over its largest value in the warm-up (which the threshold is relative to). The tables give
+Spearman's rank correlation with the LFD of the predictions themselves (which a run reports as
+`trial_agreement`), and the factor by which the relative values are off.
 """
 
 import math
@@ -20,14 +20,14 @@ TRIALS = (("snr_matched", "trial"), ("plain", "trial"), ("plain", "cached"))
 
 
 def configs(bench):
-    """{name: LFCacheConfig that computes every call} of every trial that is measured."""
+    """{name: LFCacheConfig} of every trial that is measured; all of them compute every call."""
     return {(factor_t, factor_hw, trial, reference): bench.config(
         alpha=0.0, trial=trial, reference=reference, factor_t=factor_t, factor_hw=factor_hw)
         for factor_t, factor_hw in FACTORS for trial, reference in TRIALS}
 
 
 def attach_trials(patcher, runs):
-    """A clone of the patcher that computes every call, and beside it makes the trials of these LFCacheRuns."""
+    """A clone of the patcher that computes every call and also makes the trials of these LFCacheRuns."""
     from comfy.patcher_extension import WrappersMP
     from PreciseCache.nodes.host.trials import trial_options
 
@@ -47,9 +47,9 @@ def attach_trials(patcher, runs):
 
 
 def lfds(study, seed, given):
-    """[{"lfd": by trials, "true": of the predictions}] for each config, from one run of a clip.
+    """[{"lfd": by trials, "true": of the predictions, "factors"}], one per config, from one run of a clip.
 
-    Both begin with the second call; where a config's trial could not be made, they are empty.
+    Both lists begin with the second call; they are empty if a config's trial could not be made.
     """
     from PreciseCache.nodes.host.parametrization import parametrization_of
 
@@ -63,7 +63,7 @@ def lfds(study, seed, given):
 
 
 def factors_of(run, shape):
-    """How a run's trials shrink latents of this shape."""
+    """The factors by which a run's trials shrink latents of this shape."""
     return fit_factors(shape, run.config.factor_t, run.config.factor_hw, run.model.patch)
 
 
@@ -74,7 +74,7 @@ def true_lfds(predictions, cutoff):
 
 
 def measured(study, records, clips):
-    """The records of every config and clip, measured where they are missing."""
+    """The records of every config and clip; missing ones are measured."""
     shown = []
     for seed in range(clips):
         wanted = configs(study.bench)
@@ -92,13 +92,13 @@ def agreement(record):
 
 
 def misjudgement(record):
-    """The factor by which a trial's relative LFD is off, up or down: geometric mean over the calls."""
+    """The factor by which a trial's relative LFD is too high or too low: geometric mean over the calls."""
     sides = (relative(record[key], record["config"]["warmup"]) for key in ("lfd", "true"))
     return math.exp(mean([abs(math.log(lfd / true)) for lfd, true in zip(*sides) if lfd > 0 and true > 0]) or 0.0)
 
 
 def table(records, judge=agreement, worst=min):
-    """Mean and, in brackets, worst judgement of the trials over the clips."""
+    """What `judge` gives for the trials: mean and, in brackets, worst over the clips."""
     lines = [f"{'factors':9} " + "  ".join(f"{trial} / {reference}" for trial, reference in TRIALS)]
     for factor_t, factor_hw in FACTORS:
         cells = []
@@ -123,7 +123,7 @@ def mean_curve(records, key):
 
 
 def paint(panels, records):
-    """A panel a kind of trial: the true LFD and that of every resolution."""
+    """One panel per kind of trial: the true LFD and the trials' at every resolution."""
     for panel, (trial, reference) in zip(panels[:, 0], TRIALS):
         of = {factors: [r for r in records if r["name"] == [*factors, trial, reference] and r["lfd"]]
               for factors in FACTORS}

@@ -1,8 +1,8 @@
-"""The model's blocks as one stack that a baseline may leave out, for each guidance branch apart.
+"""The model's blocks as one stack that a peer's method may skip, for each guidance branch separately.
 
-Through the host's `patches_replace["dit"]`, as Wan offers it. Where all branches of a batch
-compute, the block gets its own arguments; where some do, it gets their rows, under options that
-still name all branches. One such baseline at a time.
+It uses the host's `patches_replace["dit"]`, which Wan offers. If all branches of a batch compute,
+the block gets its own arguments. If only some do, it gets the rows of those, with options that still
+name all branches. A model can have one such method at a time.
 """
 
 import torch
@@ -11,11 +11,11 @@ from benchmarks.peers.run_state import attach_run
 
 
 def attach_stack(patcher, key, new_branch, is_joint=False):
-    """A clone of the patcher whose blocks go through branch objects, such as ReusedStack.
+    """A clone of the patcher in which branch objects, such as ReusedStack, decide about the blocks.
 
-    new_branch(model, steps, cond): the state of a branch in a run; cond: 0 for cond, 1 for
+    new_branch(model, steps, cond): makes the state of a branch in a run; cond: 0 for cond, 1 for
         uncond, None if joint.
-    is_joint: a batch is one branch, whatever is in it.
+    is_joint: a whole batch is one branch, whatever it holds.
     """
     def open_run(model, options, steps):
         stack = BlockStack(lambda cond: new_branch(model, steps, cond), is_joint)
@@ -36,7 +36,7 @@ class BlockStack:
         self.current = []  # [(branch, rows)] of the pass under way
 
     def patch(self, index, other):
-        """The patch on a block; a patch that another holds there is called as the original."""
+        """The patch on a block; if another patch is there already, it is called as the original block."""
         def patch(args, extra):
             def original(given):
                 return (other(given, extra) if other else extra["original_block"](given))["img"]
@@ -84,10 +84,10 @@ class BlockStack:
 
 
 class ReusedStack:
-    """A branch that adds in one go what its blocks added when they were last computed.
+    """A branch that adds the sum of what its blocks added when they were last computed.
 
     Subclasses set `is_reused`, in `start_call` or in `computed`. first: the first block that
-    may be left out.
+    may be skipped.
     """
 
     first = 0
@@ -98,7 +98,7 @@ class ReusedStack:
         self.before = self.residual = None
 
     def start_call(self, img, vec):
-        """A call begins; img: (B, L, C) what enters block 0, vec: its modulation."""
+        """A call begins. img: (B, L, C), the input of block 0; vec: its modulation."""
 
     def computes(self, index):
         return index < self.first or not self.is_reused or self.residual is None
@@ -114,5 +114,5 @@ class ReusedStack:
 
 
 def relative_change(current, previous):
-    """Mean absolute change over the mean absolute value of before, a float. One read-back."""
+    """Mean absolute change over the mean absolute value of `previous`, a float. One read-back."""
     return ((current - previous).abs().mean() / previous.abs().mean()).item()

@@ -1,24 +1,24 @@
 """Broadcast: attention and feed-forward layers keep their output for a fixed number of calls.
 
 Sources: FORA, arXiv 2407.01425, github.com/prathebaselva/FORA; PAB, arXiv 2408.12588,
-github.com/NUS-HPC-AI-Lab/VideoSys (4cce477: videosys/core/pab/pab_mgr.py). Read there,
-written anew.
+github.com/NUS-HPC-AI-Lab/VideoSys (4cce477: videosys/core/pab/pab_mgr.py). This is an
+implementation of our own, written after reading them.
 
-Rule of FORA: every `interval`-th call computes all layers, the calls between take their last
-outputs. Rule of PAB: a kind of layer is computed where the number of the call is a multiple of
-its range, or the timestep (0 to 1000) lies outside a window; cross-attention, which changes
-least, has the longest range. What is kept is a module's output before the block's gate, as FORA
-and VideoSys's CogVideoX keep it (its Open-Sora keeps it after the gate).
+Rule of FORA: every `interval`-th call computes all layers; the calls between reuse the last
+outputs. Rule of PAB: a kind of layer is computed if the number of the call is a multiple of
+its range, or if the timestep (0 to 1000) lies outside a window; cross-attention, which changes
+least, has the longest range. The output of a module is kept before the block's gate, as in FORA
+and in VideoSys's CogVideoX (VideoSys's Open-Sora keeps it after the gate).
 
-The modules run through `module_outputs`, for the host's attention patches cannot do this:
+The modules run through `module_outputs`, because the host's attention patches do not suffice:
 `optimized_attention_override` and `attn1_patch` sit between the projections, so that they
-would leave out only the attention itself and not the four projections that PAB leaves out too.
+could skip only the attention itself, and not the four projections that PAB skips too.
 
-Departures: FORA's calls are counted from the first, the source's from the last, and Wan's
-cross-attention, which FORA's model lacks, is kept like the rest. PAB's ranges are for a model
-with one self-attention over space and time, which takes the range of its spatial one; its
-feed-forward broadcast, in the source five blocks at three hand-picked timesteps, is a range
-over all blocks, off by default.
+Departures from FORA: calls are counted from the first instead of from the last, and Wan's
+cross-attention, which FORA's model lacks, is kept like the other modules. Departures from PAB: Wan
+has one self-attention over space and time, which gets the range of PAB's spatial attention. The
+feed-forward broadcast, in the source for five blocks at three hand-picked timesteps, is a range
+over all blocks here, off by default.
 """
 
 import math
@@ -33,7 +33,7 @@ EVERYWHERE = (-math.inf, math.inf)
 class Broadcast:
     """The outputs of one composition of the batch in one run.
 
-    ranges: by kind of module; 1 never broadcasts. window: timesteps between which it does.
+    ranges: {kind of module: range}; 1 never broadcasts. window: the timesteps between which it broadcasts.
     """
 
     ranges: dict
@@ -62,7 +62,7 @@ def attach_fora(patcher, interval, window=EVERYWHERE):
 
 
 def attach_pab(patcher, self_range=2, cross_range=6, ffn_range=1, window=(450, 930)):
-    """A clone of the patcher with PAB. window: the source's for Open-Sora 1.2."""
+    """A clone of the patcher with PAB. The default window is the source's for Open-Sora 1.2."""
     return _attach(patcher, "pab", dict(zip(MODULES, (self_range, cross_range, ffn_range))), window)
 
 

@@ -1,8 +1,8 @@
-"""What TeaCache and MagCache need to know about a model: `python3 run.py bench calibrate`.
+"""The calibration of TeaCache and MagCache for a model: `python3 run.py bench calibrate`.
 
-Uncached clips of the tiny model in the real host, from seeds that no benchmark uses. For
-TeaCache the polynomial of each signal, for MagCache the ratios of cond and uncond by call. One
-JSON under benchmarks/results for each schedule and size, read with `read_calibration`.
+It is measured on uncached clips of the tiny model in the real host, from seeds that no benchmark
+uses. For TeaCache it is the polynomial of each signal, for MagCache the ratios of cond and uncond by
+call. benchmarks/results has one JSON per schedule and size; `read_calibration` reads it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FIRST_SEED = 1000
 
 
 class Recorder(ReusedStack):
-    """A branch that is always computed and notes how it changes from call to call."""
+    """A branch that is always computed and records how it changes from call to call."""
 
     def __init__(self, model):
         super().__init__(len(model.blocks))
@@ -32,7 +32,7 @@ class Recorder(ReusedStack):
         self.now = {}
         self.input_changes = {name: [] for name in ALWAYS}
         self.output_changes = []
-        self.ratios = [1.0]  # the first call has none before it
+        self.ratios = [1.0]  # of the first call, which has no call before it
 
     def start_call(self, img, vec):
         for name, changes in self.input_changes.items():
@@ -76,7 +76,7 @@ def record(sample, patcher):
 
 
 def calibrate(clips):
-    """The calibration from the recorders of some clips."""
+    """The calibration, from the recorders of several clips."""
     recorders = [r for clip in clips for r in clip.values()]
     outputs = [c for r in recorders for c in r.output_changes]
     return {

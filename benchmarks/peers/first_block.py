@@ -1,16 +1,16 @@
-"""First-block cache: run block 0, and the others only if what it added has changed.
+"""First-block cache: run block 0, and the other blocks only if block 0's residual has changed.
 
 Source: github.com/chengzeyi/ParaAttention and its port chengzeyi/Comfy-WaveSpeed (8253745); no
-paper. Read in the port, written anew.
+paper. This is an implementation of our own, written after reading the port.
 
-Rule of the source: the mean absolute change of block 0's residual against that of the last
-fully computed call, over the mean absolute value of the latter; if it is below the threshold,
-the last residual of the remaining blocks is added to block 0's output, else they run and both
-residuals are kept. No warm-up and no limit on reuses in a row, the node's defaults. As in
-Comfy-WaveSpeed the rows of a batch decide together.
+Rule of the source: block 0's residual is compared with that of the last fully computed call, by
+the mean absolute change over the mean absolute value of the latter. Below the threshold, the last
+residual of the remaining blocks is added to block 0's output; else they run and both residuals are
+kept. There is no warm-up and no limit on reuses in a row, as by the node's defaults. All rows of a
+batch decide together, as in Comfy-WaveSpeed.
 
-Departure: where cond and uncond run apart, each decides for itself; the source lets the second
-follow the first.
+Departure: if cond and uncond run in separate batches, each decides for itself; in the source the
+second follows the first.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from benchmarks.peers.block_stack import ReusedStack, attach_stack, relative_cha
 
 @dataclass
 class FirstBlockRule:
-    """Whether the other blocks are left out, for one batch in one run."""
+    """Decides whether the other blocks are skipped, for one batch in one run."""
 
     threshold: float
     previous: torch.Tensor | None = None
 
     def reuses(self, residual):
-        """residual: what block 0 added, handed over."""
+        """residual: what block 0 added; the rule may keep the tensor."""
         if self.previous is not None and relative_change(residual, self.previous) < self.threshold:
             return True
         self.previous = residual
@@ -49,7 +49,7 @@ class FirstBlockBranch(ReusedStack):
 
 
 def attach_first_block(patcher, threshold):
-    """A clone of the patcher with first-block cache."""
+    """A clone of the patcher with the first-block cache."""
     def new_branch(model, steps, cond):
         return FirstBlockBranch(FirstBlockRule(threshold), len(model.blocks))
 

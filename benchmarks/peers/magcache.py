@@ -1,19 +1,18 @@
-"""MagCache: skip while the change of the residual's magnitude, known beforehand, adds up to little.
+"""MagCache: skip the blocks while the calibrated change of the residual's magnitude adds up to little.
 
-Source: arXiv 2506.09045; github.com/Zehong-Ma/MagCache (df81cb1, MagCache4Wan2.1). Read there,
-written anew.
+Source: arXiv 2506.09045; github.com/Zehong-Ma/MagCache (df81cb1, MagCache4Wan2.1). This is an
+implementation of our own, written after reading it.
 
-Rule of the source: a table holds for every call the ratio of the stack's residual (after the
-last block minus before the first) to that of the call before, in magnitude, from one uncached
-run. After the first `retention` of the run, each call multiplies the ratio since the last
-computed call by its own and adds |1 - ratio| to an error. While the error is below the
-threshold and no more than `max_skips` calls were left out in a row, the last residual is
-added in place of the blocks; else they run, and ratio, error and count begin again. Cond and
-uncond have tables and errors of their own. A table of another length is sampled at the nearest
-index.
+Rule of the source: a table from one uncached run holds a ratio for every call: the magnitude of the
+stack's residual (after the last block minus before the first) over that of the call before. The
+first `retention` of the run is computed. From then on each call multiplies the ratio since the last
+computed call by its own and adds |1 - ratio| to an error. While the error is below the threshold and
+no more than `max_skips` calls were skipped in a row, the last residual is added in place of the
+blocks; else the blocks run, and ratio, error and count start again. Cond and uncond have tables and
+errors of their own. A table of another length is sampled at the nearest index.
 
-Departures: calls are counted for each branch, not by parity. The table is the mean of a few
-clips of the tiny model where the source takes one.
+Departures: calls are counted for each branch, not by parity. The table is the mean over a few
+clips of the tiny model, where the source uses a single run.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from benchmarks.peers.block_stack import ReusedStack, attach_stack
 
 @dataclass
 class MagCacheRule:
-    """Whether a call is computed, for one branch in one run. ratios: one per call."""
+    """Decides whether a call is computed, for one branch in one run. ratios: one per call."""
 
     threshold: float
     ratios: list
@@ -41,7 +40,7 @@ class MagCacheRule:
         call, self.call = self.call, self.call + 1
         if call < int(len(self.ratios) * self.retention):
             return True
-        # samplers of several calls a step run past the table's end
+        # samplers with several calls per step run past the end of the table
         self.ratio *= self.ratios[min(call, len(self.ratios) - 1)]
         self.error += abs(1 - self.ratio)
         self.skips += 1
@@ -73,7 +72,7 @@ def attach_magcache(patcher, threshold, ratios, max_skips=4, retention=0.2):
 
 
 def nearest(ratios, length):
-    """The table at another length: the nearest entry, first on first and last on last."""
+    """The table resampled to another length by nearest index; the first and the last entry stay."""
     if length == 1:
         return [ratios[-1]]
     scale = (len(ratios) - 1) / (length - 1)

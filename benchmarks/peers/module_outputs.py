@@ -1,7 +1,7 @@
-"""What the modules inside the model's blocks put out, in place of running them.
+"""Kept outputs of the modules inside the model's blocks, used in place of running them.
 
-The host has no hook around a block's attention and feed-forward layers, so their `forward` is
-swapped for one pass and put back after it, as the pack does it for models without hooks.
+The host has no hook around a block's attention and feed-forward layers. Their `forward` is therefore
+swapped for one pass and restored after it, as the pack does for models without hooks.
 """
 
 from contextlib import ExitStack
@@ -13,9 +13,9 @@ MODULES = ("self_attn", "cross_attn", "ffn")
 
 
 def attach_modules(patcher, key, new_state, names=MODULES):
-    """A clone of the patcher in which these modules of every block go through a state.
+    """A clone of the patcher in which a state decides whether these modules of every block run.
 
-    new_state(): the state of one composition of the batch (its guidance branches) in one run,
+    new_state(): makes the state of one composition of the batch (its guidance branches) in one run,
         with `start_call(sigma)` and `run_block((name, index), {"x": input}, compute)`;
         `compute()` returns {"x": output}, as `run_block` does.
     names: attributes of a block; "block" is the block itself.
@@ -45,7 +45,7 @@ def attach_modules(patcher, key, new_state, names=MODULES):
 
 
 class _States:
-    """One run's states by composition of the batch. Not a dict: the host copies those."""
+    """One run's states, by composition of the batch. It is no dict, because the host copies dicts."""
 
     def __init__(self, new_state):
         self.new_state = new_state

@@ -1,13 +1,14 @@
-"""Where a baseline keeps the state of one sampling run."""
+"""Where a peer's method keeps the state of one sampling run."""
 
 
 def attach_run(patcher, key, open_run):
-    """A clone of the patcher on which every sampling run begins with `open_run`.
+    """A clone of the patcher that calls `open_run` at the start of every sampling run.
 
-    key: of the wrapper; attaching again under it replaces what was there.
-    open_run(model, options, steps): model: the diffusion model; options: transformer_options
-        that only this run sees, to put its state into; steps: how many the run has.
-    Whatever ends the run, the guider gets its own options back and the state goes with the others.
+    key: the wrapper's key; attaching again with the same key replaces the earlier wrapper.
+    open_run(model, options, steps): model: the diffusion model; options: transformer_options that
+        only this run sees, which hold its state; steps: how many steps the run has.
+    However the run ends, the guider gets its own options back, and the run's options are dropped with
+    the state.
     """
     from comfy.model_patcher import create_model_options_clone
     from comfy.patcher_extension import WrappersMP

@@ -1,20 +1,21 @@
-"""TaylorSeer: compute every N-th call, forecast the features of those between.
+"""TaylorSeer: compute every N-th call, and forecast the features of the calls between.
 
-Source: arXiv 2503.06923; github.com/Shenyi-Z/TaylorSeer (288776d, TaylorSeer-Wan2.1). Read
-there, written anew.
+Source: arXiv 2503.06923; github.com/Shenyi-Z/TaylorSeer (288776d, TaylorSeer-Wan2.1). This is an
+implementation of our own, written after reading it.
 
 Rule of the source: the first `first` calls are computed, then every `interval`-th. A computed
-call keeps each feature and its backward differences up to `order`, the i-th being the (i-1)-th
-less that of the computed call before, over the calls between the two; they begin with the last
-of the first calls. k calls later the feature is the sum of the i-th difference times k^i / i!.
-That is a Taylor series with backward differences for derivatives: exact for a line, but not
-for a parabola, which comes out interval * k * (half its second derivative) short.
+call keeps each feature and its backward differences up to `order`. The i-th difference is the
+(i-1)-th minus that of the previous computed call, over the number of calls between the two;
+differences start with the last of the first calls. k calls later, the feature is the sum over i of
+the i-th difference times k^i / i!. That is a Taylor series with backward differences in place of
+derivatives. It is exact for a line, but the forecast of a parabola is too small by
+interval * k * (half its second derivative).
 
 Features: "modules", the outputs of self-attention, cross-attention and feed-forward layers before
 their gates, as in TaylorSeer-Wan2.1; "block", the residual of a whole block.
 
-Departures: `first` is 3 as in TaylorSeer-FLUX (1 in TaylorSeer-Wan2.1, whose first forecasts
-then have no difference to go by); "block" is ours.
+Departures: `first` is 3 as in TaylorSeer-FLUX (it is 1 in TaylorSeer-Wan2.1, whose first forecasts
+therefore have no difference to use); the feature "block" is ours.
 """
 
 import math
@@ -34,7 +35,7 @@ class Feature:
         self.call = None
 
     def update(self, value, call, is_differenced=True):
-        """value: a tensor or number, handed over. Without differences the feature begins anew."""
+        """value: a tensor, which may be kept, or a number. Without is_differenced, earlier values are dropped."""
         differences = [value]
         for before in self.differences[:self.order] if is_differenced else ():
             differences.append((differences[-1] - before) / (call - self.call))

@@ -1,24 +1,26 @@
 """TeaCache: skip the blocks until the input's accumulated, rescaled change reaches a threshold.
 
 Source: arXiv 2411.19108; github.com/ali-vilab/TeaCache (7c10efc: TeaCache4Wan2.1 and
-eval/teacache/experiments/opensora.py); welltop-cn/ComfyUI-TeaCache. Read there, written anew.
+eval/teacache/experiments/opensora.py); welltop-cn/ComfyUI-TeaCache. This is an implementation of
+our own, written after reading them.
 
-Rule of the source: at every call the mean absolute change of a signal against the call before,
-over the mean absolute value before, goes through a polynomial of degree 4 that was fitted to
-the model, and is added up. While the sum is below the threshold, the blocks are left out and
-their last residual (after the last block minus before the first) is added; else they run and
-the sum begins again at 0. Cond and uncond decide apart.
+Rule of the source: every call measures the relative change of a signal, that is its mean absolute
+change since the call before over the mean absolute value of the signal before. A polynomial of
+degree 4, fitted to the model, rescales the change, and the results are added up. While the sum is
+below the threshold, the blocks are skipped and their last residual (after the last block minus
+before the first) is added; else they run and the sum starts again at 0. Cond and uncond decide
+separately.
 
-Signals, each with the calls that are always computed in its source:
+Signals, each with the calls that its source always computes:
 - "modulated" (the paper; Open-Sora, Flux, HunyuanVideo): block 0's normed and modulated input;
   the first call and the last.
 - "embedding" (the Wan release with `--use_ret_steps`): the projected timestep embedding `e0`,
-  the same for every clip; the first five calls. The release's other mode takes the embedding
-  before its projection, which the host shows no block.
+  the same for every clip; the first five calls. The release's other mode uses the embedding
+  before its projection, which the host does not pass to the blocks.
 
-Departures: calls are counted for each branch, not by parity. Coefficients (1, 0), the default,
-are the rule without a polynomial. The fit uses the calls of a few clips of the tiny model where
-the authors used 70 prompts.
+Departures: calls are counted for each branch, not by parity. The default coefficients (1, 0) are
+the rule without a polynomial. The fit uses the calls of a few clips of the tiny model, where the
+authors used 70 prompts.
 """
 
 from dataclasses import dataclass
@@ -33,9 +35,10 @@ ALWAYS = {"modulated": (1, 1), "embedding": (5, 0)}  # calls computed at the sta
 
 @dataclass
 class TeaCacheRule:
-    """Whether a call is computed, for one branch in one run.
+    """Decides whether a call is computed, for one branch in one run.
 
-    coefficients: of the polynomial, highest power first. calls: of the run, for those at its end.
+    coefficients: of the polynomial, highest power first. first, last: how many calls at the start and
+        at the end are always computed. calls: how many the run has.
     """
 
     threshold: float
@@ -50,7 +53,7 @@ class TeaCacheRule:
         self.previous = None
 
     def computes(self, signal):
-        """signal: a tensor of the call, handed over."""
+        """signal: the call's signal; the rule may keep the tensor."""
         call, self.call = self.call, self.call + 1
         previous, self.previous = self.previous, signal
         if self.first <= call < self.calls - self.last:
@@ -71,7 +74,7 @@ class TeaCacheBranch(ReusedStack):
 
 
 def signal_of(name, block, img, vec):
-    """What TeaCache watches. img: (B, L, C) into block 0, vec: (B, 1, 6, C). A new tensor."""
+    """The signal of a call, a new tensor. img: (B, L, C), the input of block 0; vec: (B, 1, 6, C)."""
     if name == "embedding":
         return vec.clone()
     shift, scale = (block.modulation.to(vec) + vec).unbind(2)[:2]
@@ -92,9 +95,10 @@ def attach_teacache(patcher, threshold, coefficients=(1.0, 0.0), signal="modulat
 
 
 def fit_coefficients(input_changes, output_changes):
-    """The polynomial from relative changes of the signal to those of the model's output.
+    """Fit the polynomial from relative changes of the signal to those of the model's output.
 
     Source: np.polyfit of degree 4, as the authors say in ali-vilab/TeaCache issue 2.
-    Both: floats, one per call of an uncached run. Returns floats, highest power first.
+    input_changes, output_changes: floats, one per call of uncached runs. Returns floats, highest
+        power first.
     """
     return [float(c) for c in np.polyfit(input_changes, output_changes, DEGREE)]

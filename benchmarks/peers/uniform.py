@@ -1,4 +1,4 @@
-"""Uniform skipping: every so many calls are computed, the rest reused, whatever they are."""
+"""Uniform skipping: a fixed share of the calls is computed at even distances, the rest is reused."""
 
 import math
 
@@ -6,7 +6,7 @@ from precisecache_core.lfcache.reuse import REUSES
 
 
 def uniform_pattern(calls, share, warmup=3):
-    """Which calls are computed: the first `warmup`, then evenly spread at `share` of the rest.
+    """Which calls are computed: the first `warmup`, then a `share` of the rest, evenly spread.
 
     Returns a list of bools. share 1/2 computes every second call after the warm-up.
     """
@@ -17,7 +17,7 @@ def uniform_pattern(calls, share, warmup=3):
 def attach_uniform(patcher, computed, reuse):
     """A clone of the patcher that computes the calls marked in `computed` and reuses otherwise.
 
-    reuse: a strategy of LFCache, so that only the decision differs from it.
+    reuse: one of LFCache's reuse strategies, so that only the decisions differ from LFCache's.
     """
     from comfy.patcher_extension import WrappersMP
     from PreciseCache.nodes.host.parametrization import affine_of

@@ -1,11 +1,11 @@
 """Is the error linear in the threshold? `python3 run.py bench alpha_bound`.
 
-Appendix A.2 of the paper. Eq. 31 and 33 bound the final latent's and the video's error, L2
-norms, by a constant times the threshold delta = alpha * delta_max. Measured is the smallest
-constant that holds for every clip and alpha, and whether mean PSNR falls as alpha grows. Of
-the alphas, those are shown that compute at least two calls less than the one before, on
-average. The derivation assumes that a reused call repeats the last prediction; by default
-that is measured beside LFCache's own default.
+Appendix A.2 of the paper. Eq. 31 and 33 bound the L2 norms of the final latent's and the video's
+error by a constant times the threshold delta = alpha * delta_max. This measures the smallest
+constant that holds for every clip and alpha, and whether mean PSNR falls as alpha grows. An alpha
+is shown if it computes, on average, at least two calls fewer than the alpha shown before it. The
+derivation assumes that a reused call repeats the last prediction; by default that strategy is
+measured as well as LFCache's own default.
 """
 
 from benchmarks.study import COLORS, MARKERS, Records, Study, mean, parser_of, text, write_plot, write_table
@@ -18,7 +18,7 @@ ERRORS = {"latent_error": "latent", "video_error": "video"}
 
 
 def shown_of(found):
-    """The part of `found` whose settings are CALLS_APART calls apart, from the smallest alpha up."""
+    """The part of `found` whose settings are at least CALLS_APART computed calls apart, smallest alpha first."""
     kept, last = {}, None
     for config in sorted(found, key=lambda c: c.alpha):
         computed = mean([r["computed"] for r in found[config]])
@@ -28,7 +28,7 @@ def shown_of(found):
 
 
 def constant(found, error):
-    """The smallest C with error <= C delta for every record."""
+    """The smallest C for which error <= C * delta in every record."""
     return max(r[error] / r["threshold"] for records in found.values() for r in records if r["threshold"])
 
 
@@ -55,7 +55,7 @@ def table(found, reuse):
 
 
 def paint(panels, by_reuse):
-    """Errors against delta with the smallest line above them, and PSNR against alpha."""
+    """Errors against delta with the lowest line C * delta above them, and PSNR against alpha."""
     for i, (reuse, found) in enumerate(by_reuse.items()):
         style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
         records = [r for some in found.values() for r in some]

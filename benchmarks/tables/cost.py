@@ -1,9 +1,9 @@
 """What both caches cost at full size: `python3 run.py bench cost --model wan14b --size 720p`.
 
-The host's own model with random weights, sampled by the stock KSampler's code on a GPU. The
-paper's settings are forced (see `schedules`): random weights say nothing about when to reuse,
-and take as long as trained ones. Where no GPU is there, a small model of the same
-architecture runs on the CPU; where its memory does not suffice, the model gets fewer blocks.
+The host's own model with random weights is sampled by the stock KSampler's code on a GPU. Random
+weights take as long as trained ones but say nothing about when to reuse, so the decisions are forced
+to those of the paper's settings (see `benchmarks.schedules`). Without a GPU, a small model of the same
+architecture runs on the CPU. If the GPU's memory does not suffice, the model gets fewer blocks.
 `--steps 8 --rounds 1` measures every part in a tenth of the time, on few calls.
 """
 
@@ -32,7 +32,7 @@ from tools.comfyui.locate import comfyui_version
 GB = 1e9
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-# for the CPU: width, blocks and positions of a model that takes a quarter of a second a call
+# for the CPU: width, blocks and positions of a model that takes a quarter of a second per call
 SMALL = {
     "wan14b": dict(dim=256, ffn_dim=704, num_heads=2),
     "wan1.3b": dict(dim=256, ffn_dim=1408, num_heads=2),
@@ -40,13 +40,13 @@ SMALL = {
 }
 SMALL_LAYERS, SMALL_LATENT, SMALL_TEXT = 10, (16, 4, 16, 24), 32
 
-# a run that BlockCache needs: two calls that rank and keep, three that skip, and again
+# the run for BlockCache: two calls of warm-up, the second of them a refresh, then three that skip, and again
 BLOCK_STEPS, BLOCK_WARMUP, BLOCK_REUSE = 10, 2, 3
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. sizes: replace the model's own; latent: (C, T, H, W); text: tokens."""
+    """What is measured. latent: (C, T, H, W); text: how many tokens; sizes: they replace the model's own."""
 
     model: str
     size: str
@@ -63,13 +63,13 @@ class Case:
         return f"{self.model}_{self.size}_{self.device}"
 
     def without_half(self, reason):
-        """The same with half of the blocks."""
+        """The same case with half of the blocks."""
         layers = self.layers // 2
         return replace(self, layers=layers, notes=(*self.notes, f"{reason}: {layers} blocks instead of {self.layers}"))
 
 
 def case_of(model="wan14b", size="720p", dtype="bf16", device=None, layers=None):
-    """The Case that was asked for, or a smaller one where there is no GPU."""
+    """The Case that was asked for, or a smaller one if there is no GPU."""
     spec = MODELS[model]
     if device != "cpu" and torch.cuda.is_available():
         resolution = size if size in spec.resolutions else tuple(map(int, size.split("x")))
@@ -148,8 +148,8 @@ def fitted(case):
 
 @dataclass
 class Run:
-    """One run that was measured: seconds (see `clock`), peak bytes on the GPU (None on a CPU),
-    its Timers and its entry of the report (None without a cache)."""
+    """One measured run: seconds (see `clock`), peak bytes on the GPU (None on a CPU), its Timers, and its
+    entry of the report (None without a cache)."""
 
     seconds: float
     peak: int | None
@@ -158,7 +158,7 @@ class Run:
 
 
 def clock(case):
-    """The clock of whole runs; on a CPU the process's own, because other processes compute too."""
+    """The clock for whole runs; on a CPU that of the process, because other processes compute too."""
     return time.perf_counter if case.device == "cuda" else time.process_time
 
 
@@ -185,7 +185,7 @@ def measured(case, patcher, steps):
 
 
 def parts(run):
-    """{what: seconds of every one}: computed calls, trials, and our own part of either decision."""
+    """{part: its seconds, one by one}: computed calls, trials, and our own code in computed and in reused calls."""
     compute, trials = iter(run.timers.seconds("compute")), iter(run.timers.seconds("trial"))
     found = {"call": [], "trial": [], "own C": [], "own R": []}
     for decision, whole in zip(run.report["decisions"], run.timers.seconds("call")):
@@ -199,7 +199,7 @@ def parts(run):
 
 
 def variants(patcher, model, steps):
-    """{name: (patcher, decision string or None)} of the runs that are interleaved."""
+    """{name: (patcher, decision string or None)} of the variants that are compared."""
     from PreciseCache.nodes.host.attachment import attach
 
     row = PUBLISHED["hunyuan" if model == "hunyuan" else "wan14b"]
@@ -210,7 +210,7 @@ def variants(patcher, model, steps):
 
 
 def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
-    """{variant: [Run]}, interleaved; every round starts with another variant."""
+    """{variant: [Run]}; the variants take turns, and every round starts with another one."""
     from PreciseCache.precisecache_core.lfcache.controller import LFCacheController
 
     chosen = variants(patcher, case.model, steps)
@@ -228,7 +228,7 @@ def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
 
 @contextmanager
 def timed_skips(case):
-    """Timers whose span `skip` holds every addition of residuals made while inside."""
+    """Timers whose spans `skip` are the additions of residuals made while inside."""
     from PreciseCache.precisecache_core.blockcache import block_pass
 
     timers = Timers(case.device == "cuda", clock(case))
@@ -260,7 +260,7 @@ def block_runs(case, patcher, say=lambda text: None):
 
 
 def summary(seconds, unit=1.0):
-    """Median and range of some numbers, in a unit."""
+    """Median and range of seconds, in a unit, as text."""
     values = [s / unit for s in seconds]
     if not values:
         return "none"
@@ -274,7 +274,7 @@ def memory(size):
 
 
 def part_lines(runs):
-    """Calls, trials and our own code, from all forced turbo runs."""
+    """The lines for calls, trials and our own code, from all forced turbo runs."""
     together = {"call": [], "trial": [], "own C": [], "own R": []}
     for run in runs["turbo"]:
         for name, seconds in parts(run).items():
@@ -308,7 +308,7 @@ def block_lines(found):
 
 
 def end_to_end_lines(runs, decisions):
-    """Whole runs, and their ratio to the uncached ones."""
+    """The lines for whole runs, with their ratio to the uncached ones."""
     base = statistics.median(run.seconds for run in runs["uncached"])
     lines = [f"forced decisions: {decisions} ({decisions.count('C')} of {len(decisions)} computed)"]
     for name, made in runs.items():
@@ -329,9 +329,9 @@ def end_to_end_lines(runs, decisions):
 
 
 def report_lines(case, patcher, steps, rounds, say=lambda text: None):
-    """Every measurement of a case in groups of lines, each as soon as it is made.
+    """Yield every measurement of a case as a group of lines, as soon as it is made.
 
-    Where memory runs out, that is what the line says.
+    If memory runs out, the group says so.
     """
     try:
         yield [*block_lines(block_runs(case, patcher, say)), ""]
@@ -389,7 +389,7 @@ def main():
     for group in report_lines(case, patcher, args.steps, args.rounds, say):
         print("\n".join(group), flush=True)
         lines += group
-        # after every group: a run at full size takes hours, and may be ended before it is done
+        # after every group, because a run at full size takes hours and may be stopped before its end
         (args.out / f"cost_{case.label}.txt").write_text("\n".join(lines) + "\n")
 
 

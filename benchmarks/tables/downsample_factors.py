@@ -1,7 +1,7 @@
-"""Cost and quality for each size of trial: `python3 run.py bench downsample_factors`.
+"""How the size of the trial changes cost and quality: `python3 run.py bench downsample_factors`.
 
-The paper's Table 3, with alpha 0.5 and 0.7 (base and turbo). Cost is FLOPs counted by torch,
-over the uncached run's: all of them, and the trials' alone.
+The paper's Table 3, with alpha 0.5 and 0.7 (base and turbo). Cost is the FLOPs counted by torch, in
+total and of the trials alone, over those of the uncached run.
 """
 
 from dataclasses import asdict
@@ -13,7 +13,7 @@ ALPHAS = (0.5, 0.7)
 
 
 def outcome(study, seed, config, reference, full):
-    """One record: what LFCache with `config` costs on a clip and how near its video is.
+    """One record: what LFCache with `config` costs on a clip, and how close its video is.
 
     reference, full: the uncached run's latent and Meter.
     """
@@ -27,9 +27,9 @@ def outcome(study, seed, config, reference, full):
 
 
 def outcomes(study, records, configs, clips, measure=outcome):
-    """{config: [record of each clip]}, measured by `measure` where none is recorded.
+    """{config: [record of each clip]}; `measure` measures the records that are missing.
 
-    A clip's uncached run is made once, and only where something is missing.
+    A clip is sampled without a cache once, and only if one of its records is missing.
     """
     found = {config: [] for config in configs}
     for seed in range(clips):
@@ -62,12 +62,12 @@ def table(found):
 
 
 def paint(panels, found):
-    """PSNR against cost, a marker a factor, a line from one alpha to the next."""
+    """PSNR against cost: one marker per factors, joined by a line over the alphas."""
     panel = panels[0, 0]
     for i, factors in enumerate(FACTORS):
         rows = [averages(r) for c, r in found.items() if (c.factor_t, c.factor_hw) == factors]
         label = f"{factors[0]}, {factors[1]}, {factors[1]}: trials take {rows[0]['trial_cost']:.1%}"
-        # smaller and smaller, because factors that a small latent reduces to the same ones coincide
+        # each marker is smaller than the last: on a small latent, different factors can become the same ones
         panel.plot([r["cost"] * 100 for r in rows], [r["psnr"] for r in rows], color=COLORS[i], marker=MARKERS[i],
                    markersize=13 - 1.5 * i, linewidth=1.2, label=label)
     panel.set_title(f"size of the trial, alpha {' and '.join(f'{a:g}' for a in ALPHAS)} (the cheaper end)")

@@ -1,9 +1,10 @@
 """Cost against quality: `python3 run.py bench frontier --steps 50 --clips 8`.
 
-Every method of `benchmarks.methods` on the tiny model in the real host, from the same noise.
-Cost is FLOPs counted by torch, trials included, over the uncached run's; quality is PSNR, SSIM
-and, where it is installed, LPIPS of the decoded frames against the uncached clip. Resumes from
-what --out already holds; `--only` takes the beginnings of rows' names; `--table` only prints.
+Every method of `benchmarks.methods` samples the tiny model in the real host, from the same noise.
+Cost is the FLOPs counted by torch, trials included, over those of the uncached run. Quality is PSNR,
+SSIM and, if it is installed, LPIPS of the decoded frames against the uncached clip. The command
+resumes from what --out already holds; `--only` takes the beginnings of row names; `--table` measures
+nothing.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.study import write_table as keep_table
 from testkit.tiny_host import enter_host, find_host
 from tools.machine import describe_machine
 
-BEST_PSNR = 100.0  # dB; what equal videos count as, so that means stay finite
+BEST_PSNR = 100.0  # dB that equal videos count as, so that means stay finite
 EASYCACHE_DEFAULT = "easycache 0.2"
 OURS = "lfcache fitted"
 NOT_DRAWN = ("uniform t", "uniform r", "flash ", "literal", "blockcache", "candidate")  # families the plot leaves out
@@ -64,7 +65,7 @@ def measure(bench, schedule, seed, rows):
 
 
 def work(schedule, seeds, names, base, worker):
-    """One worker: its clips, one line of JSON per row and clip."""
+    """What one worker does: measure its clips and write one line of JSON per row and clip."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     enter_host(find_host(), is_fused=True)
@@ -108,13 +109,13 @@ def point(group, seeds):
 
 
 def curve(groups, family, seeds):
-    """Points of a family's rows that have all these clips, by cost; comparable on the same clips only."""
+    """Points of a family's rows, by cost; rows that lack one of these clips cannot be compared and are left out."""
     names = {row.name for row in all_rows() if row.family.startswith(family)}
     return sorted(point(g, seeds) for name, g in groups.items() if name in names and seeds <= g.keys())
 
 
 def interpolate(points, at, axis=0):
-    """The other coordinate where a curve of (cost, PSNR) crosses `at` on `axis`; None outside its range.
+    """The other coordinate of the point where a curve of (cost, PSNR) has `at` on `axis`; None outside its range.
 
     Linear between neighbours.
     """
@@ -129,7 +130,8 @@ def interpolate(points, at, axis=0):
 def lead(points, cost, psnr):
     """How much better `psnr` is than a curve at the same cost, as text.
 
-    "> x": over its cheapest point, where even that costs more; "-": above its range.
+    "> x": the lead over the curve's cheapest point, if even that costs more. "-": the cost is above
+    the curve's range.
     """
     if points and cost < points[0][0]:
         return f"> {psnr - points[0][1]:+.2f}"
@@ -138,7 +140,7 @@ def lead(points, cost, psnr):
 
 
 def table_lines(groups):
-    """One line per row; for the caches, their lead at equal cost over other families."""
+    """One line per row, with its lead at equal cost over some families."""
     families = ("easycache", "uniform fitted", "uniform prediction", OURS)
     lines = [f"{'row':26} {'computed':>8} {'cost':>6} {'trials':>6} {'PSNR':>6} {'SSIM':>6} {'LPIPS':>6} {'clips':>5}"
              f"  PSNR at this cost over: {', '.join(families)}"]
@@ -154,7 +156,7 @@ def table_lines(groups):
 
 
 def target_lines(groups):
-    """What the project aims at, from the rows that are there."""
+    """The project's targets and how far they are met, from the rows that were measured."""
     lines = ["", "targets"]
     default = groups.get(EASYCACHE_DEFAULT)
     if default:
@@ -219,13 +221,13 @@ def main():
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     parser.add_argument("--only", nargs="*", default=[""], help="rows whose names begin with one of these")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="measure nothing, show what is there")
+    parser.add_argument("--table", action="store_true", help="measure nothing, show what --out holds")
     parser.add_argument("--whole", action="store_true",
                         help="show only rows that have all these clips, in a table of its own")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if find_host() is None:
-        sys.exit("benchmarks.frontier needs a ComfyUI: set COMFYUI_PATH")
+        sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
     schedule = Schedule(args.sampler, args.scheduler, args.steps, args.shift, tuple(args.shape))
     base = args.out / f"frontier_{schedule.name}"
     if not args.table:
@@ -247,7 +249,7 @@ def main():
 
 
 def run_workers(args, schedule, base):
-    """Measure what is not there yet; the workers end with this process."""
+    """Measure what is missing; the workers end with this process."""
     names = {row.name for row in all_rows() if row.name.startswith(tuple(args.only))}
     if not names:
         sys.exit(f"no row's name begins with {' or '.join(args.only)}")

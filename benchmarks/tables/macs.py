@@ -1,6 +1,6 @@
 """Multiply-accumulates at full size, beside the paper's: `python3 run.py bench macs`.
 
-The host's own models on the meta device, one forward counted by torch; 50 steps. A call is
+torch counts one forward of the host's own models on the meta device; a run has 50 steps. A call is
 one guided evaluation: two branches for Wan2.1 and CogVideoX, one for HunyuanVideo, whose
 guidance is distilled. Text encoders and VAE are not counted.
 """
@@ -35,7 +35,7 @@ TARGET = 0.012  # of a call, for a trial of Wan2.1-14B at 720p
 
 @cache
 def model_of(name, layers=None):
-    """The model on the meta device, with its own number of blocks or another."""
+    """The model on the meta device, with `layers` blocks, or with its own number of them."""
     return build(name, **({} if layers is None else layered(name, layers)))
 
 
@@ -56,7 +56,7 @@ def call_of(name, size):
 
 
 def small_latent(name, latent, factor_t, factor_hw):
-    """(C, T, H, W) of the latent that a trial sees, by the pack's own code on the meta device."""
+    """(C, T, H, W) of a trial's latent, from the pack's own code on the meta device."""
     from PreciseCache.nodes.host.parametrization import patch_of
 
     patch = patch_of(model_of(name))
@@ -71,7 +71,7 @@ def trial_of(name, latent, factor_t=2, factor_hw=4, rows=None):
 
 
 def baseline_lines():
-    """Calls and whole baselines beside the paper's."""
+    """One call and the whole uncached run of each model, beside the paper's figure."""
     lines = [f"{f'one guided call, and {STEPS} of them':42} {'latent':>9} {'branches':>8} {'TMACs a call':>12} "
              f"{'in attention':>12} {'PMACs':>7} {'paper':>7} {'ours / paper':>12}"]
     for name, size in CASES:
@@ -86,7 +86,7 @@ def baseline_lines():
     return [line.rstrip() for line in lines]
 
 
-# what Table 1's words leave open: (model, resolution, frames)
+# what the words of Table 1 can mean: (model, resolution, frames)
 READINGS = {
     "wan14b": [("wan14b", (1280, 720), 81)],
     "hunyuan": [("hunyuan", size, 65) for size in ((640, 480), (720, 480), (832, 480), (848, 480))],
@@ -104,13 +104,13 @@ COUNTERS = {
 
 
 def hypothesis(counter, model, resolution, frames, branches):
-    """PMACs of 50 calls, were the paper's figure counted so."""
+    """PMACs of 50 calls, counted with this counter on this reading."""
     one = counted(model, MODELS[model].latent(resolution, frames), 1)
     return STEPS * branches * COUNTERS[counter](one, MODELS[model].head_dim) / P
 
 
 def hypothesis_lines():
-    """Every reading with every counter; the model's own guidance and the other one."""
+    """Every reading with every counter, with the model's own number of branches and with the other number."""
     lines = ["what the paper may have counted: PMACs of T = 50, and share of the paper's figure"]
     for row, readings in READINGS.items():
         paper = PUBLISHED[row].macs["none"]
@@ -126,7 +126,7 @@ def hypothesis_lines():
 
 
 def vae_line():
-    """How much the VAE's decoding would add."""
+    """How much the decoding by the VAE would add."""
     from comfy.ldm.wan.vae import WanVAE
 
     vae = WanVAE(dim=96, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
@@ -141,7 +141,7 @@ def vae_line():
 
 
 def verdict_lines():
-    """What the hypotheses come to: computed here, worded by hand after reading them."""
+    """The conclusion: its figures are computed here, its words were written after reading the hypotheses."""
     lines = ["Read together: one counter fits all three rows, with the model's own guidance,"]
     for row, (model, resolution, frames) in PAPER_READINGS.items():
         paper = PUBLISHED[row].macs["none"]
@@ -175,7 +175,7 @@ def trial_lines():
 
 @dataclass(frozen=True)
 class Cost:
-    """MACs of a run of ours: computed calls, trials, and what the skipped block calls save."""
+    """MACs of a run with the pack: computed calls, trials, and what the skipped block calls save."""
 
     calls: float
     trials: float

@@ -1,11 +1,11 @@
-"""Memory that BlockCache's residuals take: `python3 run.py bench memory`.
+"""How much memory BlockCache's residuals take: `python3 run.py bench memory`.
 
-BlockCache's own code on fake tensors of Wan2.1-14B's shapes (40 blocks, dim 5120, bf16,
-both guidance branches in one batch, 81 frames), which have a size and no memory. Every
-tensor alive is counted, and what the same passes hold without BlockCache is subtracted.
-The blocks skipped are those that BlockCache skips in the tiny model's clips, the most scattered
-set of all, stretched from 16 to 40 blocks; and, the worst that can be, 16 blocks of which no
-two are neighbours. Activations are not counted.
+BlockCache's own code runs on fake tensors, which have a size but no memory, in the shapes of
+Wan2.1-14B (40 blocks, dim 5120, bf16, both guidance branches in one batch, 81 frames). Every live
+tensor is counted, and what the same passes hold without BlockCache is subtracted. Two sets of
+skipped blocks are measured: the most scattered one that BlockCache chose in the tiny model's clips,
+stretched from 16 to 40 blocks; and the worst case, 16 blocks of which no two are neighbours.
+Activations are not counted.
 """
 
 import argparse
@@ -30,12 +30,12 @@ WEIGHTS = 28.0  # GB, of the model in bf16
 
 
 def fixed_run(config, skipped):
-    """A BlockCacheRun that always skips the same blocks: fake scores have no value."""
+    """A BlockCacheRun that always skips the same blocks, because the scores of fake tensors have no value."""
     return BlockCacheRun(config, rank=lambda passes, cache_rate: skipped)
 
 
 def bytes_held(tokens, config, skipped):
-    """(peak on the GPU, steady on the GPU, steady on the host) in bytes of BlockCache's own."""
+    """What BlockCache holds, in bytes: (peak on the GPU, steady on the GPU, steady on the host)."""
     found = []
     for rate in (config.cache_rate, 0.0):
         run = fixed_run(BlockCacheConfig(rate, storage=config.storage, cache_device=config.cache_device),
@@ -59,7 +59,7 @@ def bytes_held(tokens, config, skipped):
 
 
 def seen_sets(bench, clips):
-    """The sets of blocks that BlockCache skips in clips of the tiny model, (set, number of blocks)."""
+    """Yield (set of blocks that BlockCache skips, number of blocks) from clips of the tiny model."""
     model = bench.blockcache(bench.lfcache())
     for seed in range(clips):
         bench.ask_for(seed)
@@ -70,7 +70,7 @@ def seen_sets(bench, clips):
 
 
 def shares(seen):
-    """Ranges over all blocks: tensors that `merged` keeps over those that `per_block` has at once."""
+    """Ranges over blocks: how many tensors `merged` keeps, over how many `per_block` holds at its peak."""
     return [ranges(skipped) / blocks for skipped, blocks in seen]
 
 

@@ -1,12 +1,12 @@
-"""Time of LFCache's own work, without model and trial: `python3 run.py bench overhead`.
+"""What LFCache costs in addition to its trials: `python3 run.py bench overhead`.
 
-On the tiny model in the real host with nothing reused: timers around every call, around the
-model and around the trial. What is left is ours: pooling, LFD, the decision, the conversion
-and the cache. Also counts cached predictions.
+The tiny model is sampled in the real host with nothing reused, with timers around every call, around
+the model and around the trial. The remaining time is ours: pooling, LFD, the decision, the conversion
+and the cache. Cached predictions are counted too.
 
-Then the events sent to the page and the records for the report, timed on toy tensors with a server
-that does nothing, with as many events as may be sent, in a run with both caches (turbo and BlockCache
-at their defaults).
+Then the events to the page and the report are timed, on toy tensors with a server that does nothing,
+with an event as often as one may be sent. Their time is given as a share of a run with both caches
+(turbo and BlockCache's defaults).
 """
 
 import argparse
@@ -27,7 +27,7 @@ INTERVAL = 0.1  # seconds between two events
 
 
 def events_and_records(steps, interval=INTERVAL):
-    """(seconds of all events and of the report of one run, events sent)."""
+    """(seconds that all events and the report of one run take together, how many events were sent)."""
     from PreciseCache.nodes.host import events, reports
 
     sent, seconds = [], []

@@ -1,9 +1,9 @@
-"""The ways to fill in a reused call: `python3 run.py bench reuse_strategies`.
+"""How a reused call is predicted, strategy by strategy: `python3 run.py bench reuse_strategies`.
 
-The paper's Table 4, with alpha 0.5 and 0.7 (base and turbo), twice. "own": each strategy
-under LFCache, as the paper has it; what is reused shifts the later latents and with them the
-decisions. "same": every strategy reuses exactly the calls that LFCache with its default
-strategy did, so that only the stand-in differs; its cost is that run's, trials included.
+The paper's Table 4, with alpha 0.5 and 0.7 (base and turbo), in two ways. "own": LFCache decides with
+each strategy, as in the paper; a strategy changes the later latents and with them the decisions.
+"same": every strategy reuses exactly the calls that LFCache with its default strategy reused, so that
+only the reused predictions differ; its cost is that of LFCache's run, trials included.
 """
 
 from dataclasses import asdict, replace
@@ -24,12 +24,12 @@ def replayed(study, seed, config, decisions):
 
 
 def strategies(study, records, clips):
-    """{config: [record of each clip]} with "same" in each."""
+    """{config: [record of each clip]}; each record has an entry "same"."""
     default = study.bench.config()
 
     def measure(study, seed, config, reference, full):
         own = outcome(study, seed, config, reference, full)
-        # the default strategy comes first: what it decided is recorded, unless this is it
+        # the default strategy comes first, so its decisions are recorded, unless this is the default
         deciding = records.find(seed=seed, config=asdict(replace(config, reuse=default.reuse))) or own
         same = own
         if deciding is not own:
@@ -59,7 +59,7 @@ def table(found):
 
 
 def paint(panels, found):
-    """PSNR against cost of every strategy, with its own decisions and with the same ones."""
+    """PSNR against cost of every strategy, with its own decisions and with the same decisions."""
     rows = rows_of(found)
     panels[0][1].sharey(panels[0][0])
     for panel, decisions in zip(panels[0], DECISIONS):

@@ -1,8 +1,8 @@
-"""Time of whole sampling runs relative to the uncached one's: `python3 run.py bench wall_clock --rounds 3`.
+"""Time of whole sampling runs, over that of the uncached run: `python3 run.py bench wall_clock --rounds 3`.
 
-Rows of the frontier on the tiny model in the real host, interleaved: each round samples one
-clip uncached and then with every row, so that a ratio is of runs made side by side. No FLOPs are
-counted meanwhile. On a CPU seconds are the process's own, on one thread, so that other processes
+Rows of the frontier on the tiny model in the real host. Each round samples one clip uncached and then
+with every row, so that a ratio compares runs made one after the other. FLOPs are not counted
+meanwhile. On a CPU the seconds are those of the process, on one thread, so that other processes
 disturb little.
 """
 
@@ -22,17 +22,17 @@ ROWS = ("lfcache fitted 0.5", "lfcache fitted 0.7", "flash paper 0.7", "paper 0.
 
 
 def seconds(bench, model, schedule, noise, clock):
-    """What the clock says that one sampling run took."""
+    """How long one sampling run took by the clock."""
     begin = clock()
     bench.sample(model, schedule.sampler, schedule.scheduler, schedule.steps, noise=noise)
     return clock() - begin
 
 
 def rounds(bench, schedule, rows, count, clock=time.process_time):
-    """{name: [seconds of each round]}, with "uncached" first; clock: of the process, because others compute too."""
+    """{name: [seconds of each round]}, "uncached" first. The default clock is the process's: others compute too."""
     base = bench.shifted(schedule.shift)
     times = {"uncached": [], **{row.name: [] for row in rows}}
-    bench.sample(base, steps=1, noise=bench.noise(schedule.shape))  # the first run also loads
+    bench.sample(base, steps=1, noise=bench.noise(schedule.shape))  # the first run also loads the model
     for seed in range(count):
         bench.ask_for(seed)
         noise = bench.noise(schedule.shape, seed)
@@ -43,7 +43,7 @@ def rounds(bench, schedule, rows, count, clock=time.process_time):
 
 
 def table(times):
-    """Medians of the rounds, and the range of the ratios."""
+    """Medians over the rounds, and the range of the ratios."""
     lines = [f"{'row':26} {'seconds':>8} {'of uncached':>11}  least to most"]
     for name, row in times.items():
         ratios = [t / full for t, full in zip(row, times["uncached"])]

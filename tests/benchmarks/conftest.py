@@ -1,4 +1,4 @@
-"""The benchmarks, on tiny input, in a real ComfyUI in this process; only `memory` needs none."""
+"""The benchmarks on tiny input, in a real ComfyUI in this process; test_memory and test_measures need none."""
 
 from testkit.fixtures import _same_clip, bench, host_of_benchmarks  # noqa: F401
 from testkit.tiny_host import enter_host, find_host

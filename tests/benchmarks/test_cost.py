@@ -1,4 +1,4 @@
-"""The parts of the cost benchmark, on a CPU: what is forced is what the pack's report says."""
+"""The parts of the cost benchmark, on a CPU; the pack's report must have the forced decisions."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ def fitted(request, bench):
     return cost.fitted(tiny(request.param))
 
 
-def test_full_size_is_planned_where_a_gpu_is():
+def test_with_a_gpu_the_model_has_its_full_size():
     with mock.patch.object(torch.cuda, "is_available", return_value=True):
         case = cost.case_of("wan14b", "720p")
         assert (case.latent, case.layers, case.dtype, case.device, case.notes) == (
@@ -34,14 +34,14 @@ def test_full_size_is_planned_where_a_gpu_is():
         assert cost.case_of("wan14b", "720p", device="cpu").device == "cpu"
 
 
-def test_without_a_gpu_it_is_smaller_and_says_so():
+def test_without_a_gpu_the_model_is_smaller_and_the_notes_say_so():
     with mock.patch.object(torch.cuda, "is_available", return_value=False):
         case = cost.case_of("wan1.3b", "480p", device="cuda")
     assert case.device == "cpu" and case.layers == cost.SMALL_LAYERS
     assert "NOT FULL SIZE" in case.notes[0] and "no GPU" in case.notes[0]
 
 
-def test_memory_that_runs_out_halves_the_blocks(bench):
+def test_running_out_of_memory_halves_the_blocks(bench):
     answers = [torch.cuda.OutOfMemoryError(), None]
     with mock.patch.object(cost, "sample", side_effect=answers):
         case, patcher = cost.fitted(tiny())
@@ -52,7 +52,7 @@ def test_memory_that_runs_out_halves_the_blocks(bench):
     assert "smaller" in end.value.code
 
 
-def test_decisions_are_the_forced_ones(fitted):
+def test_runs_make_the_forced_decisions(fitted):
     case, patcher = fitted
     before = LFCacheController.decide
     runs = cost.forced_runs(case, patcher, 12, 2)
@@ -104,14 +104,14 @@ def test_the_gpus_dtype_runs(bench, model):
     assert torch.isfinite(cost.sample(case, patcher, 2)).all()
 
 
-def test_memory_that_runs_out_later_is_a_line(bench):
+def test_running_out_of_memory_later_is_reported_in_a_line(bench):
     with (mock.patch.object(cost, "forced_runs", side_effect=torch.cuda.OutOfMemoryError("full")),
           mock.patch.object(cost, "block_runs", side_effect=torch.cuda.OutOfMemoryError("full"))):
         groups = list(cost.report_lines(tiny(), None, 12, 1))
     assert groups == [["BlockCache: memory ran out (full)", ""], ["end to end: memory ran out (full)"]]
 
 
-def test_a_run_that_stood_aside_is_told():
+def test_a_run_that_stood_aside_is_reported():
     timers = Timers()
     report = {"decisions": "CCCC", "warnings": ["no trial"], "blockcache": None}
     runs = {"uncached": [cost.Run(2.0, None, timers)], "turbo": [cost.Run(2.0, None, timers, report)]}
@@ -120,14 +120,14 @@ def test_a_run_that_stood_aside_is_told():
     assert cost.part_lines({"turbo": [cost.Run(2.0, None, timers, report)]})[0].startswith("LFCache made no trial")
 
 
-def test_events_are_read_in_milliseconds():
+def test_cuda_event_times_are_converted_from_milliseconds():
     start = SimpleNamespace(elapsed_time=lambda end: 1500.0)
     timers = Timers(is_cuda=True)
     timers.spans["call"].append((start, None))
     assert timers.seconds("call") == [1.5]
 
 
-def test_without_a_host_it_ends_with_an_error(monkeypatch):
+def test_without_a_host_the_command_ends_with_an_error(monkeypatch):
     monkeypatch.setattr(cost, "find_host", lambda: None)
     monkeypatch.setattr("sys.argv", ["cost"])
     with pytest.raises(SystemExit) as end:

@@ -38,7 +38,7 @@ def test_a_seed_always_asks_for_the_same_clip(bench):
         return bench.positive[0][0].clone()
 
     assert torch.equal(words(5), words(5)) and not torch.equal(words(5), words(6))
-    bench.ask("triangle", "yellow", "left")  # what frontier has always asked seed 5 for
+    bench.ask("triangle", "yellow", "left")  # the clip that the records have for seed 5
     assert torch.equal(words(5), bench.positive[0][0])
 
 
@@ -48,7 +48,7 @@ def test_a_recording_changes_nothing(study, recorded, full):
     assert len(recording.predictions) == 10 and recording.sigmas == sorted(recording.sigmas, reverse=True)
 
 
-def test_one_reused_call_is_that_of_a_run_computed_in_full(study, recorded):
+def test_reusing_one_call_equals_a_run_that_computes_all_others(study, recorded):
     pattern = [call != 4 for call in range(10)]
     for reuse in ("prediction", "taylor"):
         model = attach_uniform(study.base, pattern, reuse)
@@ -61,7 +61,7 @@ def test_reuse_does_no_harm_where_nothing_changed(study, recorded):
     recording, reference = recorded
     own, before = (study.sample(step_impact.attach_one_reused(study.base, recording, 4, recording.predictions[call]), 0)
                    for call in (4, 3))
-    # rounding of denoised to prediction and back, through five more steps
+    # the conversion from denoised to prediction and back is rounded, and five more steps follow
     assert (own - reference).norm() < 1e-4 * reference.norm()
     assert (before - reference).norm() > 1e-3 * reference.norm()
     found = list(step_impact.damage(study, 0, ["prediction"], every=4))
@@ -70,7 +70,7 @@ def test_reuse_does_no_harm_where_nothing_changed(study, recorded):
     assert step_impact.decibels(0.0) == float("inf") and step_impact.decibels(0.01) == pytest.approx(20)
 
 
-def test_what_both_bands_change_is_what_the_prediction_changes(recorded):
+def test_the_changes_of_both_bands_add_up_to_that_of_the_prediction(recorded):
     recording, _ = recorded
     low, high, whole = (step_impact.stand_in(recording, 3, kind, 0.2) - recording.predictions[3]
                         for kind in ("low", "high", "prediction"))
@@ -92,14 +92,14 @@ def test_band_energies_add_up(study):
 
 
 def test_correlation_is_taken_at_the_calls_that_were_measured():
-    values = [9.0, 1.0, 8.0, 1.0, 7.0, 1.0, 6.0]  # into calls 1, 2, …
+    values = [9.0, 1.0, 8.0, 1.0, 7.0, 1.0, 6.0]  # the change from call 0 to 1, from 1 to 2, …
     impact = {1: 4.0, 3: 3.0, 5: 2.0, 7: 1.0}
     assert band_difference.correlation(values, impact) == pytest.approx(1)
     assert band_difference.correlation(values, {c: -v for c, v in impact.items()}) == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("name", [(2, 4, "snr_matched", "trial"), (1, 2, "plain", "cached")])
-def test_trials_side_by_side_are_those_of_runs_of_their_own(study, name):
+def test_trials_made_side_by_side_equal_those_of_separate_runs(study, name):
     configs = trial_resolution.configs(study.bench)
     side_by_side = dict(zip(configs, trial_resolution.lfds(study, 0, configs.values())))
     model = study.bench.lfcache(study.base, **asdict(configs[name]))
@@ -109,7 +109,7 @@ def test_trials_side_by_side_are_those_of_runs_of_their_own(study, name):
     assert trial_resolution.agreement(side_by_side[name]) == pytest.approx(run["trial_agreement"])
 
 
-def test_a_trial_is_off_by_the_factor_of_its_relative_values():
+def test_misjudgement_is_the_mean_factor_between_the_relative_lfds():
     record = {"lfd": [8.0, 4.0, 4.0, 0.5], "true": [1.0, 0.5, 0.25, 0.125], "config": {"warmup": 3}}
     assert trial_resolution.misjudgement(record) == pytest.approx((1 * 1 * 2 * 2) ** 0.25)
     assert trial_resolution.misjudgement(record | {"lfd": record["true"]}) == pytest.approx(1)
@@ -148,7 +148,7 @@ def test_the_smallest_blocks_are_skipped():
     assert block_importance.over_largest(norms)[0, :, 0].tolist() == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
 
 
-def test_the_trials_share_is_the_trials_flops(study, full):
+def test_the_trial_cost_is_that_of_the_small_latents(study, full):
     config = study.bench.config(alpha=0.7, factor_t=2, factor_hw=4)
     record = downsample_factors.outcome(study, 0, config, *full)
     assert "R" in record["decisions"] and 4 < record["trials"] <= 10
@@ -166,7 +166,7 @@ def test_alpha_0_changes_nothing(study, full):
     assert record["computed"] == record["calls"] == 10
 
 
-def test_replayed_decisions_are_the_run_that_made_them(study, full):
+def test_replaying_a_runs_decisions_gives_its_latent(study, full):
     config = study.bench.config(alpha=0.7)
     model = study.bench.lfcache(study.base, **asdict(config))
     latent = study.sample(model, 0)
@@ -177,7 +177,7 @@ def test_replayed_decisions_are_the_run_that_made_them(study, full):
     assert not torch.allclose(reuse_strategies.replayed(study, 0, other, decisions), latent, atol=1e-3)
 
 
-def test_the_bound_holds_and_touches(bench):
+def test_the_constant_is_the_smallest_that_holds_for_every_record(bench):
     def records(computed, psnr, *errors):
         return [{"computed": computed, "psnr": psnr, "threshold": t, "video_error": e} for t, e in errors]
 
@@ -186,13 +186,13 @@ def test_the_bound_holds_and_touches(bench):
              bench.config(alpha=0.8): records(15, 35.0, (4.0, 7.0), (8.0, 9.0))}
     assert alpha_bound.constant(found, "video_error") == 2.25
     shown = alpha_bound.shown_of(found)
-    assert [config.alpha for config in shown] == [0.2, 0.8]  # 0.4 computes one call less only
+    assert [config.alpha for config in shown] == [0.2, 0.8]  # 0.4 computes only one call fewer
     assert alpha_bound.constant(shown, "video_error") == 2
     assert alpha_bound.is_falling(shown)
     assert not alpha_bound.is_falling(dict(reversed(shown.items())))
 
 
-def test_records_go_on_where_they_were_ended(study, tmp_path):
+def test_records_are_found_again_under_the_same_settings(study, tmp_path):
     path = tmp_path / "some.jsonl"
     Records(path, study).add({"seed": 3, "psnr": float("inf")})
     again = Records(path, study)

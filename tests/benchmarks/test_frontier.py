@@ -1,4 +1,4 @@
-"""The frontier's command: its rows, what it measures, what it concludes."""
+"""The frontier benchmark: its rows, what it measures, and what it concludes."""
 
 import json
 
@@ -24,11 +24,11 @@ def test_every_row_has_a_name_of_its_own():
 
 
 @pytest.mark.usefixtures("host_of_benchmarks")
-def test_a_record_tells_cost_and_quality(bench):
+def test_a_record_has_cost_and_quality(bench):
     records = {r["name"]: r for r in frontier.measure(
         bench, SCHEDULE, 0, rows("lfcache fitted 0.7", "uniform fitted 0.50", "fora N2"))}
     uniform, lfcache, fora = (records[n] for n in ("uniform fitted 0.50", "lfcache fitted 0.7", "fora N2"))
-    # three of warm-up, then every second of seven
+    # three calls of warm-up, then every second of the other seven
     assert uniform["computed"] == 6 and uniform["cost"] == pytest.approx(0.6) and uniform["trial_cost"] == 0
     assert lfcache["computed"] == lfcache["decisions"].count("C")
     assert lfcache["cost"] == pytest.approx(lfcache["computed"] / 10 + lfcache["trial_cost"])
@@ -50,7 +50,7 @@ def test_other_settings_change_the_run_and_leave_nothing_behind(bench):
     assert found["candidate warmup 4 0.35"]["decisions"].startswith("CCCC")
 
 
-def test_counting_a_shape_once_gives_what_counting_every_evaluation_gives(bench):
+def test_counting_each_shape_once_equals_counting_every_evaluation(bench):
     known = {}
     meters = [Meter(), Meter(known), Meter(known)]
     for meter in meters:
@@ -99,7 +99,7 @@ def test_times_are_of_interleaved_runs(bench):
         times = wall_clock.rounds(bench, SCHEDULE, rows("uniform fitted 0.20"), 2, lambda: len(evaluations))
     finally:
         handle.remove()
-    # three of warm-up, then one of the seven others
+    # three calls of warm-up, then one of the other seven
     assert times == {"uncached": [10, 10], "uniform fitted 0.20": [4, 4]}
     lines = wall_clock.table({"uncached": [2.0, 4.0, 3.0], "row": [1.0, 1.0, 1.5]})
     assert lines[2].split()[1:] == ["1.00", "50.0%", "25.0%", "to", "50.0%"]

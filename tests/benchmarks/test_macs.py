@@ -1,4 +1,4 @@
-"""Counting at full size: the counter, the trial's share, and the paper's schedules."""
+"""MACs at full size: the counter, the trial's share, and the paper's schedules."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_trial_shares(bench):
     call = counted("wan14b", latent, 2).macs
     trial, small = trial_of("wan14b", latent)
     assert small == small_latent("wan14b", latent, 2, 4) == (16, 10, 22, 40)
-    # fewer positions than 1 / 32, and attention falls with their square
+    # the trial has less than 1 / 32 of the positions, and attention shrinks with their square
     tokens = 10 * 11 * 20 / (21 * 45 * 80)
     assert tokens ** 2 < trial.macs / call < tokens
     assert trial.macs / call <= 0.012
@@ -95,12 +95,12 @@ def test_spread(computed):
 def test_tally_counts_what_blockcache_skips():
     decisions = "CCCRRCRCCCCRC"
     run = tally(decisions, 10, BlockCacheConfig(warmup=3, reuse_steps=3, cache_rate=0.4))
-    # computed calls: two measured, a refresh, three that skip four blocks, a refresh, two that skip
+    # computed calls: two before the refresh, a refresh, three that skip four blocks, a refresh, two that skip
     assert (run.decisions, run.trials, run.skipped) == (decisions, len(decisions), 5 * 4)
     assert tally(decisions, 10).skipped == 0
 
 
-def test_forced_leaves_the_product_as_it_was():
+def test_forced_restores_the_controller():
     before = LFCacheController.decide
     with pytest.raises(KeyError), forced("C", LFCacheController):
         raise KeyError

@@ -1,4 +1,4 @@
-"""The benchmarks' own PSNR and SSIM, with the uniform windows that the kept records were measured with."""
+"""The benchmarks' own PSNR and SSIM, with the uniform windows of the kept records."""
 
 import numpy as np
 import pytest

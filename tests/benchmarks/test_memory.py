@@ -1,4 +1,4 @@
-"""What BlockCache keeps, counted by the memory benchmark on fake tensors of a GPU."""
+"""How much BlockCache keeps, counted by the memory benchmark on fake GPU tensors."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_peak():
     def peak(**settings):
         return bytes_held(TOKENS, BlockCacheConfig(**settings), SKIPPED)[0] / RESIDUAL
 
-    # every block of the refresh, against one per range and the one being measured
+    # per_block holds every block of the refresh; merged holds one residual per range and the one being measured
     assert peak(storage="per_block") >= BLOCKS
     assert peak(storage="merged") < 4.01
     assert peak(storage="merged", cache_device="cpu") < 2.01

@@ -1,4 +1,4 @@
-"""What LFCache costs beside the model: the timers, and the events and records of a run."""
+"""What LFCache costs in addition to the model: the timers, and the events and the report of a run."""
 
 import pytest
 
@@ -8,14 +8,14 @@ from benchmarks.timers import Timers
 pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
 
 
-def test_timers_see_every_call_every_trial_and_only_computed_models(bench):
+def test_timers_span_every_call_every_trial_and_every_computed_model(bench):
     now = iter(range(10**6))
     model, timers = bench.lfcache(alpha=1.0), Timers(clock=lambda: next(now))
     bench.sample(timers.attach(model), steps=16)
     run = bench.report(model)
     assert run["reused"] > 0
     assert [len(timers.seconds(name)) for name in ("call", "compute", "trial")] == [16, run["computed"], run["trials"]]
-    # the clock is read twice for everything that lies inside a call
+    # inside a call, the clock is read twice for a trial and twice for a computed model
     assert sum(timers.seconds("call")) == 16 + 2 * (run["computed"] + run["trials"])
     assert set(timers.seconds("compute") + timers.seconds("trial")) == {1}
 

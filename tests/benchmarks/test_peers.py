@@ -1,4 +1,4 @@
-"""The peers that benchmarks compare with: their rules on numbers, and what they do in the real host."""
+"""The peers' methods that benchmarks compare with: their rules on numbers, and their runs in the real host."""
 
 import comfy.model_base
 import comfy.samplers
@@ -18,7 +18,7 @@ from testkit.host_caches import attach_easycache, attach_lazycache
 
 pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
 STEPS = 12
-LAST = 15  # block
+LAST = 15  # index of the last block
 FOREVER = float("inf")
 RATIOS = ([1.0] * STEPS, [1.0] * STEPS)
 UNEQUAL = ([0.9] * STEPS, [0.7] * STEPS)  # cond is reused more often than uncond
@@ -35,7 +35,7 @@ NEVER = {
     "taylorseer modules": lambda m: attach_taylorseer(m, 1),
     "taylorseer block": lambda m: attach_taylorseer(m, 1, features="block"),
 }
-# with the calls, of twelve, in which the source's rule computes the last block
+# with those of the twelve calls in which the source's rule computes the last block
 GENEROUS = {
     "teacache modulated": (lambda m: attach_teacache(m, FOREVER), [0, 11]),
     "teacache embedding": (lambda m: attach_teacache(m, FOREVER, signal="embedding"), [0, 1, 2, 3, 4]),
@@ -51,7 +51,7 @@ CACHES = {name: attach for name, (attach, _) in GENEROUS.items()} | {
 
 
 def watch(patcher, seen):
-    """A clone that notes every attention: (call, block, is self-attention, rows)."""
+    """A clone that appends (call, block, is self-attention, rows) to `seen` for every attention."""
     patcher = patcher.clone()
 
     def attention(func, q, k, v, *args, **kwargs):
@@ -65,15 +65,15 @@ def watch(patcher, seen):
 
 
 def decide(rule, *signals):
-    """The rule's decisions as a word: C computed, R reused."""
+    """The rule's decisions as a string: C computed, R reused."""
     return "".join("C" if rule.computes(torch.tensor([float(s)])) else "R" for s in signals)
 
 
 # rules on numbers
 
 def test_teacache_adds_up_changes_of_consecutive_signals():
-    signals = (10, 11, 12.1, 13.31, 14.641, 16.1051)  # each a tenth more
-    assert decide(TeaCacheRule(0.25, (1.0, 0.0), 1, 1, 6), *signals) == "CRRCRC"  # the last always
+    signals = (10, 11, 12.1, 13.31, 14.641, 16.1051)  # each 10 % larger than the one before
+    assert decide(TeaCacheRule(0.25, (1.0, 0.0), 1, 1, 6), *signals) == "CRRCRC"  # the last call is always computed
     assert decide(TeaCacheRule(0.25, (1.0, 0.0), 1, 0, 6), *signals) == "CRRCRR"
     assert decide(TeaCacheRule(0.25, (2.0, 0.0), 1, 1, 6), *signals) == "CRCRCC"
     assert decide(TeaCacheRule(0.25, (100.0, 0.0, 0.0), 1, 1, 6), *signals) == "CCCCCC"
@@ -91,7 +91,7 @@ def test_teacache_fit_finds_the_polynomial():
 
 
 def test_magcache_adds_up_the_errors_of_the_accumulated_ratio():
-    # 1 - 0.9 = 0.1, then 1 - 0.81 = 0.19 more, then 1 - 0.729 = 0.271 more
+    # the error grows by 1 - 0.9 = 0.1, then by 1 - 0.81 = 0.19, then by 1 - 0.729 = 0.271
     def decisions(threshold, max_skips):
         rule = MagCacheRule(threshold, [0.9] * 10, max_skips, 0.2)
         return "".join("C" if rule.computes() else "R" for _ in range(10))
@@ -104,7 +104,7 @@ def test_magcache_adds_up_the_errors_of_the_accumulated_ratio():
 
 def test_magcache_ratios():
     residual, previous = torch.tensor([[3.0, 4.0], [6.0, 8.0]]), torch.tensor([[0.0, 10.0], [5.0, 0.0]])
-    assert magnitude_ratio(residual, previous) == 1.25  # mean of 0.5 and 2; of the means it would be 1
+    assert magnitude_ratio(residual, previous) == 1.25  # the mean of 0.5 and 2; the ratio of the means is 1
     assert nearest([0, 1, 2, 3, 4], 3) == [0, 2, 4]
     assert nearest([0, 1, 2, 3, 4], 5) == [0, 1, 2, 3, 4]
     assert nearest([0, 1], 4) == [0, 0, 1, 1]
@@ -113,7 +113,7 @@ def test_magcache_ratios():
 
 def test_first_block_compares_with_the_last_computed_call():
     rule = FirstBlockRule(0.15)
-    # 12 is a fifth more than 10, although less than a tenth more than 11
+    # 12 is compared with 10, which is 20 % less, and not with 11, which is less than 10 % away
     assert [rule.reuses(torch.tensor([v])) for v in (10.0, 11.0, 12.0, 13.0)] == [False, True, False, True]
 
 
@@ -143,19 +143,19 @@ def test_taylorseer_computes_the_first_calls_and_every_nth():
 
 
 @pytest.mark.parametrize("order", (1, 2, 3))
-def test_taylorseer_is_exact_for_a_line_and_short_for_a_parabola(order):
+def test_taylorseer_is_exact_for_a_line_and_too_small_for_a_parabola(order):
     line, parabola = Feature(order), Feature(order)
     for call in (0, 3, 6, 9):
         line.update(5.0 + 2 * call, call)
         parabola.update(float(call**2), call)
     for call in (10, 11):
         assert line.forecast(call) == pytest.approx(5 + 2 * call)
-        # the difference over the last interval is the slope at its middle, not at its end
+        # the difference over the last interval is the slope in its middle, not at its end
         short = 3 * (call - 9) + (call - 9) ** 2 * (order == 1)
         assert parabola.forecast(call) == pytest.approx(call**2 - short)
 
 
-def test_taylorseer_of_order_zero_repeats_and_begins_anew_without_differences():
+def test_taylorseer_repeats_the_last_value_until_it_has_a_difference():
     feature = Feature(2)
     feature.update(1.0, 0)
     assert feature.forecast(5) == 1.0
@@ -175,7 +175,7 @@ def test_taylorseer_forecasts_the_residual_of_a_block():
     for x in (10.0, 11.0, 20.0):
         state.start_call()
         outs.append(state.run_block(("block", 0), {"x": x}, lambda: block(x))["x"])
-    assert outs == [40, 44, 20 + 36]  # residuals 30 and 33, so 36; computed it would be 80
+    assert outs == [40, 44, 20 + 36]  # the residuals are 30 and 33, so 36 is forecast; a computed call would give 80
 
 
 class Scripted(ReusedStack):
@@ -227,13 +227,13 @@ def test_reuse_costs_less_and_leaves_nothing_behind(bench, bare, name):
     first = bench.sample(meter.attach(model), steps=STEPS)
     assert 0 < meter.flops < 0.9 * bare[1]
     assert torch.isfinite(first).all() and not torch.equal(first, bare[0])
-    assert torch.equal(first, bench.sample(model, steps=STEPS))  # no state from the run before
+    assert torch.equal(first, bench.sample(model, steps=STEPS))  # no state is left from the run before
     assert model.model_options == options
     assert not any("forward" in module.__dict__ for module in bench.model.model.diffusion_model.modules())
 
 
 @pytest.mark.parametrize("name", GENEROUS)
-def test_computes_the_calls_of_the_rule(bench, name):
+def test_exactly_the_calls_of_the_rule_are_computed(bench, name):
     attach, calls = GENEROUS[name]
     bench.sample(watch(attach(bench.model), seen := []), steps=STEPS)
     assert [call for call, block, is_self, rows in seen if block == LAST and is_self] == calls
@@ -249,10 +249,10 @@ def test_attaching_twice_equals_attaching_once(bench):
         assert torch.equal(bench.sample(attach(attach(bench.model))), bench.sample(attach(bench.model)))
 
 
-def test_branches_decide_apart_in_one_batch(bench):
+def test_branches_of_one_batch_decide_separately(bench):
     bench.sample(watch(attach_magcache(bench.model, 0.25, UNEQUAL), seen := []), steps=STEPS)
     last = {call: rows for call, block, is_self, rows in seen if block == LAST and is_self}
-    # cond: an error of 0.1 is left out, of 0.29 not; uncond: 0.3 is not
+    # threshold 0.25: cond skips at an error of 0.1 and computes at 0.29; uncond computes at 0.3
     assert last == {0: 2, 1: 2} | {call: 1 + (call % 2) for call in range(2, STEPS)}
 
 
@@ -262,21 +262,21 @@ def test_branches_decide_apart_in_one_batch(bench):
 def test_batched_guidance_equals_split_guidance(bench, monkeypatch, attach):
     model = attach(bench.model)
     together = bench.sample(model, steps=STEPS)
-    # the host batches the branches if memory allows
+    # the host batches the branches only if they fit in memory
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: 1e18)
     apart = bench.sample(watch(model, seen := []), steps=STEPS)
     assert {rows for *_, rows in seen} == {1}
     assert sum(block == LAST and is_self for _, block, is_self, _ in seen) < 2 * STEPS - 4  # reused some
-    # float32 rounding of another batch size, through twelve steps at cfg 4
+    # another batch size rounds differently in float32, over twelve steps at cfg 4
     assert (together - apart).abs().max() < 2e-4 * together.abs().max()
 
 
 @pytest.mark.parametrize("name", GENEROUS)
-def test_an_exception_gives_the_guider_its_options_back(bench, bare, name):
+def test_after_an_exception_the_guider_has_its_own_options(bench, bare, name):
     model = GENEROUS[name][0](bench.model)
 
     def fail(executor, x, timestep, *args, **kwargs):
-        if timestep.flatten()[0] < 900:  # inside the run
+        if timestep.flatten()[0] < 900:  # not at the first call
             raise RuntimeError("stop")
         return executor(x, timestep, *args, **kwargs)
 
@@ -306,7 +306,7 @@ def test_a_patch_of_another_pack_is_called_for_computed_blocks(bench):
     assert len(calls) == 2
 
 
-def test_teacache_watches_what_enters_the_first_attention(bench):
+def test_teacaches_signal_is_the_input_of_the_first_attention(bench):
     block = bench.model.model.diffusion_model.blocks[0]
     entered, watched = [], []
     handle = block.self_attn.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
@@ -337,7 +337,7 @@ def test_calibration_records_an_unchanged_run(bench, bare):
     assert [len(c) for c in found["teacache"].values()] == [5, 5]
     for recorder in recorders.values():
         assert len(recorder.output_changes) == STEPS - 1
-        # cond and uncond see the same embedding, but not the same residual
+        # cond and uncond have the same embedding, but different residuals
         assert recorder.input_changes["embedding"] == pytest.approx(recorders[0].input_changes["embedding"])
     assert recorders[0].ratios != recorders[1].ratios
 

@@ -1,1 +1,1 @@
-"""Every graph that people build, sampled with and without the pack: one cell each."""
+"""The graphs that people build, sampled with and without the pack; each graph is one cell."""

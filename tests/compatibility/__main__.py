@@ -1,7 +1,7 @@
 """What the cache does in every graph: `python3 run.py bench compatibility`.
 
-Runs every cell on the ComfyUI that is found, keeps the verdicts in results/VERSION.json,
-and writes docs/COMPATIBILITY.md from the verdicts of all versions. `--only` takes parts of cells'
+Runs every cell on the ComfyUI that is found, keeps the verdicts in results/VERSION.json, and writes
+docs/COMPATIBILITY.md from the verdicts of all versions in that folder. `--only` takes parts of cells'
 names; `--table` only writes the page.
 """
 
@@ -34,7 +34,7 @@ This page is written by `python3 run.py bench compatibility`;
 
 
 def run(cells, bench):
-    """{key of a cell: what came of it} as plain data. A cell that fails ends the program."""
+    """{key of a cell: its result}, as plain data. A cell that fails ends the program."""
     from compatibility.cell import SKIPPED, Skip, check
 
     results = {}

@@ -1,4 +1,4 @@
-"""One graph that people build, and what the cache does in it."""
+"""A graph that people build, and what the cache must do in it."""
 
 import gc
 from collections.abc import Callable
@@ -23,7 +23,7 @@ CACHED = "cached"
 UNTRIED = "cached without trials"
 COMPUTED = "computed"
 SKIPPED = "not run"
-# what lives as long as a run
+# the classes whose objects live only as long as a run
 OF_A_RUN = {SamplerRun, TrialGuider, UnconditionalFeed, CallFeed, CachedRun, LFCacheRun, Stage, Predictions, Call,
             BlockCacheRun, BlockPass, Residual}
 
@@ -34,16 +34,16 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """A graph, named, and what must come of it.
+    """A graph with its name and the result that it must have.
 
-    area, name: where it stands in the table.
+    area, name: its place in the table.
     run(bench, attach): samples the graph and returns its latent (or a tuple of them); every MODEL
         that a user would send through our nodes goes through `attach`. Raises Skip.
-    verdict: CACHED, UNTRIED or COMPUTED. says: part of the report's one warning, where it has one.
-    bound: most that LFCache may change a trained model's latent, as the RMS of the difference over
-        the RMS of the uncached latent; None where the model's weights are random.
-    alpha: for LFCache. blocks: whether BlockCache skips blocks; None where
-        that depends on how many calls are computed.
+    verdict: CACHED, UNTRIED or COMPUTED. says: part of the report's one warning, if there must be one.
+    bound: the largest change that LFCache may make to a trained model's latent, as the RMS of the
+        difference over the RMS of the uncached latent; None if the model's weights are random.
+    alpha: for LFCache. blocks: whether BlockCache skips blocks; None if that depends on how many
+        calls are computed.
     """
 
     area: str
@@ -63,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that happens to a graph. examine(bench): raises AssertionError, or Skip; verdict: what comes of it."""
+    """Something that happens to a graph in use. examine(bench): raises AssertionError or Skip; verdict: the result."""
 
     area: str
     name: str
@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell: calls of all its runs, warnings, and the error of LFCache's latent."""
+    """The result of a cell: counts over all its runs, warnings, and the error of LFCache's latent."""
 
     calls: int
     reused: int
@@ -95,7 +95,7 @@ class Outcome:
 
 
 class Attached:
-    """`attach` for one run of a cell: puts settings on models, and remembers what it returned."""
+    """`attach` for one run of a cell: puts settings on models, and keeps the models that it returned."""
 
     def __init__(self, bench, lfcache=None, blockcache=None):
         self.bench = bench
@@ -118,13 +118,13 @@ class Attached:
         return self.models[-1]
 
     def runs(self):
-        """Report entries of everything that was sampled."""
+        """Report entries of all runs of the models."""
         return [run for model in self.models
                 for run in self.bench.reports.runs_of(self.bench.attachment.attachment_of(model).id)]
 
 
 def check(cell, bench):
-    """Run a cell in all ways that matter. Raises AssertionError, or the cell's Skip."""
+    """Run and check a cell; returns its Outcome, None for a Case. Raises AssertionError, or the cell's Skip."""
     with free_memory_held_still():
         if isinstance(cell, Cell):
             return compare(cell, bench)
@@ -134,7 +134,7 @@ def check(cell, bench):
 
 
 def free_memory_held_still():
-    """The host cuts attention into pieces by how much memory is free, and that changes the rounding."""
+    """Hold the reported free memory still: the host splits attention by it, which changes the rounding."""
     free = 8 << 30
 
     @torch.compiler.disable
@@ -145,10 +145,10 @@ def free_memory_held_still():
 
 
 def compare(cell, bench):
-    """The Outcome of a Cell, which is checked."""
+    """The Outcome of a Cell, after checking it."""
     bare = tensors(cell.run(bench, Attached(bench)))
     off = tensors(cell.run(bench, Attached(bench, {"alpha": 0.0}, {"cache_rate": 0.0})))
-    assert all(map(torch.equal, bare, off)), "with reuse off the latent is another one"
+    assert all(map(torch.equal, bare, off)), "with reuse off the latent is a different one"
 
     lfcache = {"alpha": cell.alpha}
     attached = Attached(bench, lfcache)
@@ -189,7 +189,7 @@ def relative_error(reference, other):
 
 
 def left_behind(bench):
-    """What a run has left: our objects of it, and what is still on the tiny model."""
+    """What a run has left behind: our objects that are still alive, and changes to the tiny model."""
     gc.collect()
     held = [type(o).__name__ for o in gc.get_objects() if type(o) in OF_A_RUN]
     network = bench.model.model.diffusion_model

@@ -1,4 +1,4 @@
-"""What a prompt can carry: images, controls, regions, times, LoRAs."""
+"""What conditioning can carry: images, controls, regions, times, LoRAs."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from compatibility.stock import stock, stock_all
 from testkit.architectures import ARCHITECTURES, Unsupported, conditioning, load
 
 STEPS = 16
-# what the nodes for Wan are asked for: a latent of 2 x 8 x 8
+# with this size, the nodes for Wan give a latent of 2 x 8 x 8
 SIZE = {"width": 64, "height": 64, "length": 5, "batch_size": 1}
 
 
@@ -40,8 +40,8 @@ def architecture(name):
 
 
 def given(name, make):
-    """A cell's run on random weights: make(bench, positive, negative) returns the prompts and, perhaps, a
-    dictionary for `sample`."""
+    """A cell's run on random weights. make(bench, positive, negative) returns both prompts and, optionally,
+    more arguments for `sample` as a dictionary."""
     def run(bench, attach):
         model = architecture(name)
         positive, negative, *more = make(bench, conditioning(name, 1), conditioning(name, 2))
@@ -52,7 +52,7 @@ def given(name, make):
 
 
 def with_values(*conds, **values):
-    """Copies of CONDITIONINGs that carry these values too."""
+    """Copies of CONDITIONINGs with these values added."""
     return [[[tensor, {**own, **values}] for tensor, own in cond] for cond in conds]
 
 
@@ -66,7 +66,7 @@ def clip_vision():
 
 
 def wan(node, **inputs):
-    """`make` for `given`: one of the host's nodes for Wan, with the tiny model's VAE."""
+    """A `make` for `given`: one of the host's nodes for Wan, with the tiny model's VAE."""
     def make(bench, positive, negative):
         out = stock_all("comfy_extras.nodes_wan", node, positive=positive, negative=negative, vae=bench.vae,
                         **SIZE, **inputs)
@@ -81,7 +81,7 @@ def phantom(bench, positive, negative):
 
 
 def reference(shape, **values):
-    """`make` for `given`: a reference latent."""
+    """A `make` for `given`: a reference latent."""
     def make(bench, positive, negative):
         latent = torch.randn(shape, generator=torch.Generator().manual_seed(8))
         return with_values(positive, negative, reference_latents=[latent], **values)
@@ -100,7 +100,7 @@ def hunyuan_image(kind):
 
 
 def first_frame(channels, frames=3):
-    """`make` for `given`: a clean first frame inside the latent, the way of Wan2.2 5B and LTXV."""
+    """A `make` for `given`: a clean first frame inside the latent, as Wan2.2 5B and LTXV take it."""
     def make(bench, positive, negative):
         latent = torch.zeros(1, channels, frames, 8, 8)
         latent[:, :, :1] = torch.randn(1, channels, 1, 8, 8, generator=torch.Generator().manual_seed(8))
@@ -111,7 +111,7 @@ def first_frame(channels, frames=3):
 
 
 class PlainControl(comfy.controlnet.ControlBase):
-    """A ControlNet as HunyuanVideo's and Flux's blocks take it: something to add to the tokens."""
+    """A ControlNet whose output HunyuanVideo's and Flux's blocks add to the tokens."""
 
     def __init__(self, tokens, width):
         super().__init__()
@@ -135,7 +135,7 @@ def controlled(tokens, start=0.0, end=1.0):
 
 
 def lora_patches(bench):
-    """Patches of a LoRA for the attention of two of the tiny model's blocks."""
+    """A LoRA's patches for the attention of two of the tiny model's blocks."""
     generator, weights = torch.Generator().manual_seed(10), bench.model.model.state_dict()
     keys = [f"diffusion_model.blocks.{i}.self_attn.{name}.weight" for i in (2, 9) for name in "qkv"]
     return {key: ("diff", (torch.randn(weights[key].shape, generator=generator) * 0.02,)) for key in keys}
@@ -148,7 +148,7 @@ def with_lora(bench, attach):
 
 
 def hooked(*keyframes):
-    """A cell's run: a LoRA as a hook on the positive prompt, its strength changed at keyframes."""
+    """A cell's run: a LoRA as a hook on the positive prompt; keyframes change its strength."""
     def run(bench, attach):
         group = comfy.hooks.HookGroup()
         hook = comfy.hooks.WeightHook(strength_model=1.0)
@@ -173,7 +173,7 @@ def inpainted(bench, attach):
 
 
 def combined(node, **inputs):
-    """A cell's run: two prompts through one of the host's nodes."""
+    """A cell's run: two prompts joined by one of the host's nodes."""
     def run(bench, attach):
         other = bench.tiny.conditioning("triangle", "blue", "right")
         names = {"ConditioningCombine": ("conditioning_1", "conditioning_2")}.get(
@@ -194,7 +194,7 @@ def cells():
     half[..., 32:] = 1
     untried = {"verdict": UNTRIED}
     return [
-        # two prompts at once are an open question to the model: small changes decide it another way
+        # two prompts at once are ambiguous to the model: a small change can lead to another clip
         trained("two prompts combined", combined("ConditioningCombine"), bound=0.8),
         trained("two prompts concatenated", combined("ConditioningConcat")),
         trained("two prompts averaged", combined("ConditioningAverage", conditioning_to_strength=0.6)),

@@ -1,4 +1,4 @@
-"""How the host runs a model, and what else has been done to the MODEL."""
+"""Ways in which the host runs a model, and other changes to the MODEL."""
 
 import threading
 from contextlib import contextmanager
@@ -24,12 +24,12 @@ def sample(bench, model, **options):
 
 
 def before(change):
-    """A cell's run: what `change(bench, model)` returns goes through our node."""
+    """A cell's run in which `change(bench, model)` is applied before our node."""
     return lambda bench, attach: sample(bench, attach(change(bench, bench.model)))
 
 
 def after(change):
-    """A cell's run: `change(bench, model)` is done to what our node returned."""
+    """A cell's run in which `change(bench, model)` is applied after our node."""
     return lambda bench, attach: sample(bench, change(bench, attach(bench.model)))
 
 
@@ -68,7 +68,7 @@ def windowed(bench, attach):
 
 
 def split_guidance(bench, attach):
-    """MultiGPU CFG Split over two devices that are both the CPU; each branch has a thread and a copy of the weights."""
+    """MultiGPU CFG Split over two devices, both the CPU; each branch has its own thread and copy of the weights."""
     model = attach(bench.model).clone()
     if not hasattr(model, "match_multigpu_clones"):
         raise Skip("this host has no MultiGPU CFG Split")
@@ -90,7 +90,7 @@ def split_guidance(bench, attach):
 
 @contextmanager
 def cast_for_every_call(model):
-    """What the host does to a model that does not fit: every layer casts its weights when it is called."""
+    """Every layer casts its weights when it is called, as in a model that does not fit into memory."""
     layers = [m for m in model.model.modules() if hasattr(m, "comfy_cast_weights")]
     kept = [layer.comfy_cast_weights for layer in layers]
     try:
@@ -108,7 +108,7 @@ def low_vram(bench, attach):
 
 
 def loaded(**options):
-    """A cell's run: the tiny model loaded in another way by the host."""
+    """A cell's run: the host loads the tiny model with these options."""
     def run(bench, attach):
         weights, metadata = bundle.read_weights()
         try:
@@ -132,7 +132,7 @@ class Packed(comfy.ops.manual_cast):
 
 
 def compiled(bench, attach):
-    """torch.compile's graphs, run without a compiler."""
+    """torch.compile with a backend that runs the graphs without compiling them."""
     try:
         from comfy_api.torch_helpers import set_torch_compile_wrapper
     except ImportError as error:
@@ -155,7 +155,7 @@ def lazycache(bench, model):
 
 
 def gpu(run):
-    """A cell's run that needs what only a GPU has; `python3 tests/gpu` gives it one."""
+    """A cell's run that needs a GPU; `python3 tests/gpu` runs it on one."""
     def guarded(bench, attach):
         if bench.model.load_device.type != "cuda":
             raise Skip("needs a GPU")

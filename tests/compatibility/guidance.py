@@ -17,14 +17,14 @@ def ksampler(cfg=4.0, **options):
 
 
 def node(module, name, **inputs):
-    """A cell's run: KSampler on what a stock node of the host makes of the tiny model."""
+    """A cell's run: KSampler on the tiny model after one of the host's stock nodes and our node."""
     def run(bench, attach):
         return bench.sample(attach(stock(module, name, model=bench.model, **inputs)), steps=STEPS)
     return run
 
 
 def guided(make):
-    """A cell's run: SamplerCustomAdvanced's way, with the guider of make(bench, model)."""
+    """A cell's run: the guider of make(bench, model), sampled as SamplerCustomAdvanced does."""
     def run(bench, attach):
         model = attach(bench.model)
         return sample_guider(bench, make(bench, model), model)
@@ -69,7 +69,7 @@ def perp_neg(bench, model):
 
 
 def dual_model(bench, attach):
-    """The negative's model is another one; each goes through our node."""
+    """The negative prompt has a model of its own; both models go through our node."""
     model, other = attach(bench.model), attach(bench.model.clone())
     guider = stock("comfy_extras.nodes_custom_sampler", "DualModelGuider", model=model, positive=bench.positive,
                    negative=bench.negative, model_negative=other, cfg=4.0)

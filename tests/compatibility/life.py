@@ -1,4 +1,4 @@
-"""What happens to a graph in use: errors, interrupts, repeats, several at once."""
+"""What happens to a graph in use: errors, interrupts, repeats, several runs at once."""
 
 import threading
 from unittest import mock
@@ -28,7 +28,7 @@ def flash(bench, model=None):
 
 
 def spoil(model, calls, answer, is_trial=False):
-    """A clone whose network gives `answer(result)` in these of its full evaluations (or of its trials)."""
+    """A clone whose network returns `answer(result)` in these calls, counted over its computed calls or its trials."""
     model = model.clone()
     count = [0]
 
@@ -52,7 +52,7 @@ def raising(error):
 
 
 def fails(error):
-    """The error passes through at every call index, nothing stays, and the next run is as ever."""
+    """At every call, the error passes through and leaves nothing behind, and the next run is unchanged."""
     def examine(bench):
         bare = bench.sample(bench.model, steps=STEPS)
         fresh = bench.sample(flash(bench), steps=STEPS)
@@ -88,14 +88,14 @@ def interrupted_in_trials(bench):
 
 
 def not_finite(value):
-    """The model's answer is spoilt at a call of the warm-up or after it: the run ends, as the bare one does."""
+    """The model's answer is not finite at a call of the warm-up or after it: the run goes on to its last step."""
     def examine(bench):
         for call in (0, 2, 3):
             model = spoil(flash(bench), {call}, lambda result: result * value)
             bench.sample(model, steps=STEPS)
             decisions = bench.report(model)["decisions"]
             spoilt = [i for i, letter in enumerate(decisions) if letter == "C"][call]
-            # nobody knows how little the latent changed since then, so nothing is reused any more
+            # from then on no change can be measured, so nothing is reused any more
             assert len(decisions) == STEPS and "R" not in decisions[spoilt + 1:]
     return examine
 
@@ -111,7 +111,7 @@ def spoilt_trials(calls, answer, is_extrapolated):
 
 
 def no_memory(method, says):
-    """What LFCache keeps cannot be had: it gives up, and the run is computed to its end."""
+    """There is no memory for LFCache's predictions: it stands aside, and the run is computed to its end."""
     def examine(bench):
         model = bench.lfcache(alpha=1.0)
 
@@ -134,7 +134,7 @@ def queued_twice(bench):
 
 
 def changed_and_removed(bench):
-    """A widget changes, then the node goes: what is left knows nothing of before."""
+    """A widget changes, then the node is removed: earlier settings have no effect."""
     bare = bench.sample(bench.model, steps=STEPS)
     eager = bench.sample(bench.lfcache(alpha=1.0), steps=STEPS)
     assert torch.equal(bench.sample(bench.lfcache(alpha=0.0), steps=STEPS), bare)
@@ -143,7 +143,7 @@ def changed_and_removed(bench):
 
 
 def in_turns(bench):
-    """Two prompts on two models, by turns, are what each is alone."""
+    """Two models sampled in turns give the latents that each gives alone."""
     models = [flash(bench), flash(bench, bench.shifted(3.0))]
     alone = [bench.sample(model, steps=STEPS, seed=1) for model in models]
     for _ in range(2):
@@ -152,7 +152,7 @@ def in_turns(bench):
 
 
 def at_once(bench):
-    """Two runs in two threads, each on weights of its own, are what each is alone."""
+    """Two runs in two threads, each with weights of its own, give the latents that each gives alone."""
     models = [flash(bench, load_model()) for _ in range(2)]
     noises = [bench.noise(seed=seed) for seed in (1, 2)]
     alone = [bench.sample(model, steps=STEPS, noise=noise) for model, noise in zip(models, noises)]
@@ -175,7 +175,7 @@ def at_once(bench):
 
 
 def grows(bench):
-    """A sampler that enlarges the latent on its way: the warm-up starts again."""
+    """A sampler enlarges the latent in mid-run: the warm-up starts again."""
     name = "flux"
     model = bench.lfcache(architecture(name), alpha=10.0)
     sampler = stock("comfy_extras.nodes_advanced_samplers", "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=8,

@@ -32,7 +32,7 @@ def custom(bench, model, sigmas, latent, noise="DisableNoise", sampler="euler"):
 
 
 def split(at):
-    """A cell's run: SplitSigmas, two sampler nodes one after the other on the same MODEL."""
+    """A cell's run: SplitSigmas and two sampler nodes, one after the other, with the same MODEL."""
     def run(bench, attach):
         model = attach(bench.model)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 24)
@@ -43,7 +43,7 @@ def split(at):
 
 
 def split_over_two_models(bench, attach):
-    """The way of Wan2.2's two experts: each stage has a MODEL and a node of its own."""
+    """Two stages, each with a MODEL and a node of its own, as for Wan2.2's two experts."""
     high_model = attach(bench.model)
     low_model = attach(bench.shifted(3.0), after=high_model)
     sigmas = comfy.samplers.calculate_sigmas(bench.model.get_model_object("model_sampling"), "simple", 24)
@@ -52,7 +52,7 @@ def split_over_two_models(bench, attach):
 
 
 def start_and_end(bench, attach):
-    """KSamplerAdvanced from step 6 to 20 of 24, on a latent that has seen noise before."""
+    """KSamplerAdvanced from step 6 to 20 of 24, on a latent that is not empty."""
     model = attach(bench.model)
     latent = {"samples": bench.noise(seed=5) * 0.7}
     return stock("nodes", "KSamplerAdvanced", model=model, add_noise="enable", noise_seed=3, steps=24, cfg=4.0,
@@ -61,7 +61,7 @@ def start_and_end(bench, attach):
 
 
 def video_and_audio(bench, attach):
-    """LTX-2: KSampler on a video latent and an audio latent, packed into one."""
+    """LTX-2: KSampler on a video latent and an audio latent, packed into one latent."""
     model = architecture("ltx-2")
     video, audio = {"samples": torch.zeros(1, 128, 3, 8, 8)}, {"samples": torch.zeros(1, 8, 20, 16)}
     latent = stock("comfy_extras.nodes_lt", "LTXVConcatAVLatent", video_latent=video, audio_latent=audio)

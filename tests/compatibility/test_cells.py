@@ -1,4 +1,4 @@
-"""Every cell of the table in docs/COMPATIBILITY.md, in the real host."""
+"""The cells of the table in docs/COMPATIBILITY.md, in the real host."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from compatibility.cells import all_cells
 
 
 def cells_for_the_suite():
-    """All, but every sampler with one of its three schedulers in turn; the command runs the others too."""
+    """All cells, but each sampler with only one of three schedulers, in turn; the command runs all of them."""
     samplers = [cell for cell in all_cells() if cell.area == "Samplers"]
     left_out = {cell.key for i, cell in enumerate(samplers) if i // 3 % 3 != i % 3}
     return [cell for cell in all_cells() if cell.key not in left_out]
@@ -23,7 +23,7 @@ def test_cell(bench, cell):
 
 
 def test_the_page_says_what_the_cells_say():
-    """docs/COMPATIBILITY.md has every cell, with the verdict that its test demands or a reason why it was not run."""
+    """docs/COMPATIBILITY.md has every cell, either with the verdict that its test demands or as not run."""
     lines = PAGE.read_text("utf-8").splitlines()
     rows = {}
     for line in lines:

@@ -12,7 +12,7 @@ BRANCHES = [("cond", slice(0, 1)), ("uncond", slice(1, 2))]
 
 
 class Toy:
-    """Blocks that add a constant to `img` (and to `txt`), and count their calls."""
+    """Blocks that add a constant to each of `streams`, and count their calls."""
 
     def __init__(self, gains, streams=("img",), in_place=False):
         self.gains = list(gains)
@@ -29,7 +29,7 @@ class Toy:
         return {name: inputs[name] + self.gains[i] for name in self.streams}
 
     def forward(self, run, x, branches=BRANCHES, between=0.0, kinds=None):
-        """One pass; `between` is added to img in place after each block, as a ControlNet does."""
+        """One pass; `between` is added to img in place after each block, as a ControlNet would add it."""
         current = run.open_pass(branches)
         state = {"img": x.clone(), "txt": x[:, :2].clone()}
         for i in range(len(self.gains)):
@@ -66,7 +66,7 @@ def test_ten_blocks_at_forty_percent_skip_four():
     assert len(skipped_blocks(range(10), 0.4)) == 4 and len(skipped_blocks(range(40), 0.4)) == 16
 
 
-def test_neighbours_form_runs_that_stop_where_the_kind_changes():
+def test_neighbours_form_ranges_that_end_where_the_kind_changes():
     kinds = ["double"] * 3 + ["single"] * 4
     assert ranges_of({0, 1, 2, 3, 5}, kinds) == [(0, 2), (3, 3), (5, 5)]
     assert ranges_of(set(), kinds) == []
@@ -81,17 +81,17 @@ def test_the_schedule_of_calls(storage):
         out = call(toy, run, X)
         assert torch.allclose(out, X + sum(GAINS))
         counts.append(toy.calls)
-    # three calls of warm-up, the last of them the first refresh, then two of three skip
+    # three calls of warm-up, of which the last is the first refresh; then two skip and one refreshes, and again
     assert counts == [6, 6, 6, 3, 3, 6, 3, 3, 6]
     assert run.tally.block_calls == 54 and run.tally.block_calls_skipped == 12
     assert run.tally.pivotal_sets[0] == [0, 3, 5] and len(run.order.keys) == 6
-    # merged keeps blocks 1 and 2 as one, and 4; per_block keeps all six until they are ranked
+    # merged keeps one tensor for blocks 1 and 2 and one for 4; per_block keeps all six until they are ranked
     assert run.journal.peak_bytes["blockcache"] == (2 if storage == "merged" else 6) * X.nbytes
 
 
 @pytest.mark.parametrize("storage", ("merged", "per_block"))
 @pytest.mark.parametrize("in_place", (False, True))
-def test_skipped_blocks_add_what_they_added_and_spare_the_terms_between(storage, in_place):
+def test_skipped_blocks_add_their_residual_and_not_the_terms_between_blocks(storage, in_place):
     toy = Toy(GAINS, ("img", "txt"), in_place)
     run = BlockCacheRun(BlockCacheConfig(0.5, storage=storage))
     for between in (0.0, 0.0, 0.5, 0.25):
@@ -99,7 +99,7 @@ def test_skipped_blocks_add_what_they_added_and_spare_the_terms_between(storage,
         assert torch.allclose(out, X + sum(GAINS) + 6 * between, atol=1e-5)
 
 
-def test_merged_keeps_one_tensor_per_run_and_per_block_one_per_block():
+def test_merged_keeps_one_tensor_per_range_and_per_block_one_per_block():
     held = {}
     for storage in ("merged", "per_block"):
         toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5, storage=storage))
@@ -107,13 +107,13 @@ def test_merged_keeps_one_tensor_per_run_and_per_block_one_per_block():
             call(toy, run, X)
         held[storage] = run.cache_bytes, run.journal.peak_bytes["blockcache"]
     one = X.nbytes
-    assert held["merged"] == (2 * one, 2 * one)  # blocks 1 and 2 together, and 4
+    assert held["merged"] == (2 * one, 2 * one)  # one for blocks 1 and 2, one for 4
     assert held["per_block"] == (3 * one, 6 * one)
 
 
 @pytest.mark.parametrize("dtype, multiple", [(torch.float32, 4), (torch.bfloat16, 4)])
 def test_merged_equals_per_block_up_to_rounding(dtype, multiple):
-    """Four neighbours are skipped: one sum of four residuals against four sums, each rounded."""
+    """Four neighbours are skipped: merged adds one residual of four blocks, per_block rounds four times."""
     noise = torch.randn(6, 2, 64, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     x = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
 
@@ -133,7 +133,7 @@ def test_merged_equals_per_block_up_to_rounding(dtype, multiple):
     assert (merged - per_block).abs().max() <= multiple * eps
 
 
-def test_branches_apart_and_together_skip_the_same_blocks():
+def test_split_and_batched_branches_skip_the_same_blocks():
     together, apart = (BlockCacheRun(BlockCacheConfig(0.5)) for _ in range(2))
     x = torch.randn(2, 4, 3)
     for step in range(6):
@@ -166,7 +166,7 @@ def test_two_passes_of_a_branch_in_one_call_keep_their_own_residuals():
     assert torch.allclose(one, X + sum(GAINS)) and torch.allclose(other, X + sum(perturbed.gains))
 
 
-def test_another_shape_is_computed():
+def test_a_pass_of_another_shape_is_computed():
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(3):
         call(toy, run, X)
@@ -175,7 +175,7 @@ def test_another_shape_is_computed():
     assert toy.calls == 6
 
 
-def test_rate_zero_touches_nothing():
+def test_rate_zero_computes_every_block_and_keeps_nothing():
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.0))
     for _ in range(8):
         call(toy, run, X)
@@ -203,7 +203,7 @@ def test_a_residual_that_is_not_finite_belongs_to_a_pivotal_block():
 
 
 @pytest.mark.parametrize("result", (None, {}, {"img": torch.zeros(2, 4, 7)}, {"other": X}, (X, X)))
-def test_an_unknown_result_is_passed_on_and_blocks_are_computed(result):
+def test_an_unknown_result_is_passed_on_and_every_block_is_computed(result):
     run = BlockCacheRun(BlockCacheConfig(0.5))
     run.begin_call()
     current = run.open_pass(BRANCHES)
@@ -258,7 +258,7 @@ def test_blocks_are_not_merged_across_what_the_model_computes_between_them():
         answers.append(x)
     assert run.tally.block_calls_skipped > 0 and set(run.plan.leaders) == {("double_block", i) for i in (1, 2, 4)}
     assert all(torch.allclose(answer, answers[0]) for answer in answers)
-    # patches on double_block may compute anything after any block
+    # patches on double_block may compute something after any block
     run = BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(4):
         run.begin_call()
@@ -284,7 +284,7 @@ def test_out_of_memory_ends_the_cache_and_not_the_run(method, monkeypatch):
     assert run.cache_bytes == 0 and "cache_device" in run.journal.warnings[0] and len(run.journal.warnings) == 1
 
 
-def test_a_range_once_skipped_is_skipped_to_its_end():
+def test_a_range_that_began_to_be_skipped_is_skipped_to_its_end():
     toy, run = Toy(GAINS), BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(3):
         expected = call(toy, run, X)
@@ -294,7 +294,7 @@ def test_a_range_once_skipped_is_skipped_to_its_end():
     for i in range(6):
         given = state
         state = current.run_block(("double_block", i), given, lambda: toy.block(i, given))
-        if i == 1:  # leader of 1 and 2; another thread's pass gives up here
+        if i == 1:  # the leader of 1 and 2; here another thread's pass gives up
             run.stand_aside("a test")
     current.close()
     assert run.tally.block_calls_skipped == 2 and torch.allclose(state["img"], expected)
@@ -329,7 +329,7 @@ class TwoStreams(torch.nn.Module):
         return hidden_states + 1, encoder_hidden_states + 2
 
 
-def test_forwards_are_swapped_for_a_pass_and_put_back():
+def test_forwards_are_swapped_for_a_pass_and_restored():
     blocks = torch.nn.ModuleList(Module() for _ in range(4))
     run = BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(4):
@@ -344,7 +344,7 @@ def test_forwards_are_swapped_for_a_pass_and_put_back():
     assert run.tally.block_calls_skipped == 2
 
 
-def test_two_streams_are_swapped_and_an_error_puts_them_back():
+def test_blocks_of_two_streams_are_swapped_and_restored_after_an_error():
     blocks = torch.nn.ModuleList(TwoStreams() for _ in range(2))
     run = BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(4):

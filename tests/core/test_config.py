@@ -1,4 +1,4 @@
-"""Settings are checked when they are made, and the error says which, why and what now."""
+"""A config checks its settings; the error names the setting, the value received and the remedy."""
 
 import math
 from dataclasses import FrozenInstanceError
@@ -41,7 +41,7 @@ def test_an_empty_window_raises(start, end):
         LFCacheConfig(start_percent=start, end_percent=end)
 
 
-def test_base_and_turbo_set_alpha_whatever_is_given():
+def test_base_and_turbo_ignore_a_given_alpha():
     assert LFCacheConfig.from_preset("base", alpha=9) == LFCacheConfig(alpha=0.5)
     assert LFCacheConfig.from_preset("turbo", alpha=9) == LFCacheConfig(alpha=0.7)
 
@@ -51,7 +51,7 @@ def test_custom_takes_alpha_and_every_other_setting():
         alpha=0.9, warmup=4, reuse="residual")
 
 
-def test_base_and_turbo_leave_the_other_settings():
+def test_turbo_keeps_the_other_settings():
     assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(alpha=0.7, warmup=4, factor_hw=2)
 
 

@@ -26,9 +26,9 @@ def test_ten_calls_by_hand():
         (2.0, 2.0, True),
         (2.5, 4.5, True),
         (0.5, 5.0, False),  # 5 < 5 is false
-        (4.75, 4.75, True),  # started from 0 again
+        (4.75, 4.75, True),  # the error starts from 0 again
         (0.25, 5.0, False),
-        (30.0, 30.0, False),  # above delta_max, which stays the warm-up's
+        (30.0, 30.0, False),  # above delta_max, which stays that of the warm-up
         (4.5, 4.5, True),
     ]
     controller = LFCacheController(alpha=0.5, warmup=3)
@@ -42,7 +42,7 @@ def test_ten_calls_by_hand():
     assert controller.delta_max == 10
 
 
-def test_the_warm_up_lasts_as_long_as_it_says():
+def test_the_warm_up_lasts_as_many_calls_as_it_is_set_to():
     controller = LFCacheController(alpha=100.0, warmup=5)
     assert [controller.decide(1.0) for _ in range(7)] == [False] * 5 + [True] * 2
 
@@ -53,7 +53,7 @@ def test_alpha_zero_never_reuses():
 
 
 @pytest.mark.parametrize("unknown", UNKNOWN)
-def test_an_unknown_lfd_computes_and_forgets_the_error(unknown):
+def test_an_unknown_lfd_computes_and_resets_the_error(unknown):
     controller = warmed_up()
     assert controller.decide(4.0)
     assert not controller.decide(unknown)
@@ -77,7 +77,7 @@ def test_a_warm_up_without_any_lfd_never_reuses(unknown):
 
 
 def lfds(controller, function, calls):
-    """Give the controller LFD as a function of distance; returns decisions and which calls were tried."""
+    """Let the controller decide calls whose LFD is a function of distance; returns decisions and tried calls."""
     decisions, tried = "", ""
     for _ in range(calls):
         if controller.needs_trial:
@@ -89,7 +89,7 @@ def lfds(controller, function, calls):
     return decisions, tried
 
 
-def test_the_next_lfd_settles_what_untried_calls_added():
+def test_the_next_lfd_replaces_the_estimate_for_untried_calls():
     controller = warmed_up(alpha=10.0)  # threshold 100
     assert not controller.decide(200.0)
     for distance in (1, 2, 3):
@@ -102,7 +102,7 @@ def test_trials_get_rarer_the_farther_the_threshold_is():
     controller = warmed_up(alpha=1e6)
     controller.decide(None)
     decisions, tried = lfds(controller, lambda distance: float(distance), 20)
-    # at 1, then at most at twice the distance of the last: 3, 7, 15
+    # tried at distance 1, then at no more than about twice the last distance: 3, 7, 15
     assert (decisions, tried) == ("R" * 20, "T-T---T-------T-----")
 
 
@@ -120,13 +120,13 @@ def test_trials_that_are_left_out_would_not_have_changed_a_decision(alpha, power
     assert tried == "T" * 60
     found, tried = lfds(fewer, growing, 60)
     if power == 1.0:
-        assert found == decisions  # even growth is settled exactly
-    # otherwise an interval may shift by a call, never by more than a tenth of its length
+        assert found == decisions  # linear growth is estimated exactly
+    # with other growth, the computed calls differ by at most one, or by a tenth of their number
     assert abs(found.count("C") - decisions.count("C")) <= max(1, decisions.count("C") // 10)
     assert tried.count("T") < 60 or alpha < 3
 
 
-def test_a_sudden_change_is_seen_at_twice_the_distance_at_the_latest():
+def test_a_sudden_change_is_noticed_at_twice_its_distance_at_the_latest():
     controller = warmed_up(alpha=100.0)  # threshold 1000
     controller.decide(None)
     decisions, _ = lfds(controller, lambda distance: 0.1 if distance < 10 else 5000.0, 20)

@@ -1,4 +1,4 @@
-"""What the registry and installers are told: pyproject.toml, the pictures it names, the workflows."""
+"""What the registry and installers read: pyproject.toml, the pictures it names, the workflows."""
 
 import os
 import re
@@ -35,7 +35,7 @@ def test_requirements_and_dependencies_agree(pyproject):
     assert lines == set(pyproject["project"]["dependencies"]) - {"torch", "safetensors"}  # ComfyUI's own
 
 
-def test_the_package_holds_what_the_readme_leads_to():
+def test_the_package_holds_the_files_that_the_readme_links_to():
     ignored = tuple((ROOT / ".comfyignore").read_text("utf-8").split("\n")[1:-1])
     assert all((ROOT / name).is_dir() for name in ignored)
     links = re.findall(r"\]\(([^)#:]+)[)#]", (ROOT / "README.md").read_text("utf-8"))
@@ -44,10 +44,10 @@ def test_the_package_holds_what_the_readme_leads_to():
 
 @pytest.fixture(scope="module")
 def checks():
-    """The publish workflow's own shell lines, in order."""
+    """The shell commands of the publish workflow, in order."""
     yaml = pytest.importorskip("yaml")
     if not shutil.which("bash"):
-        pytest.skip("the workflow's lines are for bash")
+        pytest.skip("the workflow's commands need bash")
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text("utf-8"))
     steps = workflow["jobs"]["publish"]["steps"]
     assert steps[-1]["uses"].startswith("Comfy-Org/publish-node-action@")
@@ -60,7 +60,7 @@ def is_accepted(check, folder, **variables):
     return done.returncode == 0
 
 
-def test_it_publishes_from_the_named_address_alone(checks):
+def test_it_publishes_only_from_the_repository_that_pyproject_names(checks):
     named = re.search(r'Repository = "https://github.com/(.*)"', (ROOT / "pyproject.toml").read_text("utf-8"))[1]
     assert is_accepted(checks[0], ROOT, GITHUB_REPOSITORY=named)
     assert not is_accepted(checks[0], ROOT, GITHUB_REPOSITORY="somebody/PreciseCache")
@@ -69,13 +69,13 @@ def test_it_publishes_from_the_named_address_alone(checks):
 @pytest.mark.parametrize("tag, heading, accepted", [
     ("v1.2.0", "## 1.2.0", True), ("v1.2.0", "## 1.2.0 (2026-12-01)", True), ("v1.2.0", "## 1.2.0 (unreleased)", False),
     ("v1.2.0", "## 1.2.01", False), ("v1.2.0", "## 1x2.0", False), ("v1.2.1", "## 1.2.1", False)])
-def test_it_publishes_the_tagged_version_if_the_changelog_has_it(checks, tmp_path, tag, heading, accepted):
+def test_it_publishes_a_tag_only_if_pyproject_and_changelog_have_that_version(checks, tmp_path, tag, heading, accepted):
     (tmp_path / "pyproject.toml").write_text('version = "1.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
     assert is_accepted(checks[1], tmp_path, GITHUB_REF_NAME=tag) == accepted
 
 
-def test_pushes_and_pull_requests_are_checked_on_the_oldest_python_and_the_publishers():
+def test_pushes_and_pull_requests_are_checked_on_the_oldest_python_and_on_that_which_publishes():
     yaml = pytest.importorskip("yaml")
     check, publish = (yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
                       for name in ("check.yml", "publish.yml"))

@@ -1,4 +1,4 @@
-"""Reuse decided without trials, on toys whose true LFDs are known by hand (see toys)."""
+"""Reuse decided without trials, on toys whose true LFDs are known by hand (see toys.py)."""
 
 import math
 
@@ -10,12 +10,12 @@ from precisecache_core import FLOW_MODEL, CachedRun, LFCacheConfig, LFCacheRun, 
 from precisecache_core.lfcache.change import ComputedCalls
 from precisecache_core.lfcache.latent.frequency import LowBand
 
-ROOT = math.sqrt(1024)  # of the elements of SHAPE
+ROOT = math.sqrt(1024)  # of the number of elements of SHAPE
 UNTRIED = {"factor_t": 1, "factor_hw": 1}
 
 
 class Known:
-    """A source told of calls by hand: their noise levels and LFDs, and asked for the LFD at others."""
+    """A source of LFDs that is given computed calls by hand (noise level, LFD), and asked at other noise levels."""
 
     def __init__(self, first):
         config = LFCacheConfig(warmup=first + 1)
@@ -29,19 +29,19 @@ class Known:
         return self.source.read(torch.tensor(sigma), None, is_warmup=False).lfd
 
 
-def test_growth_is_per_sigma():
+def test_the_lfd_grows_in_proportion_to_the_distance_in_sigma():
     known = Known(2)
     assert known.at(0.9) is None and known.source.largest() is None
     known.store(0.9, None)
     assert known.at(0.8) is None
     known.store(0.7, 4.0)  # 20 per unit of sigma
     assert known.at(0.65) == pytest.approx(1.0) and known.at(0.8) == pytest.approx(2.0)
-    known.store(0.7, 9.0)  # the same noise level again says nothing about growth
+    known.store(0.7, 9.0)  # two calls at one noise level give no rate
     assert known.at(0.65) == pytest.approx(1.0)
     known.store(0.5, math.nan)
     assert math.isnan(known.at(0.4)) and known.source.largest() == 4.0
     known.store(0.3, 90.0)
-    assert known.source.largest() == 4.0  # of the first two
+    assert known.source.largest() == 4.0  # of the first two only
 
 
 @pytest.mark.parametrize("settings", [UNTRIED, {}], ids=["without trials", "with trials"])
@@ -51,7 +51,7 @@ def test_the_first_call_beyond_a_boundary_is_computed(settings, is_seen):
     edge = (sigmas[7] + sigmas[8]).item() / 2
 
     def velocity(x, sigma):
-        # a jump that a small latent sees or not (a ControlNet takes no part in trials)
+        # a jump that trials see or do not see (trials run without ControlNets)
         return torch.ones_like(x) * (sigma + 5 * (sigma <= edge) * (is_seen or x.shape == SHAPE))
 
     def decisions(boundaries):
@@ -83,7 +83,7 @@ def test_ten_steps_by_hand():
     ((4, 8, 8), {}, "3 dimensions"),
     (SHAPE, UNTRIED, "factor_t and factor_hw are 1"),
 ])
-def test_what_cannot_be_shrunk_is_cached_without_trials(shape, settings, reason, caplog):
+def test_a_latent_that_cannot_shrink_is_cached_without_trials(shape, settings, reason, caplog):
     toy = Toy(linear)
     x, run = sample_flow(toy, noise(shape), flow_sigmas(10), LFCacheConfig(alpha=EAGER, **settings))
     assert run["decisions"] == "CCCRRRRRRR" and len(toy.calls) == 3
@@ -106,11 +106,11 @@ def test_a_failed_trial_ends_the_trials_and_not_the_reuse(answer):
     for call, sigma in enumerate(flow_sigmas(10)[:-1]):
         run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s: answer(small) if call == 4 else small - s * s)
     assert "".join(run.journal.decisions) == "CCCRCRCRCR"
-    assert run.stage.controller.delta_max == pytest.approx(0.1 * ROOT, rel=1e-5)  # of whole calls now
+    assert run.stage.controller.delta_max == pytest.approx(0.1 * ROOT, rel=1e-5)  # now measured on computed calls
     assert run.journal.trials == 4 and len(run.journal.warnings) == 1
 
 
-def test_trials_that_are_never_finite_are_given_up():
+def test_trials_stop_if_they_are_never_finite():
     def velocity(x, sigma):
         return torch.full_like(x, math.nan) if x.shape != SHAPE else linear(x, sigma)
 
@@ -119,7 +119,7 @@ def test_trials_that_are_never_finite_are_given_up():
     assert len(run["warnings"]) == 2 and "without trials" in run["warnings"][1]
 
 
-def test_two_bad_trials_far_apart_end_no_trials():
+def test_trials_go_on_if_bad_ones_are_far_apart():
     run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     for call, sigma in enumerate(flow_sigmas(30)[:-1]):
@@ -129,7 +129,7 @@ def test_two_bad_trials_far_apart_end_no_trials():
     assert run.journal.warnings == ["a low-frequency difference was not finite: that call was computed"]
 
 
-def test_trials_given_up_in_the_warm_up_leave_its_scale_to_be_measured():
+def test_if_trials_end_in_the_warm_up_its_computed_calls_give_the_scale():
     velocities = [0.0, 0.1, 0.2, 1.2, 1.3, 1.4] + [1.4] * 6
     run = LFCacheRun(plain(alpha=0.5, warmup=6), FLOW_MODEL)
     x = torch.zeros(SHAPE)
@@ -142,7 +142,7 @@ def test_trials_given_up_in_the_warm_up_leave_its_scale_to_be_measured():
     assert "R" in run.journal.decisions[6:]
 
 
-def test_after_trials_end_all_lfds_are_of_one_scale_and_the_agreement_is_the_trials():
+def test_after_trials_end_all_lfds_have_one_scale_and_the_agreement_stays_that_of_the_trials():
     run = CachedRun(plain(alpha=2.5), None, FLOW_MODEL, 30)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     pairs = []
@@ -153,20 +153,20 @@ def test_after_trials_end_all_lfds_are_of_one_scale_and_the_agreement_is_the_tri
     step = ROOT / 30
     assert report["delta_max"] == pytest.approx(step, rel=1e-4) and report["threshold"] == pytest.approx(2.5 * step)
     known = [v / step for v in report["lfd"] if v is not None]
-    assert known == pytest.approx([round(v) for v in known], abs=1e-3)  # whole steps before and after
-    assert pairs[17:] == [pairs[16]] * 13 and pairs[16] is not None  # of the calls with a trial only
+    assert known == pytest.approx([round(v) for v in known], abs=1e-3)  # multiples of a step
+    assert pairs[17:] == [pairs[16]] * 13 and pairs[16] is not None  # counts only the calls with a trial
     no_trials = sample_flow(Toy(linear), noise(), flow_sigmas(30), plain(alpha=0.5, **UNTRIED))[1]
     assert no_trials["trial_agreement"] is None and no_trials["trials"] == 0
 
 
-def test_a_larger_latent_is_tried_again_after_one_that_was_too_small():
+def test_trials_are_made_again_when_a_too_small_latent_grows():
     run = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL)
     xs = [torch.zeros(1, 4, 1, 2, 3)] * 5 + [torch.zeros(SHAPE)] * 6
     calls_of(run, xs, flow_sigmas(11)[:-1])
     assert run.journal.trials > 0 and run.stage.source.makes_trials
 
 
-def test_after_a_model_that_was_not_finite_calls_are_computed():
+def test_after_an_answer_that_is_not_finite_calls_are_computed():
     sigmas = flow_sigmas(12)
 
     def velocity(x, sigma):
@@ -174,7 +174,7 @@ def test_after_a_model_that_was_not_finite_calls_are_computed():
 
     run = LFCacheRun(plain(alpha=2.5, **UNTRIED), FLOW_MODEL, boundaries=(sigmas[5].item(),))
     calls_of(run, [torch.zeros(SHAPE)] * 12, sigmas[:-1], velocity)
-    # beyond the boundary the sixth is computed and breaks; two later ones make a finite difference again
+    # the sixth call crosses the boundary, is computed and is not finite; two later ones give a finite LFD again
     assert "".join(run.journal.decisions) == "CCCRCCCCRCRC"
 
 
@@ -191,7 +191,7 @@ def test_one_read_back_per_call_and_one_per_computed_call(monkeypatch):
     assert len(reads) <= 10 + run.journal.decisions.count("C")
 
 
-def test_lfds_of_an_earlier_size_stay_where_the_latent_becomes_too_small():
+def test_lfds_measured_at_an_earlier_size_stay_when_the_latent_becomes_too_small():
     run = LFCacheRun(plain(alpha=2.5), FLOW_MODEL)
     sigmas = flow_sigmas(16)
     calls_of(run, [torch.zeros(SHAPE)] * 8, sigmas[:8], by_sigma(lambda s: s))

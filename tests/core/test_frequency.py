@@ -11,7 +11,7 @@ SHAPES = [(2, 3, 8, 8), (1, 2, 7, 9), (1, 4, 12, 5), (1, 2, 3, 16, 16), (2, 4, 2
 
 
 def lfd_by_numpy(difference, cutoff):
-    """Full spectrum, zero frequency moved to the centre, circle around it."""
+    """The LFD from the full spectrum, with the zero frequency in the centre and a circular mask around it."""
     height, width = difference.shape[-2:]
     spectrum = np.fft.fftshift(np.fft.fft2(difference.astype(np.float64), norm="ortho"), axes=(-2, -1))
     rows, columns = np.mgrid[:height, :width]
@@ -28,7 +28,7 @@ def test_equals_the_numpy_reference(shape, cutoff):
     assert low_frequency_difference(current, reference, cutoff).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_ready_made_weights_give_the_same():
+def test_precomputed_weights_give_the_same():
     current, reference = torch.randn(2, 1, 2, 4, 10, 6)
     weights = low_band_weights(10, 6, 0.3)
     assert torch.equal(low_frequency_difference(current, reference, 0.3, weights),
@@ -59,7 +59,7 @@ def test_equal_predictions_give_zero():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_measured_in_float32(dtype):
-    # 4096 - 1 has no place in either format: a difference taken there would be 4096
+    # neither format can represent 4095: a difference in half precision would be 4096
     large, small = (torch.full((1, 1, 1, 4, 4), v, dtype=dtype) for v in (4096, 1))
     lfd = low_frequency_difference(large, small, 0.2)
     assert lfd.dtype == torch.float32 and lfd.ndim == 0

@@ -1,4 +1,4 @@
-"""LFCache under random latents, schedules, settings and faults: what holds whatever comes."""
+"""LFCache under random latents, schedules, settings and faults: what must hold in every case."""
 
 import math
 from contextlib import nullcontext
@@ -40,7 +40,7 @@ def runs(draw):
 
 
 def answer(x, sigma, fault=None):
-    """A network's denoised answer, spoilt in one way or not."""
+    """A network's denoised answer, with one fault or without."""
     velocity = torch.tanh(x) * (0.5 + sigma) + sigma**2
     if fault in ("nan", "inf"):
         velocity = velocity * float(fault)
@@ -55,12 +55,12 @@ def no_memory(*args):
 
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(runs())
-def test_whatever_comes(case):
+def test_the_invariants_hold(case):
     config, shape, sigmas, faults, seed, window = case
     generator = torch.Generator().manual_seed(seed)
     run = CachedRun(config, None, FLOW_MODEL, 20, sigma_window=window or (math.inf, 0.0))
     computed = since_begin = 0
-    is_spoilt = False  # whether the last computed answer was
+    is_spoilt = False  # whether the last computed answer was not finite
     for call, level in enumerate(sigmas):
         kind, fault = faults.get(call, (None, None))
         if kind == "shape":
@@ -81,7 +81,7 @@ def test_whatever_comes(case):
                 raise torch.cuda.OutOfMemoryError("simulated")
             return {"none": None, "another shape": small[..., :1]}.get(fault, answer(small, small_sigma, fault))
 
-        is_inside = window is None or window[1] <= sigma.item() <= window[0]  # float32 rounds the level
+        is_inside = window is None or window[1] <= sigma.item() <= window[0]  # in float32, as the run compares it
         with mock.patch.object(Predictions, "store", no_memory) if fault == "no memory to keep" else nullcontext():
             result = run.denoised(x, sigma, model, trial)
 
@@ -91,7 +91,7 @@ def test_whatever_comes(case):
         if made:
             assert result is made[-1]
             computed += 1
-            if is_inside:  # what is computed outside is not kept
+            if is_inside:  # answers outside the window are not kept
                 is_spoilt = not torch.isfinite(result).all()
         else:
             assert torch.isfinite(result).all() and not is_spoilt

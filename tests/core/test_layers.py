@@ -1,6 +1,6 @@
 """Imports point one way: nodes -> nodes/host -> precisecache_core, and only the host layer knows ComfyUI.
 
-Beyond that no folders import each other in a circle, and the tests do not stand on the benchmarks.
+Also, no folders import each other in a circle, and the tests do not import the benchmarks.
 """
 
 import ast
@@ -20,7 +20,7 @@ HOST_INSIDE = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_
 
 
 def imports_of(source):
-    """(top-level package, or "" where relative; dots; is inside a function) of every import."""
+    """Yield (top-level package, or "" if relative; number of dots; is inside a function) for every import."""
     tree = ast.parse(source)
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     lazy = {id(n) for function in functions for n in ast.walk(function)}
@@ -33,7 +33,7 @@ def imports_of(source):
 
 
 def faults_of_core(source, depth=0):
-    """What a file of the core, `depth` folders down, must not import."""
+    """The imports that a file of the core, `depth` folders down, must not have."""
     return [package or "." * dots for package, dots, is_lazy in imports_of(source)
             if not (package in CORE_MAY or is_lazy and package in CORE_MAY_LAZILY or 0 < dots <= depth + 1)]
 
@@ -50,7 +50,7 @@ def test_the_core_imports_no_host(path):
 
 
 @pytest.mark.parametrize("path", files(ROOT / "nodes", "*.py"))
-def test_node_files_leave_the_host_to_the_host_layer(path):
+def test_node_files_import_nothing_of_the_hosts_inside(path):
     packages = {package for package, _, _ in imports_of(path.read_text(encoding="utf-8"))}
     assert not packages & HOST_INSIDE
 
@@ -65,15 +65,15 @@ def test_node_files_leave_the_host_to_the_host_layer(path):
     ("from . import run", []),
     ("from ..nodes import lfcache", [".."]),
 ])
-def test_the_walk_finds_what_it_looks_for(source, faults):
+def test_forbidden_imports_of_the_core_are_found(source, faults):
     assert faults_of_core(source) == faults
 
 
-# what comes with ComfyUI, ourselves, and what a benchmark does without where it is missing
+# what comes with ComfyUI, our own modules, and what a benchmark can run without
 NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
                 "PreciseCache", "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
                 "toys", "comfy_aimdo", "conftest", "dynamic_offload", "network", "pack"} | set(sys.stdlib_module_names)
-PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # where the package has another name
+PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # modules whose package has another name
 
 
 def test_what_demo_tests_and_benchmarks_import_is_declared():
@@ -87,11 +87,11 @@ def test_what_demo_tests_and_benchmarks_import_is_declared():
 
 
 FOLDERS = ("precisecache_core", "nodes", "tools", "benchmarks", "testkit")
-LOADERS = {"import_module", "importorskip", "pack_module"}  # they take a module's name as a string
+LOADERS = {"import_module", "importorskip", "pack_module"}  # functions that take a module's name as a string
 
 
 def modules_in(path, root):
-    """Dotted names, from the root on, of what a file imports of our own; ComfyUI's `nodes` is not ours."""
+    """Yield the dotted names, from the root, of our own modules that a file imports; ComfyUI's `nodes` is not ours."""
     here = list(path.relative_to(root).with_suffix("").parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
@@ -111,7 +111,7 @@ def modules_in(path, root):
 
 
 def part_of(module, root):
-    """The part that a module belongs to, or None: its folder, or itself where it lies beside other folders."""
+    """The part that a module belongs to, or None: its folder, or the module itself if it lies directly in FOLDERS."""
     names = module.split(".")
     while names and not (is_folder := (root.joinpath(*names) / "__init__.py").is_file()) and not (
             root.joinpath(*names).with_suffix(".py").is_file()):
@@ -122,7 +122,7 @@ def part_of(module, root):
 
 
 def parts(root):
-    """{part: parts it imports}. A part is a folder, or a module that lies directly in one of FOLDERS."""
+    """{part: parts that it imports}. A part is a folder, or a module that lies directly in one of FOLDERS."""
     found = {}
     for path in (path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))):
         names = path.relative_to(root).with_suffix("").parts
@@ -133,7 +133,7 @@ def parts(root):
 
 
 def circle(graph):
-    """Parts of which each imports the next and the last one the first, or None."""
+    """A list of parts, each of which imports the next and the last of which imports the first; or None."""
     done = set()
 
     def search(part, trail):
@@ -177,19 +177,19 @@ def test_a_planted_circle_is_found(tmp_path, planted, found):
 
 
 def uses_of_benchmarks(root):
-    """Files of the tests that import a module of the benchmarks, those for the benchmarks left out."""
+    """Test files that import a module of the benchmarks, without those in tests/benchmarks."""
     tests = root / "tests"
     return [path.relative_to(root).as_posix() for path in sorted(tests.rglob("*.py"))
             if path.relative_to(tests).parts[0] != "benchmarks"
             and any(module.startswith("benchmarks.") for module in modules_in(path, root))]
 
 
-def test_tests_do_not_stand_on_the_benchmarks():
-    """`import benchmarks` in tests/conftest.py takes the name alone, see there."""
+def test_only_the_tests_of_benchmarks_import_benchmarks():
+    """`import benchmarks` in tests/conftest.py only takes the name, see there."""
     assert uses_of_benchmarks(ROOT) == []
 
 
-def test_a_planted_use_of_the_benchmarks_is_found(tmp_path):
+def test_a_planted_import_of_the_benchmarks_is_found(tmp_path):
     for name, source in {"core/test_a.py": "from benchmarks import study", "conftest.py": "import benchmarks",
                          "benchmarks/test_b.py": "import benchmarks.tables",
                          "host/test_c.py": "pytest.importorskip('benchmarks.quality')",
@@ -210,7 +210,7 @@ print(module.__all__, module.WEB_DIRECTORY)
 
 
 def load_pack(folder):
-    """Import the pack in a process of its own, with `folder` in place of ComfyUI's."""
+    """Import the pack in a process of its own, started in `folder` in place of ComfyUI's folder."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run([sys.executable, "-c", LOAD_AS_THE_HOST_DOES, str(ROOT)], cwd=folder, env=env,
                           capture_output=True, text=True)
@@ -221,7 +221,7 @@ def test_the_pack_loads_without_comfyui(tmp_path):
     assert (done.stdout.strip(), done.returncode) == ("['WEB_DIRECTORY'] ./web", 0), done.stderr
 
 
-def test_a_missing_package_of_another_kind_shows(tmp_path):
+def test_a_missing_package_other_than_comfyui_is_an_error(tmp_path):
     (tmp_path / "comfy_api").mkdir()
     (tmp_path / "comfy_api" / "latest.py").write_text("import a_missing_package\n")
     done = load_pack(tmp_path)

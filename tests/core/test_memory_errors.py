@@ -1,4 +1,4 @@
-"""Every way of running out of memory costs the cache and not the run; every other error goes on."""
+"""Every way of running out of memory ends the cache, not the run; every other error is raised."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_running_out_of_memory_computes_the_rest(monkeypatch, error, where):
     assert any("no memory" in warning for warning in run.journal.warnings)
 
 
-def test_another_error_goes_on(monkeypatch):
+def test_any_other_error_is_raised(monkeypatch):
     error = RuntimeError("The size of tensor a (16) must match")
     assert not is_out_of_memory(error) and not is_out_of_memory(ValueError("out of memory"))
     monkeypatch.setattr(Predictions, "predict", lambda *_: (_ for _ in ()).throw(error))

@@ -1,4 +1,4 @@
-"""What the plot shows, and what it makes of calls without a trial."""
+"""What the plot shows, and how it fills in the calls without a trial."""
 
 import numpy as np
 import pytest
@@ -7,18 +7,18 @@ from precisecache_core.lfcache.controller import LFCacheController
 from precisecache_core.record.plot import COMPUTED, REUSED, accumulated, between_trials, plot_runs
 
 
-def test_missing_lfds_lie_evenly_between_the_trials():
+def test_missing_lfds_are_interpolated_between_the_trials():
     lfd = [None, 8.0, 2.0, None, None, 8.0, None, 4.0]
     decisions = "CCRRRRRC"
     assert between_trials(lfd, decisions) == pytest.approx([0, 8, 2, 4, 6, 8, 6, 4])
     assert accumulated(lfd, decisions).tolist() == pytest.approx([0, 0, 2, 6, 12, 20, 26, 0])
 
 
-def test_after_the_last_trial_the_lfd_stays():
+def test_after_the_last_trial_the_lfd_stays_constant():
     assert between_trials([None, 1.0, None, None], "CRRR") == [0, 1, 1, 1]
 
 
-def test_the_curve_is_the_error_that_decided():
+def test_the_curve_is_the_controllers_error():
     controller = LFCacheController(alpha=50.0, warmup=2)
     lfds, decisions, errors = [], "", []
     for call in range(40):
@@ -44,13 +44,13 @@ def run_of(decisions, **more):
 
 
 def colors(picture):
-    """Hex colours that fill the picture somewhere."""
+    """The hex colours that more than 20 pixels of the picture have."""
     values, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
     return {"#{:02X}{:02X}{:02X}".format(*value) for value, count in zip(values, counts) if count > 20}
 
 
 @pytest.mark.parametrize("decisions, expected", [("CCCRRC", {COMPUTED, REUSED}), ("CCCCCC", {COMPUTED})])
-def test_decisions_have_their_colours_in_bars_and_legend(decisions, expected):
+def test_the_picture_has_the_colours_of_its_decisions(decisions, expected):
     pytest.importorskip("matplotlib")
     assert colors(plot_runs([run_of(decisions)])) & {COMPUTED, REUSED} == expected
 
@@ -62,7 +62,7 @@ def test_a_run_that_reused_nothing_says_why_in_the_picture():
     assert (plot_runs([run_of("CCCRRC", warnings=["a"])]) == plot_runs([run_of("CCCRRC")])).all()
 
 
-def test_a_run_can_have_a_name():
+def test_a_run_can_have_a_name_and_skipped_blocks():
     pytest.importorskip("matplotlib")
     assert (plot_runs([run_of("CCCRRC")], ["flash"]) != plot_runs([run_of("CCCRRC")])).any()
     blocks = {"blocks": 4, "pivotal": [[0, 1]], "block_calls": 24, "block_calls_skipped": 6}

@@ -1,4 +1,4 @@
-"""PSNR and SSIM of videos, and videos side by side."""
+"""PSNR and SSIM of videos, and the film that shows videos side by side."""
 
 import math
 import sys
@@ -46,7 +46,7 @@ def test_frames_smaller_than_the_window_have_no_ssim(video):
     assert compare_videos(small, small)[1] is None
 
 
-def test_without_kornia_there_is_psnr_alone(video, monkeypatch):
+def test_without_kornia_there_is_only_psnr(video, monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.metrics", None)
     assert compare_videos(video, video + 0.1) == (pytest.approx(20, abs=1e-3), None)
 
@@ -55,7 +55,7 @@ def test_without_kornia_there_is_psnr_alone(video, monkeypatch):
     (lambda v: v[:1], "2 frames of 24 x 20 with 3 channels with 1 frames of 24 x 20 with 3 channels"),
     (lambda v: v[..., :1], "with 1 channels"),
 ])
-def test_other_shapes_are_refused_by_their_sizes(video, other, says):
+def test_videos_of_different_shapes_are_refused_with_their_sizes(video, other, says):
     with pytest.raises(ValueError, match=says):
         compare_videos(video, other(video))
     with pytest.raises(ValueError, match="0 frames"):
@@ -70,7 +70,7 @@ def test_quality_in_words(quality, text):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_frame_that_is_not_finite(video, value):
+def test_a_frame_that_is_not_finite_makes_psnr_nan(video, value):
     broken = video.clone()
     broken[0, 3, 3] = value
     assert math.isnan(compare_videos(video, broken)[0])
@@ -83,7 +83,7 @@ def test_videos_in_16_bits_are_measured_in_32(video, dtype):
     assert compare_videos(video, other) == compare_videos(video, other.float())
 
 
-def test_each_frame_can_end_the_comparison(video):
+def test_an_interrupt_ends_the_comparison_at_a_frame(video):
     def stop():
         raise InterruptedError
 
@@ -127,7 +127,7 @@ def test_a_long_caption_stays_over_its_video():
     assert (film[0, :CAPTION_HEIGHT, GAP + 256:] == 1).all()
 
 
-def test_letters_that_pillows_font_lacks_are_drawn_where_a_font_has_them():
+def test_letters_that_pillows_font_lacks_are_drawn_with_another_font():
     fonts = [font for font in FONTS if has_font(font)]
     if not fonts:
         pytest.skip("no other font on this machine")
@@ -144,7 +144,7 @@ def has_font(name):
         return False
 
 
-def test_pillow_with_one_size_of_font_only(monkeypatch):
+def test_captions_are_drawn_by_a_pillow_whose_font_has_one_size(monkeypatch):
     from PIL import ImageFont
 
     font = ImageFont.load_default(14)

@@ -1,4 +1,4 @@
-"""Spearman's rank correlation, against SciPy where it is installed."""
+"""Spearman's rank correlation, by hand and against SciPy if it is installed."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from precisecache_core.record.rank import rank, rank_correlation
 
 
-@pytest.mark.parametrize("levels", [3, 8, 10**6])  # few levels: many ties
+@pytest.mark.parametrize("levels", [3, 8, 10**6])  # few levels give many ties
 @pytest.mark.parametrize("count", [4, 11, 50])
 def test_equals_scipy(count, levels):
     stats = pytest.importorskip("scipy.stats")
@@ -33,13 +33,13 @@ def test_any_rising_relation_is_one_and_any_falling_minus_one():
     assert rank_correlation(first, [1 / v for v in first]) == pytest.approx(-1)
 
 
-def test_no_statement_under_four_pairs():
+def test_fewer_than_four_pairs_give_none():
     assert rank_correlation([], []) is None
     assert rank_correlation([1, 2, 3], [1, 2, 3]) is None
     assert rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]) == pytest.approx(1)
 
 
-def test_no_statement_about_a_constant():
+def test_a_constant_gives_none():
     assert rank_correlation([5, 5, 5, 5], [1, 2, 3, 4]) is None
     assert rank_correlation([1, 2, 3, 4], [5, 5, 5, 5]) is None
 

@@ -1,4 +1,4 @@
-"""Why nothing was reused, said by runs that reused nothing."""
+"""A run that reused nothing reports why."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheCo
 
 
 def run_of(lfd=1.0, calls=12, scale_advice=None, **settings):
-    """A run over predictions that change by `lfd` from call to call (a function of the call, or a number)."""
+    """A run whose predictions change by `lfd` from call to call (a number, or a function of the call)."""
     run = CachedRun(LFCacheConfig(trial="plain", **settings), None, FLOW_MODEL, 12, scale_advice=scale_advice)
     x = torch.zeros(1, 4, 2, 8, 8)
     value = 0.0
@@ -37,7 +37,7 @@ def test_a_run_that_reused_nothing_says_why(run, reason):
     assert reason in warning
 
 
-def test_no_second_advice_where_the_scale_is_doubtful():
+def test_a_doubtful_scale_gives_one_advice_and_not_a_second():
     advice, warning = warnings_of(run_of(alpha=0.1, scale_advice="connect calibrate_from"))
     assert advice == "connect calibrate_from"
     assert "reached the threshold" in warning and "turbo" not in warning
@@ -49,7 +49,7 @@ def test_the_smallest_difference_is_named():
     assert f"smallest {min(run.journal.lfds[3:]):.3g}, threshold {run.lfcache.threshold:.3g}" in warning
 
 
-def test_outside_the_window_it_says_so():
+def test_a_run_outside_the_window_says_so():
     run = CachedRun(LFCacheConfig(), None, FLOW_MODEL, 9, sigma_window=(0.01, 0.001))
     x = torch.zeros(1, 4, 2, 8, 8)
     for call in range(9):
@@ -57,7 +57,7 @@ def test_outside_the_window_it_says_so():
     assert warnings_of(run) == ["no call lay between start_percent and end_percent: nothing was reused"]
 
 
-def test_a_run_that_reused_has_nothing_to_say():
+def test_a_run_that_reused_gives_no_reason():
     run = run_of(lambda call: 1.0 if call < 4 else 0.01)
     assert "R" in run.journal.decisions and warnings_of(run) == []
 
@@ -71,7 +71,7 @@ def test_a_run_that_stood_aside_says_only_why():
 
 
 def test_a_report_asked_for_twice_is_the_same_and_changes_nothing():
-    """A report in mid-run must not leave a reason behind that the rest of the run makes wrong."""
+    """A reason reported in mid-run must not stay in later reports, because it may no longer hold."""
     run = CachedRun(LFCacheConfig(trial="plain", alpha=100.0), BlockCacheConfig(), FLOW_MODEL, 12)
     x = torch.zeros(1, 4, 2, 8, 8)
     for call in range(12):

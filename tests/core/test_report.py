@@ -1,4 +1,4 @@
-"""The report is plain JSON, and its line in the log states counts."""
+"""The report is plain JSON, and its summary line states counts."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def test_nan_and_inf_become_null_however_deep():
     assert math.isnan(run["lfd"][1]), "the run entry itself was changed"
 
 
-def test_what_was_not_cleaned_cannot_be_dumped():
+def test_a_report_with_nan_cannot_be_dumped():
     with pytest.raises(ValueError):
         dump_report({"lfd": math.nan})
 

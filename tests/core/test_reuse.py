@@ -1,4 +1,4 @@
-"""What stands in for a computed prediction, with values whose answers differ."""
+"""What each strategy gives in place of a computed prediction, on values that tell the strategies apart."""
 
 import weakref
 
@@ -21,9 +21,9 @@ def stored(reuse, *calls):
 
 
 @pytest.mark.parametrize("reuse, expected", [
-    ("prediction", 44.0),  # as it was
+    ("prediction", 44.0),  # the last prediction, unchanged
     ("residual", 45.0),  # 44 - 10 + 11
-    ("taylor", 52.0),  # from 40 at 1.0 and 44 at 0.9, two steps of sigma on
+    ("taylor", 52.0),  # 40 at 1.0 and 44 at 0.9, extrapolated by two steps of 0.1
     ("fitted", 44.0),  # no forecast has been checked yet
 ])
 def test_each_strategy_by_hand(reuse, expected):
@@ -41,10 +41,10 @@ def test_a_linear_prediction_is_followed_exactly_over_uneven_steps(reuse):
 
 
 @pytest.mark.parametrize("third, expected", [
-    (48, 56),  # 44 + 4 was forecast and came: gain 1, so 48 + 2 x 4
-    (46, 47),  # half of it came one step on: 1/4 of the new slope 2 is left two steps on
-    (40, 40),  # the opposite came: gain 0, as it was
-    (60, 92),  # more than forecast: gain 1 of the new slope 16
+    (48, 56),  # the forecast 44 + 4 came true: gain 1, so 48 + 2 x 4
+    (46, 47),  # half of the forecast change came: gain 1/2 per step, so 1/4 of the new slope 2 two steps later
+    (40, 40),  # the opposite change came: gain 0, so the last prediction unchanged
+    (60, 92),  # more than the forecast change came: gain 1 of the new slope 16
 ])
 def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
     cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, third))
@@ -52,19 +52,19 @@ def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
 
 
 @pytest.mark.parametrize("sigma, expected", [(0.75, 46 + 1 * 0.5**0.5), (0.7, 46 + 2 * 0.5), (0.5, 46 + 6 * 0.5**3)])
-def test_fitted_trusts_a_trend_less_the_farther_it_reaches(sigma, expected):
-    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, 46))  # half of 4 came
+def test_fitted_trusts_a_trend_less_the_farther_it_extrapolates(sigma, expected):
+    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, 46))  # half of the forecast change of 4 came
     torch.testing.assert_close(cache.predict(field(0), sigma), field(expected), rtol=1e-5, atol=0)
 
 
-def test_fitted_takes_trust_from_the_reach_it_was_measured_over():
-    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.6, 50))  # half of 3 x 4 came
+def test_fitted_scales_its_trust_by_the_distance_it_was_measured_over():
+    cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.6, 50))  # half of the forecast change of 3 x 4 came
     torch.testing.assert_close(cache.predict(field(0), 0.3), field(50 + 6 * 0.5 ** (1 / 3)), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("value", (float("nan"), float("inf"), 4.0))
-def test_fitted_survives_a_forecast_that_says_nothing(value):
-    # equal predictions forecast no change; one that is not finite cannot be compared
+def test_fitted_works_after_a_forecast_that_cannot_be_judged(value):
+    # equal predictions forecast no change; a prediction that is not finite cannot be compared
     cache = stored("fitted", (0, 1.0, 4), (0, 0.9, 4), (0, 0.8, value), (0, 0.7, 4), (0, 0.6, 4), (0, 0.5, 4))
     assert torch.equal(cache.predict(field(0), 0.4), field(4))
 
@@ -73,7 +73,7 @@ def test_taylor_repeats_the_only_prediction_it_has():
     assert torch.equal(stored("taylor", (0, 1.0, 4)).predict(field(0), 0.5), field(4))
 
 
-def test_a_second_call_at_one_sigma_refines_and_keeps_the_slope():
+def test_a_second_call_at_one_sigma_replaces_the_first_and_corrects_the_slope():
     cache = stored("taylor", (0, 1.0, 40), (0, 0.9, 45), (0, 0.9, 44))
     torch.testing.assert_close(cache.predict(field(0), 0.8), field(48), rtol=1e-6, atol=0)
 
@@ -83,7 +83,7 @@ def test_two_calls_at_the_first_sigma_give_no_slope():
 
 
 @pytest.mark.parametrize("reuse, count", [("prediction", 1), ("residual", 1), ("taylor", 2), ("fitted", 2)])
-def test_no_more_predictions_are_held_than_needed(reuse, count):
+def test_only_the_needed_predictions_are_held(reuse, count):
     cache = REUSES[reuse]()
     assert cache.cache_bytes == 0
     seen = []

@@ -22,7 +22,7 @@ from precisecache_core import (
 from precisecache_core.lfcache.latent.trial import match_snr
 
 SMALL = (1, 4, 2, 2, 2)
-SMALL_ROOT = math.sqrt(32)  # of the elements of SMALL
+SMALL_ROOT = math.sqrt(32)  # of the number of elements of SMALL
 FIELDS = {
     "run", "nodes", "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas",
     "lfd", "alpha", "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
@@ -33,17 +33,17 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("reuse, moved", [
-    # velocities used, each repeated one standing for the next: 1 .9 .8 (.8) .6 (.6) .4 (.4) .2 (.2)
+    # the velocities used, those of reused calls in brackets: 1 .9 .8 (.8) .6 (.6) .4 (.4) .2 (.2)
     ("prediction", 0.59),
-    # a repeated one is v - x_cached + x, and x has moved by -0.1 v: (.72) (.54) (.36) (.18)
+    # a reused velocity is v - x_cached + x, and x has moved by -0.1 v: (.72) (.54) (.36) (.18)
     ("residual", 0.57),
-    # the trend of a linear velocity is exact: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
+    # a linear velocity is extrapolated exactly: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
     ("taylor", 0.55),
     ("fitted", 0.55),
 ])
 def test_ten_steps_by_hand(reuse, moved):
-    # velocity = sigma: one step apart the LFD is d, two steps d + d. Threshold 2.5 d:
-    # after a computed call d is reused, then d + 2d is computed.
+    # velocity = sigma: the LFD is d over one step and 2 d over two. The threshold is 2.5 d: after a
+    # computed call, the next (error d) is reused and the one after it (error d + 2 d) is computed
     d = 0.1 * SMALL_ROOT
     x, run = sample_flow(Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE), flow_sigmas(10), plain(alpha=2.5, reuse=reuse))
     assert run["decisions"] == "CCCRCRCRCR"
@@ -53,7 +53,7 @@ def test_ten_steps_by_hand(reuse, moved):
     torch.testing.assert_close(x, torch.full(SHAPE, -moved), rtol=0, atol=1e-6)
 
 
-def test_reuse_by_hand_under_another_arithmetic():
+def test_reuse_by_hand_under_another_parametrization():
     # denoised = 3 x + 2 prediction: 44 at x = 10 means 7, so x = 11 gives 33 + 14
     model = Parametrization(lambda sigma: (torch.tensor(3.0), torch.tensor(2.0)), FLOW)
     run = LFCacheRun(plain(alpha=EAGER, warmup=2), model)
@@ -66,8 +66,8 @@ def test_reuse_by_hand_under_another_arithmetic():
 
 
 @pytest.mark.parametrize("reference, first_lfd", [
-    ("trial", 0.1),  # small model against small model: its bias of 1 cancels
-    ("cached", 0.9),  # small model at 0.9 + 1 against the full model at 1.0
+    ("trial", 0.1),  # trial against trial: the bias of 1 cancels
+    ("cached", 0.9),  # trial with 0.9 + 1 against the full model with 1.0
 ])
 def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first_lfd):
     def biased(x, sigma):
@@ -78,7 +78,7 @@ def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first
 
 
 @pytest.mark.parametrize("trial", ["plain", "snr_matched"])
-def test_the_trial_asks_for_the_noise_level_of_its_kind(trial):
+def test_each_kind_of_trial_asks_for_its_own_noise_level(trial):
     toy, sigmas = Toy(linear), flow_sigmas(10)
     sample_flow(toy, noise(), sigmas, LFCacheConfig(trial=trial, try_every_call=True))
     asked = [sigma for shape, sigma in toy.calls if shape == SMALL]
@@ -105,7 +105,7 @@ def test_fewer_trials_decide_the_same():
     assert sparse["decisions"] == run["decisions"] and 5 < sparse["reused"] < 35
     assert torch.equal(every, fewer)
     assert run["trials"] == 40 and sparse["trials"] < 30
-    # no LFD in the report where there was no trial, and a trial of every computed call
+    # a call without a trial has no LFD in the report, and every computed call has a trial
     is_tried = [lfd is not None for lfd in sparse["lfd"]]
     assert sum(is_tried[1:]) + 1 == sparse["trials"] == toy.sizes.count("S")
     assert all(tried for tried, d in list(zip(is_tried, sparse["decisions"]))[1:] if d == "C")
@@ -141,7 +141,7 @@ def test_inputs_stay_unchanged():
 
 
 @pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
-def test_no_answer_is_written_to_later(reuse):
+def test_no_input_and_no_answer_is_written_to_later(reuse):
     run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), FLOW_MODEL)
     xs = [noise() for _ in range(8)]
     before, answers, copies = [x.clone() for x in xs], [], []
@@ -289,7 +289,7 @@ def broken_when_small(x, sigma):
 
 @pytest.mark.parametrize("velocity, steps, is_measured", [
     (linear, 12, True),
-    (broken_when_small, 12, None),  # told without trials, by fewer pairs than an agreement takes
+    (broken_when_small, 12, None),  # decided without trials; fewer pairs than an agreement needs
     (linear, 7, False),  # stands aside
 ])
 def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measured):
@@ -324,10 +324,10 @@ def test_cache_bytes_count_every_tensor_once(reuse, count):
 
 
 @pytest.mark.parametrize("small, expected", [
-    (lambda s: s**2, 1.0),  # the full model's change on a smaller latent
-    (lambda s: (1 - s) ** 2, -1.0),  # changes most where the full model changes least
+    (lambda s: s**2, 1.0),  # changes as the full model does
+    (lambda s: (1 - s) ** 2, -1.0),  # changes most when the full model changes least
 ])
-def test_trial_agreement_tells_a_good_estimator_from_a_bad_one(small, expected):
+def test_trial_agreement_separates_a_good_estimator_from_a_bad_one(small, expected):
     def velocity(x, sigma):
         return torch.ones_like(x) * (sigma**2 if x.shape == SHAPE else small(sigma))
 
@@ -337,7 +337,7 @@ def test_trial_agreement_tells_a_good_estimator_from_a_bad_one(small, expected):
 
 @pytest.mark.parametrize("warmup, expected", [(4, None), (5, 1.0)])
 def test_trial_agreement_needs_four_pairs(warmup, expected):
-    # all calls after the warm-up are reused: warmup - 1 pairs
+    # all calls after the warm-up are reused, so there are warmup - 1 pairs
     config = plain(alpha=EAGER, warmup=warmup)
     _, run = sample_flow(Toy(by_sigma(lambda s: s**2)), torch.zeros(SHAPE), flow_sigmas(10), config)
     assert run["computed"] == warmup
@@ -354,8 +354,8 @@ def test_trial_agreement_needs_four_pairs(warmup, expected):
     ("precisecache_core.lfcache.stage.Stage.keep", "CCCRCCCCCC", "computing every call"),
     ("precisecache_core.lfcache.predictions.Predictions.predict", "CCCRCCCCCC", "computing every call"),
 ])
-def test_out_of_memory_costs_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
-    """The fifth call is the first to run out of it (the sixth where the fifth would not reuse)."""
+def test_out_of_memory_ends_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
+    """Memory runs out from the fifth call on; for `predict` from the sixth, the next call that would reuse."""
     run = LFCacheRun(plain(alpha=2.5, try_every_call=True), FLOW_MODEL)
     toy, x = Toy(by_sigma(lambda s: s)), torch.zeros(SHAPE)
     sigmas = flow_sigmas(10)[:-1]
@@ -374,10 +374,10 @@ def out_of_memory(*args, **kwargs):
     raise torch.cuda.OutOfMemoryError("simulated")
 
 
-# --- asked and answered, as a loop of one's own does it ---
+# --- begin, observe, finish: the calls that a loop of one's own makes ---
 
 
-def test_a_call_asked_and_answered_by_hand():
+def test_a_loop_of_ones_own_decides_as_run_denoised_does():
     run, x = LFCacheRun(plain(alpha=2.5), FLOW_MODEL), torch.zeros(SHAPE)
     seen = []
     for sigma in flow_sigmas(10)[:-1]:
@@ -407,7 +407,7 @@ def test_the_unconditional_prediction_is_reused_beside_the_guided_one():
         torch.testing.assert_close(uncond, x - 2 * sigma * sigma, rtol=0, atol=1e-5)
 
 
-def test_without_its_unconditional_prediction_a_call_is_computed():
+def test_a_call_is_computed_if_no_unconditional_prediction_is_held():
     run, x = LFCacheRun(plain(alpha=EAGER), FLOW_MODEL), torch.zeros(SHAPE)
     for step, sigma in enumerate(flow_sigmas(10)[:-1]):
         call = run.begin(x, sigma, with_uncond=step >= 5)
@@ -420,7 +420,7 @@ def test_without_its_unconditional_prediction_a_call_is_computed():
     assert run.journal.decisions == "CCCRRCRRRR"
 
 
-def test_a_reused_call_that_cannot_be_used_is_finished_and_counts_as_computed():
+def test_a_reused_call_that_is_finished_after_all_counts_as_computed():
     run, x = LFCacheRun(plain(alpha=EAGER), FLOW_MODEL), torch.zeros(SHAPE)
     for sigma in flow_sigmas(10)[:-1]:
         call = run.begin(x, sigma)

@@ -1,4 +1,4 @@
-"""The plain Euler sampler for use without ComfyUI."""
+"""The plain Euler sampler that works without ComfyUI."""
 
 import pytest
 import torch

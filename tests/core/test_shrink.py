@@ -1,4 +1,4 @@
-"""How much a latent may shrink, and what shrinking does to its values."""
+"""By which factors a latent may shrink, and which values the small latent has."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
 
 @pytest.mark.parametrize("shape, expected", [
     ((1, 16, 8, 16, 16), (2, 4, 4)),
-    ((1, 16, 21, 45, 79), (2, 4, 4)),  # odd sides are cropped, not a reason to shrink less
+    ((1, 16, 21, 45, 79), (2, 4, 4)),  # odd sides are cropped; the factors stay
     ((1, 16, 1, 16, 16), (1, 4, 4)),  # a single frame
     ((1, 16, 8, 6, 16), (2, 3, 4)),  # 6 rows hold 3 patches
     ((1, 16, 8, 7, 5), (2, 3, 2)),
@@ -17,7 +17,7 @@ from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
     ((1, 4, 64, 64), (1, 4, 4)),  # an image has no time
     ((1, 4, 4, 64), (1, 2, 4)),
 ])
-def test_factors_leave_one_patch_a_side(shape, expected):
+def test_factors_leave_at_least_one_patch_per_side(shape, expected):
     assert fit_factors(shape, 2, 4) == expected
 
 
@@ -33,10 +33,10 @@ def test_other_dimensions_raise(shape):
 
 
 def test_a_video_is_averaged_over_whole_cells():
-    # 3 frames of 3 x 5: the last frame, row and column fill no cell of 2, 2, 2
+    # 3 frames of 3 x 5: the last frame, row and column are left over by cells of 2, 2, 2
     x = torch.arange(45.0).view(1, 1, 3, 3, 5)
     small = shrink_latent(x, (2, 2, 2))
-    # frame 0 has 0 1 / 5 6 and frame 1 the same plus 15: mean 3 + 7.5; the next cell is 2 further
+    # frame 0 has 0 1 / 5 6, frame 1 the same plus 15: the mean is 3 + 7.5, and 2 more in the next cell
     assert torch.equal(small, torch.tensor([10.5, 12.5]).view(1, 1, 1, 1, 2))
 
 
@@ -53,7 +53,7 @@ def test_a_small_latent_holds_whole_patches():
     assert torch.equal(small[0, 0, 0, 3], torch.tensor([18.5, 20.5]))
     # 480 rows of video: 60 in the latent, 15 in cells of 4
     assert shrink_latent(torch.zeros(1, 16, 17, 60, 80), (2, 4, 4), (1, 2, 2)).shape == (1, 16, 8, 14, 20)
-    # less than a patch is left as it is
+    # a side shorter than a patch stays, a longer one is cropped to whole patches
     assert shrink_latent(torch.zeros(1, 1, 1, 1, 3), (1, 1, 1), (1, 2, 2)).shape == (1, 1, 1, 1, 2)
 
 

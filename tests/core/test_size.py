@@ -1,4 +1,4 @@
-"""No class and no module grows past what one person reads at once."""
+"""No class and no module grows larger than one person can read at once."""
 
 import ast
 from pathlib import Path
@@ -11,7 +11,7 @@ MOST_LINES, MOST_ATTRIBUTES, MOST_METHODS = 250, 15, 20
 
 
 def attributes_of(node):
-    """Names that the methods of a class set on self."""
+    """The names that the methods of a class set on self."""
     return {
         target.attr
         for target in ast.walk(node)
@@ -27,7 +27,7 @@ def methods_of(node):
 
 
 def too_large(source):
-    """(name, attributes, methods) of each class that has too many of either."""
+    """(name, number of attributes, number of methods) of each class with too many of either."""
     classes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef))
     sizes = ((node.name, len(attributes_of(node)), len(methods_of(node))) for node in classes)
     return [size for size in sizes if size[1] > MOST_ATTRIBUTES or size[2] > MOST_METHODS]

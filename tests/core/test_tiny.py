@@ -23,7 +23,7 @@ def test_every_word_has_a_token_of_its_own():
     assert len({t.argmax().item() for t in tokens}) == 1 + len(SUBJECTS) + len(COLORS) + len(MOTIONS)
 
 
-def test_an_unasked_word_is_the_unconditional_token():
+def test_a_word_that_is_not_given_is_the_unconditional_token():
     assert torch.equal(encode_prompt("triangle")[0, 1:], encode_prompt()[0, 1:])
 
 
@@ -42,7 +42,7 @@ def codec():
 
 
 def smooth_video(frames, size=64):
-    """A soft blob that moves over slow gradients, (1, 3, frames, size, size) in [0, 1]."""
+    """A soft blob that moves over smooth gradients, (1, 3, frames, size, size) in [0, 1]."""
     t = torch.linspace(0, 1, frames).view(-1, 1, 1)
     y, x = torch.linspace(-1, 1, size).view(1, -1, 1), torch.linspace(-1, 1, size).view(1, 1, -1)
     blob = torch.exp(-4 * ((x - 0.8 * t + 0.4) ** 2 + (y + 0.2) ** 2))
@@ -57,7 +57,7 @@ def test_the_codec_keeps_wans_ratios_and_a_smooth_video(codec, latent_frames, fr
     assert latent.shape == (1, 16, latent_frames, 8, 8)
     decoded = codec.decode(latent)
     assert decoded.shape == video.shape and 0 <= decoded.min() and decoded.max() <= 1
-    # measured 41 to 49 dB; a flat picture of the right colour has 15.5
+    # 41 to 49 dB were measured; a flat picture of the mean colour has 15.5
     assert -10 * (decoded - video).square().mean().log10() > 38
 
 
@@ -72,8 +72,8 @@ def test_encoding_is_linear_up_to_its_mean(codec):
     torch.testing.assert_close(mixed, 0.25 * codec.encode(first) + 0.75 * codec.encode(second), rtol=0, atol=1e-5)
 
 
-def test_a_decoded_latent_of_small_change_encodes_back(codec):
-    # the codec's own pictures lose only what the upsampling by 2 smooths away
+def test_decoding_and_encoding_again_changes_a_smooth_latent_little(codec):
+    # a decoded picture loses only what the upsampling by 2 smooths away
     latent = codec.encode(smooth_video(5))
     again = codec.encode(codec.decode(latent))
     assert (again - latent).norm() < 0.1 * latent.norm()

@@ -1,4 +1,4 @@
-"""The small latent is where the noise schedule says it is, and its answer stands for the large one."""
+"""The small latent has the noise level that the trial states, and its answer estimates the large latent's."""
 
 from math import sqrt
 
@@ -15,7 +15,7 @@ from precisecache_core.lfcache.latent.trial import (
     match_snr,
 )
 
-# (signal, noise) at a noise level, as each space defines x = signal * data + noise * noise
+# factors (signal, level) at a noise level, with which each space defines x = signal * data + level * noise
 MIXTURE = {
     FLOW: lambda sigma: (1 - sigma, sigma),
     VARIANCE_EXPLODING: lambda sigma: (1.0, sigma),
@@ -36,23 +36,23 @@ def test_the_shown_latent_is_on_the_schedule_at_sigma_small(space, sigma):
     trial = make_trial(signal * data + level * noise, torch.tensor(sigma), FACTORS, space, 0.0, True)
 
     signal, level = MIXTURE[space](trial.sigma.item())
-    # exactly: what is left beside the expected signal is the pooled noise, 32 times weaker in power
+    # exactly: the remainder after the expected signal is the pooled noise, whose power is 32 times lower
     white = shrink_latent(noise, FACTORS) * sqrt(32)
     torch.testing.assert_close(trial.x, signal * small_data + level * white, rtol=1e-5, atol=1e-5)
-    # statistically: 16384 samples know a standard deviation to half a percent
+    # statistically: 16384 samples give a standard deviation to about half a percent
     assert (trial.x - signal * small_data).std().item() == pytest.approx(level, rel=0.03)
     assert trial.sigma < sigma
 
 
 def test_flow_at_the_ends_of_the_schedule():
     scale, sigma_small = match_snr(FLOW, torch.tensor([0.0, 1.0]), 32)
-    # no noise: nothing to match; only noise: rescaled to unit variance, still only noise
+    # without noise there is nothing to match; pure noise is rescaled to unit variance and stays pure noise
     torch.testing.assert_close(scale, torch.tensor([1.0, 1 / sqrt(32)]), rtol=1e-6, atol=0)
     torch.testing.assert_close(sigma_small, torch.tensor([0.0, 1.0]), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("space", MIXTURE)
-def test_nothing_pooled_changes_nothing(space):
+def test_pooling_by_one_changes_nothing(space):
     scale, sigma_small = match_snr(space, torch.tensor(0.7), 1)
     assert scale.item() == pytest.approx(1, rel=1e-6) and sigma_small.item() == pytest.approx(0.7, rel=1e-6)
 
@@ -72,13 +72,13 @@ def test_a_perfect_small_model_gives_the_pooled_velocity(is_snr_matched):
     torch.testing.assert_close(velocity, small_noise - small_data, rtol=0, atol=1e-6)
 
 
-def test_the_prediction_undoes_any_affine():
+def test_the_prediction_inverts_any_affine():
     trial = Trial(pooled=torch.tensor([10.0]), x=torch.tensor([5.0]), sigma=torch.tensor(1.0))
     # 4 = 3 * 10 + 2 * prediction
     assert trial.prediction(torch.tensor([4.0]), (torch.tensor(3.0), torch.tensor(2.0))) == -13
 
 
-def test_sigma_small_stops_at_the_models_smallest():
+def test_sigma_small_is_at_least_the_models_smallest_sigma():
     x = torch.randn(1, 4, 4, 8, 8)
     for sigma, expected in ((0.02, 0.02 / sqrt(32)), (0.002, 0.001)):
         trial = make_trial(x, torch.tensor(sigma), FACTORS, VARIANCE_EXPLODING, 0.001, True)

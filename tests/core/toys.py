@@ -1,7 +1,7 @@
 """Models whose answers are known by hand.
 
-Most have a velocity that depends on sigma alone. On an all-zero latent the LFD of two calls
-is then |difference of velocities| * sqrt(elements), so every decision can be foretold.
+Most of them have a velocity that depends only on sigma. On an all-zero latent, the LFD of two calls
+is then |difference of velocities| * sqrt(elements), so that every decision can be worked out.
 """
 
 import torch
@@ -13,7 +13,7 @@ EAGER = 100.0  # an alpha that reuses every call after the warm-up
 
 
 class Toy:
-    """A flow denoiser with the given velocity(x, sigma), which remembers what it was asked."""
+    """A flow denoiser with the given velocity(x, sigma); it records its calls."""
 
     def __init__(self, velocity):
         self.velocity = velocity
@@ -25,12 +25,12 @@ class Toy:
 
     @property
     def sizes(self):
-        """A letter per call: F full size, S smaller."""
+        """One letter per call: F for full size, S for smaller."""
         return "".join("F" if shape == SHAPE else "S" for shape, _ in self.calls)
 
 
 def linear(x, sigma):
-    """Depends on x as a network's velocity does."""
+    """A velocity that depends on x, as a network's does."""
     return 0.8 * x + 3 * sigma**2
 
 
@@ -39,7 +39,7 @@ def by_sigma(function):
 
 
 def plain(**settings):
-    """Settings under which a velocity by sigma alone makes exact LFDs."""
+    """Settings that give exact LFDs if the velocity depends only on sigma."""
     return LFCacheConfig(**{"trial": "plain", "reuse": "prediction", **settings})
 
 

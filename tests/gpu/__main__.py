@@ -2,10 +2,10 @@
 
 Runs the tests of this folder and two benchmarks on a machine with a GPU and without a network, in
 under ten minutes, and keeps what they print. `python3 tests/gpu pack` prepares the ignored folder
-.gpu on a machine with a network. README.md beside this file tells more.
+.gpu on a machine with a network. More is in README.md in this folder.
 
-Exit status: 0 all that ran passed, 1 something failed or was cut short, 2 something is missing,
-3 no GPU was found: it was a rehearsal on the CPU, and passed.
+Exit status: 0 if all that ran passed, 1 if something failed or was cut short, 2 if something is
+missing, 3 if no GPU was found and the rehearsal on the CPU passed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ COST = ["-m", "benchmarks.tables.cost", "--steps", "8", "--rounds", "1", "--size
 
 @dataclass(frozen=True)
 class Part:
-    """One process of the command. limit: most seconds it gets; least: with fewer left it is left out."""
+    """One process of the command. limit: the seconds it may take; least: it does not run if fewer are left."""
 
     name: str
     arguments: list
@@ -50,11 +50,11 @@ class Part:
 
 
 def parts(out, pytest_options):
-    """The parts in the order they run: what is quick and what decides comes first."""
+    """The parts in the order in which they run: the quick and the decisive ones come first."""
     dynamic = [*PYTEST, str(HERE / "test_dynamic_offload.py"), *pytest_options]
     return [
         Part("tests", [*PYTEST, str(HERE), *pytest_options], 300),
-        # in processes of their own: the host turns it on before torch starts, and for every model
+        # in processes of their own: dynamic offload is turned on before torch is imported, and for every model
         Part("dynamic", dynamic, 60, environment={"PRECISECACHE_DYNAMIC_OFFLOAD": "roomy"}, needs_gpu=True),
         Part("dynamic-full", dynamic, 60, environment={"PRECISECACHE_DYNAMIC_OFFLOAD": "full"}, needs_gpu=True),
         Part("memory", ["-m", "benchmarks.tables.memory", "--out", str(out)], 90),
@@ -64,7 +64,7 @@ def parts(out, pytest_options):
 
 
 class Log:
-    """Prints lines and keeps them: in memory first, then in a file, as soon as its name is known."""
+    """Prints lines and keeps them: in memory, and in a file as soon as its name is known."""
 
     def __init__(self):
         self.lines, self.file = [], None
@@ -80,7 +80,7 @@ class Log:
         self._write(self.lines, "w")
 
     def _write(self, lines, mode):
-        # at once: whoever started this may end it at any time
+        # at once, because whoever started this may end it at any time
         with open(self.file, mode, encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
 
@@ -95,7 +95,7 @@ def wheels_missing(folder, installed):
 
 
 def installed_packages():
-    """Normalised names of what this Python has."""
+    """Normalised names of the packages that this Python has."""
     from importlib.metadata import distributions
 
     return {normalised(d.metadata["Name"]) for d in distributions() if d.metadata["Name"]}
@@ -116,7 +116,7 @@ def install_missing(target, log):
 
 
 def machine(environment):
-    """{gpu: name or None, count, text} as a Python with torch tells it; None if torch cannot be imported."""
+    """{gpu: name or None, count, torch, text}, from a process that imports torch; None if it cannot be imported."""
     code = ("import json, torch; from tools.machine import describe_machine; have = torch.cuda.is_available()\n"
             "print(json.dumps({'gpu': torch.cuda.get_device_name() if have else None, 'count': "
             "torch.cuda.device_count(), 'torch': torch.__version__, 'text': describe_machine()}))")
@@ -128,12 +128,12 @@ def machine(environment):
 
 
 def label(gpu):
-    """A GPU's name as a part of a file's."""
+    """A GPU's name, made fit for a file name."""
     return re.sub(r"[^A-Za-z0-9.]+", "_", gpu or "no GPU")
 
 
 def commit():
-    """The commit of this tree, or what can be said without one."""
+    """The commit of this tree, or "unknown"."""
     if shutil.which("git") is None:
         return "unknown"
     told = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
@@ -141,7 +141,7 @@ def commit():
 
 
 def find_host():
-    """The ComfyUI to test: $COMFYUI_PATH, else the packed one, else where every command looks."""
+    """The ComfyUI to test: $COMFYUI_PATH, else the packed one, else the one that every command finds."""
     if not os.environ.get("COMFYUI_PATH") and is_comfyui(BUNDLE / "ComfyUI"):
         return BUNDLE / "ComfyUI"
     return find_comfyui(ROOT)
@@ -158,7 +158,7 @@ def run_part(part, limit, environment, log):
 
     def stop():
         cut.set()
-        # with all that it started: a compiler's workers would hold the pipe open
+        # with all its children: a compiler's workers would hold the pipe open
         os.killpg(child.pid, signal.SIGKILL)
 
     timer = threading.Timer(limit, stop)
@@ -176,7 +176,7 @@ def run_part(part, limit, environment, log):
 
 
 def short(argument):
-    """A path of this tree as one writes it there."""
+    """An argument with paths of this tree made relative to it."""
     return argument.replace(f"{ROOT}/", "")
 
 
@@ -219,7 +219,7 @@ def run(args):
 
 
 def run_parts(args, out, gpu, start, environment, log):
-    """{name: what came of it} of every part that was asked for."""
+    """{name: result as text} of every part that was asked for."""
     results = {}
     for part in parts(out, [] if gpu else ["--device", "cpu"]):
         if args.only and part.name not in args.only:
@@ -243,8 +243,8 @@ def main():
         return pack(BUNDLE, find_comfyui(ROOT))
     parser = argparse.ArgumentParser(prog="tests/gpu", description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for what was printed and measured")
-    parser.add_argument("--seconds", type=int, default=570, help="time for everything together")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the log and the results")
+    parser.add_argument("--seconds", type=int, default=570, help="time for all parts together")
     parser.add_argument("--only", nargs="*", choices=[part.name for part in parts("", [])], help="run these parts")
     return run(parser.parse_args())
 

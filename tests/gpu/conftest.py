@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# at the end, so that a ComfyUI's module `nodes` is not shadowed by our folder of that name
+# at the end, so that our folder `nodes` does not shadow ComfyUI's module of that name
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
 from tools.comfyui.locate import find_comfyui  # noqa: E402
@@ -35,7 +35,7 @@ collect_ignore = [] if HOST else ["test_host.py", "test_dynamic_offload.py"]
 
 def pytest_addoption(parser):
     parser.addoption("--device", choices=("cuda", "cpu"), default="cuda",
-                     help="cpu: rehearse what can be run there")
+                     help="cpu: rehearse the tests that can run there")
 
 
 def pytest_configure(config):

@@ -1,10 +1,10 @@
-"""The host's dynamic offload, turned on as its main.py does at the start of a program."""
+"""Turns on the host's dynamic offload, as its main.py does at start-up."""
 
 import sys
 
 
 def prepare(host):
-    """The first half; before torch is imported."""
+    """The first half, to be called before torch is imported."""
     sys.path.insert(0, str(host))
     import comfy_aimdo.control
 
@@ -12,7 +12,7 @@ def prepare(host):
 
 
 def turn_on(room):
-    """The second half. room: `full` reserves the GPU's whole memory, so that no weight can stay on it."""
+    """The second half. room: `full` reserves all memory of the GPU, so that no weight can stay there."""
     import comfy.memory_management
     import comfy.model_management
     import comfy.model_patcher

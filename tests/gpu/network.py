@@ -1,4 +1,4 @@
-"""A small network for the tests that need no ComfyUI, and what is measured around it."""
+"""A small network for the tests that need no ComfyUI, and measurements of its memory and its waits."""
 
 import gc
 import warnings
@@ -26,7 +26,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Blocks over the positions of a latent of any size; its answer curves with the noise level.
 
-    scratch: bytes per element of a buffer that lives while it computes, as activations would.
+    scratch: how many copies of the input an extra buffer holds during a call, as activations would.
     """
 
     def __init__(self, width=SHAPE[1], gains=(2.0, 0.02, 0.03, 1.0, 0.04, 3.0), scratch=0):
@@ -52,7 +52,7 @@ def network(device, **options):
 
 
 def sampled(model, device, steps=STEPS, **caches):
-    """(latent, report entry) of a sampling with the core's own loop, the same noise every time."""
+    """(latent, report entry) of a run in the core's own loop, always from the same noise."""
     noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
     return sample_flow(model, noise, flow_sigmas(steps, 3.0).to(device), blocks=model.blocks, **caches)
 
@@ -63,14 +63,14 @@ def prediction_bytes():
 
 
 class Memory:
-    """Bytes on the device while inside: `before`, `after` and `peak`, all counted from `before`."""
+    """Bytes on the device, in excess of those at the start: at the end (`after`) and at most (`peak`)."""
 
     before = after = peak = 0
 
 
 @contextmanager
 def memory_on(device):
-    """The Memory of what happens inside; on a CPU tensors are counted instead of asking CUDA."""
+    """The Memory used while inside; on a CPU, where CUDA cannot be asked, live tensors are counted."""
     memory = Memory()
     gc.collect()
     if device.type == "cpu":
@@ -91,7 +91,7 @@ def memory_on(device):
 
 @contextmanager
 def synchronisations():
-    """A list that grows by one whenever the program waits for the GPU to read or write memory."""
+    """A list that grows by one whenever the program waits for the GPU."""
     waits = Waits()
     mode = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Fills .gpu with what a machine without a network lacks: ComfyUI's source and wheels."""
+"""Fills .gpu with what a machine without a network needs: ComfyUI's source and wheels."""
 
 import argparse
 import re
@@ -8,20 +8,24 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-# the machine has these, built for its GPU; so are all packages that only they need
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from tools.versions import requirement_classes  # noqa: E402
+
+# the machine has these, built for its GPU, and all packages that only they need
 TORCH = {"torch", "torchvision", "torchaudio", "triton"}
-# of ComfyUI's requirements: its page, its database, and what only nodes need that nothing here uses
+# requirements of ComfyUI that are not used here: its page, its database, and those of unused nodes
 UNUSED = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs", "alembic", "sqlalchemy",
           "kornia", "spandrel", "pyopengl", "comfy-angle", "requests"}
 OURS = ("einops", "numpy", "safetensors", "pytest")
-# its wheel with CUDA kernels alone takes 56 MiB; the plain one has the same functions in Triton and torch
+# the wheel with CUDA kernels takes 56 MiB; the plain one has the same functions in Triton and torch
 PLAIN = {"comfy-kitchen"}
-# of ComfyUI's own folder, and anywhere in it; no text encoder is loaded: prompts come as tensors
+# left out of ComfyUI's top folder, and of all its folders; no text encoder is loaded, as prompts are tensors
 TOP_LEFT_OUT = ("models", "custom_nodes", "input", "output", "temp", "user", "blueprints", "script_examples",
                 "tests", "tests-unit", "comfy_api_nodes", "openapi.yaml")
 LEFT_OUT = ("merges.txt", "vocab.*", "tokenizer.json", "tokenizer.model", "__pycache__", ".*", "*.pyc",
             "*.safetensors")
-LIMIT = 64 << 20  # bytes of .gpu and of the tree: what is carried should stay small
+LIMIT = 64 << 20  # bytes of .gpu and of the tree together, which are carried to the other machine
 
 
 def normalised(name):
@@ -33,11 +37,11 @@ def name_of(requirement):
 
 
 def closure(roots, known):
-    """{name: version} of packages and all that they need, as installed in this environment.
+    """{name: version} of packages and everything they depend on, as installed in this environment.
 
-    known: normalised names that the other machine has; they, and what only they need, are left out.
+    known: normalised names that the other machine has; they, and what only they depend on, are left out.
     """
-    from pip._vendor.packaging.requirements import Requirement
+    _, Requirement = requirement_classes()
 
     found, waiting = {}, [name_of(root) for root in roots]
     while waiting:
@@ -55,7 +59,7 @@ def closure(roots, known):
 
 
 def names_in(file):
-    """Package names of a list, one on a line or divided by commas; versions are ignored."""
+    """Package names in a file, one per line or separated by commas; versions are ignored."""
     return {name_of(entry.strip()) for entry in re.split(r"[\n,]", file.read_text("utf-8"))
             if re.match(r"\s*[A-Za-z0-9]", entry)}
 
@@ -77,7 +81,7 @@ def download(packages, folder, python):
 
 
 def copy_source(host, target):
-    """A ComfyUI without what only its users and its page need."""
+    """Copy a ComfyUI without the parts that only its users and its page need."""
     def left_out(folder, names):
         patterns = LEFT_OUT + TOP_LEFT_OUT if Path(folder) == host else LEFT_OUT
         return shutil.ignore_patterns(*patterns)(folder, names)

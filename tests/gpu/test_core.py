@@ -50,7 +50,7 @@ def test_residuals_go_to_pinned_memory_without_waiting(device, storage):
 
 
 @pytest.mark.gpu_only
-def test_residuals_on_the_cpu_make_the_program_wait_no_more_often(device):
+def test_residuals_on_the_cpu_add_no_waits_for_the_gpu(device):
     waits = {}
     for place in ("model", "cpu"):
         with synchronisations() as waits[place]:
@@ -72,8 +72,8 @@ def test_predictions_on_the_cpu_give_the_same_latent(device, reuse):
 @pytest.mark.parametrize("alpha", (0.5, 100.0), ids=("some reused", "all reused after the warm-up"))
 @pytest.mark.parametrize("reuse", ("fitted", "prediction"))
 def test_one_wait_for_the_gpu_per_call(device, reuse, alpha):
-    """A longer run waits once more for every call more, computed or reused; what a run waits for otherwise,
-    its report, does not depend on its length."""
+    """Each additional call, computed or reused, adds at most one wait; the other waits of a run, for its
+    report, do not depend on its length."""
     waits, entries = {}, {}
     for steps in (STEPS, 2 * STEPS):
         with synchronisations() as waits[steps]:
@@ -93,7 +93,7 @@ def test_seconds_come_from_the_device(device):
 def test_no_memory_is_left_after_a_run(device):
     model = network(device)
     caches = dict(lfcache=HALF, blockcache=BlockCacheConfig(0.5))
-    sampled(model, device, **caches)  # what a library keeps for itself is there now
+    sampled(model, device, **caches)  # by now, libraries have allocated what they keep
     with memory_on(device) as memory:
         latent, entry = sampled(model, device, **caches)
         assert entry["reused"] > 0 and entry["blockcache"]["block_calls_skipped"] > 0
@@ -116,12 +116,12 @@ def test_lfcache_takes_the_memory_of_its_predictions(device, settings, predictio
         _, entry = sampled(model, device, lfcache=LFCacheConfig(alpha=0.5, **settings))
     one = prediction_bytes()
     assert predictions == 0 or entry["cache_bytes"]["lfcache"] == predictions * one
-    # and the trial's small prediction with what measures it
+    # the rest is the trial's small prediction and the measurement of its LFD
     assert predictions * one <= cached.peak - bare.peak < (predictions + 0.5) * one
 
 
 def test_the_gpus_latent_is_the_cpus(device):
-    """Across devices: the same float32 sums in another order, over the steps of a run without reuse."""
+    """The devices add the same float32 numbers in another order, over the steps of a run without reuse."""
     off = LFCacheConfig(alpha=0.0)
     reference, _ = sampled(network("cpu"), torch.device("cpu"), lfcache=off)
     latent, entry = sampled(network(device), device, lfcache=off)

@@ -1,7 +1,7 @@
-"""The host's dynamic offload: weights come to the GPU when a layer asks for them.
+"""The host's dynamic offload: a layer's weights are copied to the GPU when the layer needs them.
 
-`python3 tests/gpu` runs this file in processes of its own, twice: with room for all weights and
-with none, so that each is brought again at every call.
+`python3 tests/gpu` runs this file twice, in processes of its own: with room for all weights, and
+with room for none, so that every call copies them again.
 """
 
 import pytest
@@ -27,7 +27,7 @@ def test_the_model_is_loaded_dynamically(bench):
     assert bench.model.is_dynamic() and bench.model.load_device.type == "cuda"
 
 
-def test_the_same_latent_as_a_model_that_stays(bench):
+def test_the_latent_is_close_to_that_of_a_model_that_stays_on_the_gpu(bench):
     import comfy.sd
 
     weights, metadata = bundle.read_weights()

@@ -19,7 +19,7 @@ from precisecache_core.tiny import bundle
 STEPS = 16
 EPS = torch.finfo(torch.float16).eps
 
-# a second device that is the CPU makes no sense beside a GPU, see test_two_devices.py; inductor is tested below
+# tested elsewhere: two devices in test_two_devices.py, torch.compile below, offload in test_dynamic_offload.py
 ELSEWHERE = ("MultiGPU CFG Split, two threads", "torch.compile", "GPU, dynamic offload")
 
 
@@ -32,12 +32,12 @@ def test_cell(bench, cell):
 
 
 def both(bench, model=None, place="model"):
-    """A model with both caches, of which each does something in a run of STEPS steps."""
+    """A model with both caches, set so that each of them acts in a run of STEPS steps."""
     return bench.blockcache(bench.lfcache(model, alpha=0.5, cache_device=place), cache_device=place)
 
 
 def sampled(bench, model):
-    """(latent, report entry) of a run in which both caches did something."""
+    """(latent, report entry) of a run in which both caches acted."""
     latent = bench.sample(model, steps=STEPS)
     entry = bench.report(model)
     assert 0 < entry["reused"] < entry["calls"] - 3 and entry["warnings"] == []
@@ -65,7 +65,7 @@ def test_caches_on_the_cpu_give_the_same_latent(bench):
 
 @contextmanager
 def room_for(share):
-    """While inside, the host keeps at most this share of a model's weights on its device."""
+    """While inside, the host keeps at most this share of a model's weights on the device."""
     load_partly = comfy.model_patcher.ModelPatcher.partially_load
 
     def partially_load(patcher, device_to, extra_memory=0, force_patch_weights=False):
@@ -92,7 +92,7 @@ def test_a_model_that_fits_only_in_part(bench, share, place):
     # the same weights, cast when a layer is called
     assert relative_error(whole, partly) <= 16 * EPS
     again, _ = sampled(bench, model)
-    assert torch.equal(again, whole), "the whole model gives another latent after it was loaded in part"
+    assert torch.equal(again, whole), "the whole model gives a different latent after it was loaded in part"
 
 
 def with_lora(bench, model):
@@ -108,7 +108,7 @@ def test_a_lora_on_a_model_that_fits_only_in_part(bench):
     whole, _ = sampled(bench, model)
     with room_for(0.5):
         partly, _ = sampled(bench, model)
-    # patched when a layer is called, in another precision
+    # weights are patched when a layer is called, in another precision
     assert relative_error(whole, partly) < 0.05
 
 
@@ -129,7 +129,7 @@ def test_fp8_weights(bench, is_fast):
 @pytest.mark.gpu_only
 @pytest.mark.parametrize("order", ("compile last", "compile first"))
 def test_torch_compile(bench, order):
-    """The stock TorchCompileModel with inductor, in float32: decisions must not hang on rounding."""
+    """The stock TorchCompileModel with inductor, in float32, so that decisions do not depend on rounding."""
     nodes = pytest.importorskip("comfy_extras.nodes_torch_compile")
 
     def compiled(model):
@@ -156,7 +156,7 @@ def test_torch_compile(bench, order):
     again, _ = sampled(bench, model)
     assert graphs() == first, "a second run compiled something again"
     assert torch.equal(latent, again) and entry["decisions"] == expected["decisions"]
-    # float32 through another order of operations, sixteen steps at cfg 4
+    # float32 in another order of operations, over sixteen steps at cfg 4
     assert (latent - eager).abs().max() < 1e-3 * eager.abs().max()
     forget()
 
@@ -171,7 +171,7 @@ def test_seconds_come_from_the_device(bench):
 @pytest.mark.parametrize("place", ("model", "cpu"))
 def test_no_memory_is_left_after_a_run(bench, device, place):
     model = both(bench, place=place)
-    sampled(bench, model)  # the model is loaded now, and what a library keeps for itself is there
+    sampled(bench, model)  # by now the model is loaded, and libraries have allocated what they keep
     with memory_on(device) as memory:
         sampled(bench, model)
         gc.collect()
@@ -180,7 +180,7 @@ def test_no_memory_is_left_after_a_run(bench, device, place):
 
 @pytest.mark.gpu_only
 def test_a_reused_step_waits_for_the_gpu_once(bench):
-    """The host's own waits in a step are what a bare run shows; a reused step may add the one decision."""
+    """A bare run shows the host's own waits in a step; a reused step may add one wait, for the decision."""
     def waits_of_steps(model):
         counts = []
         with synchronisations() as waits:
@@ -192,6 +192,6 @@ def test_a_reused_step_waits_for_the_gpu_once(bench):
     cached, waits = waits_of_steps(model)
     decisions = bench.report(model)["decisions"]
     assert "R" in decisions
-    # a callback comes after its step's call
+    # a step's callback comes after its call
     reused = [count for count, decision in zip(cached, decisions[1:]) if decision == "R"]
     assert max(reused) <= max(bare) + 1, (decisions, bare, cached, waits)

@@ -15,7 +15,7 @@ FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 
 @pytest.mark.parametrize("place", ("model", "cpu"))
 def test_a_run_on_the_second_gpu(place):
-    """The program's current device stays the first: events and copies must be the second's."""
+    """The first GPU stays the current device, so that events and copies must name the second."""
     caches = dict(lfcache=LFCacheConfig(alpha=0.5, cache_device=place),
                   blockcache=BlockCacheConfig(0.5, cache_device=place))
     (here, entry), (there, other) = (sampled(network(device), device, **caches) for device in (FIRST, SECOND))
@@ -43,7 +43,7 @@ def test_multigpu_cfg_split(request):
     assert seen == {FIRST, SECOND}
     assert entry["warnings"] == [] and entry["reused"] > 0 and entry["blockcache"]["block_calls_skipped"] > 0
     assert entry["calls"] == expected["calls"]
-    # each branch alone in its batch: other sums in half precision, over sixteen steps at cfg 4
+    # each branch is a batch of its own, which rounds differently in half precision, over sixteen steps at cfg 4
     assert relative_error(alone, latent) < 0.1
 
 

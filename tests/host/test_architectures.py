@@ -12,7 +12,7 @@ from testkit.frozen import frozen_answers
 def sample(model, name, steps=12, shape=None):
     shape = shape or ARCHITECTURES[name].latent
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(3))
-    if name == "cogvideox":  # it takes latents whose noise is not scaled up
+    if name == "cogvideox":  # its sampler takes a latent whose noise is not scaled
         from comfy_extras.nodes_void import VOIDSampler
 
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
@@ -71,7 +71,7 @@ def test_both_caches_together(bench, name):
 
 
 def test_trials_hold_whole_patches(bench, name):
-    # like 480 rows of video: the sides divide by the factor, but not by factor and patch
+    # as with 480 rows of video, the sides are divisible by the factor, but not by factor times patch
     shape = (*ARCHITECTURES[name].latent[:-2], 12, 20)
     model = bench.lfcache(load(name), alpha=1.0)
     out = sample(model, name, steps=16, shape=shape)
@@ -80,7 +80,7 @@ def test_trials_hold_whole_patches(bench, name):
     assert run["reused"] > 0 and run["trials"] > run["computed"]
 
 
-def test_an_error_in_a_swapped_block_puts_every_forward_back(bench):
+def test_an_error_in_a_swapped_block_restores_every_forward(bench):
     try:
         bare = load("cogvideox")
     except Unsupported as reason:

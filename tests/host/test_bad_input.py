@@ -1,4 +1,4 @@
-"""Bad settings stop at the node with a clear error; impossible runs are computed and say so."""
+"""The node refuses bad settings with a clear error; runs that cannot be cached are computed and say so."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, sett
     assert repr(settings[setting]) in text and text.endswith(".") and ". " in text
 
 
-def test_something_that_is_no_model_is_refused():
+def test_an_input_that_is_no_model_is_refused():
     with pytest.raises(ValueError, match="PreciseCache: model must be a diffusion model"):
         PreciseCacheLFCache.execute(object(), "base", 0.5)
 
@@ -62,7 +62,7 @@ def test_odd_sizes_and_single_frames_are_cached(bench, shape):
     assert bench.report(model)["reused"] == 7 and not bench.report(model)["warnings"]
 
 
-def test_easycache_on_the_same_model_is_left_alone(bench):
+def test_lfcache_stands_aside_for_easycache_on_the_same_model(bench):
     from testkit.host_caches import attach_easycache
 
     both = attach_easycache(bench.lfcache(alpha=10.0), 0.2)

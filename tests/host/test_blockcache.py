@@ -1,4 +1,4 @@
-"""BlockCache in the host: exactness, guidance, context windows, other packs, and what stays behind."""
+"""BlockCache in the host: exactness, guidance, context windows, other packs, and cleaning up."""
 
 import gc
 
@@ -20,7 +20,7 @@ EVERY = {"alpha": 0.0}  # LFCache that reuses no step
 
 
 def watch(patcher, seen):
-    """A clone that notes what each call of the network returns."""
+    """A clone that appends the result of each call to `seen`."""
     patcher = patcher.clone()
 
     def predict(executor, x, *args, **kwargs):
@@ -32,7 +32,7 @@ def watch(patcher, seen):
 
 
 def sample_frozen(bench, model, noise=None, **kwargs):
-    """What the tiny model answers to the same x, sigma and conditioning, again and again."""
+    """The tiny model's answers to the same x, sigma and conditioning, call after call."""
     noise = bench.noise() if noise is None else noise
     return frozen_answers(model, noise, bench.positive, bench.negative, **kwargs)
 
@@ -67,7 +67,7 @@ def test_frozen_inputs_give_the_computed_answer(bench, storage):
 
 
 def test_storages_agree_for_the_same_blocks(bench):
-    # per_block ranks in the refresh itself, merged in the call before: both calls are asked the same
+    # per_block ranks in the refresh itself, merged in the call before; both calls have the same input
     answers, pivotal = [], []
     for storage in ("merged", "per_block"):
         model = bench.blockcache(storage=storage)
@@ -84,13 +84,13 @@ def test_batched_guidance_equals_split_guidance(bench, monkeypatch):
     model = bench.blockcache()
     together = bench.sample(model, steps=12)
     sets = bench.report(model)["blockcache"]["pivotal"]
-    # the host batches the branches if memory allows
+    # the host batches the branches only if they fit in memory
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: 1e18)
     apart = bench.sample(model, steps=12)
     run = bench.report(model)
     assert run["blockcache"]["pivotal"] == sets
     assert run["blockcache"]["block_calls"] == 2 * 12 * 16
-    # float32 rounding of another batch size, through twelve steps at cfg 4
+    # another batch size rounds differently in float32, over twelve steps at cfg 4
     assert (together - apart).abs().max() < 2e-4 * together.abs().max()
 
 
@@ -114,7 +114,7 @@ def test_a_trial_neither_uses_nor_disturbs_the_residuals(bench):
     assert bench.report(both)["trials"] == 12
     plain = bench.lfcache(**EVERY)
     bench.sample(plain, steps=12)
-    # the first three calls are computed in full: same trials, whatever BlockCache does
+    # BlockCache computes the first three calls in full, so their trials are the same
     assert bench.report(plain)["lfd"][:3] == bench.report(both)["lfd"][:3]
 
 
@@ -160,7 +160,7 @@ def fail_in_block(patcher, at, kind):
     def patch(args, extra):
         seen[0] += 1
         if seen[0] == at:
-            raise kind("broken block")  # made here: an error keeps its traceback's frames alive
+            raise kind("broken block")  # made here, because an error keeps the frames of its traceback alive
         return extra["original_block"](args)
 
     patcher.set_model_patch_replace(patch, "dit", "double_block", 7)
@@ -200,7 +200,7 @@ def test_nothing_is_held_after_a_run_and_after_an_interrupt(bench):
     assert held() == []
 
 
-def test_few_steps_are_computed_and_say_so(bench):
+def test_a_run_of_few_steps_is_computed_and_says_so(bench):
     model = bench.blockcache()
     assert torch.equal(bench.sample(model, steps=6), bench.sample(bench.model, steps=6))
     assert "too few" in bench.report(model)["warnings"][0]
@@ -220,7 +220,7 @@ def test_bad_settings_are_refused_at_the_node(bench, setting, value):
         PreciseCacheBlockCache.execute(bench.model, **{"cache_rate": 0.4, "reuse_steps": 3, setting: value})
 
 
-def test_no_diffusion_model_is_refused(bench):
+def test_an_input_that_is_no_model_is_refused(bench):
     with pytest.raises(ValueError, match="model"):
         PreciseCacheBlockCache.execute(object(), 0.4, 3)
 
@@ -270,7 +270,7 @@ def test_skip_layer_guidance_keeps_its_own_residuals(bench, node, settings):
     assert run["blockcache"]["block_calls_skipped"] > 0 and run["warnings"] == []
     for answer in answers[1:]:
         assert (answer - answers[0]).abs().max() < 1e-5 * answers[0].abs().max()
-    # it did guide, and without BlockCache gives the same
+    # the guidance acted, and without BlockCache the answer is the same
     assert (answers[0] - sample_frozen(bench, guided)[0]).abs().max() < 2e-5
     assert (answers[0] - sample_frozen(bench, bench.model)[0]).abs().max() > 1e-2
 
@@ -282,7 +282,7 @@ def test_easycache_beside_blockcache(bench):
     out = bench.sample(model, steps=20)
     run = bench.report(model)
     assert torch.isfinite(out).all() and run["warnings"] == []
-    # both worked: fewer blocks than twenty full calls have, and some of them skipped
+    # both acted: fewer blocks than in twenty full calls, and some of them skipped
     assert run["blockcache"]["block_calls"] < 20 * 16 and run["blockcache"]["block_calls_skipped"] > 0
 
 

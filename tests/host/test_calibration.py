@@ -1,14 +1,14 @@
-"""A second sampler that goes on where the first stopped takes over its calibration (Wan2.2's experts)."""
+"""A second sampler that continues a first one takes over its calibration (as for Wan2.2's experts)."""
 
 import pytest
 import torch
 from PreciseCache.nodes.lfcache import PreciseCacheLFCache
 
-STEPS, SPLIT = 50, 25  # where the whole run computes: nothing cached is lost
+STEPS, SPLIT = 50, 25  # the whole run computes step 25, so that the split loses no cached prediction
 
 
 def stage(bench, model, start, end, latent=None):
-    """KSamplerAdvanced's steps from start to end, without noise of its own after the first stage."""
+    """KSamplerAdvanced from step start to step end; only the first stage adds noise."""
     import nodes
 
     latent = torch.zeros_like(bench.noise()) if latent is None else latent
@@ -26,19 +26,19 @@ def second(bench, first, model=None, **settings):
 
 @pytest.fixture(scope="module", autouse=True)
 def _asked(bench):
-    bench.ask("triangle", "orange", "right")  # other tests ask for other clips, which are computed elsewhere
+    bench.ask("triangle", "orange", "right")  # other tests use other clips, whose runs compute other steps
 
 
 @pytest.fixture(scope="module")
 def whole(bench):
-    """(report, result) of the run that is not split."""
+    """(report, latent) of the run that is not split."""
     model = bench.lfcache(alpha=0.5)
     result = stage(bench, model, 0, STEPS)
     return bench.report(model), result
 
 
 def split(bench, first, later):
-    """Both reports and the result of a run in two stages."""
+    """Both reports and the latent of a run in two stages."""
     latent = stage(bench, first, 0, SPLIT)
     result = stage(bench, later, SPLIT, STEPS, latent)
     return bench.report(first), bench.report(later), result
@@ -51,7 +51,7 @@ def test_a_run_split_in_two_decides_as_the_whole_one(bench, whole):
     assert begun["decisions"] == report["decisions"][:SPLIT]
     assert ended["delta_max"] == begun["delta_max"] == report["delta_max"] and ended["warnings"] == []
     assert ended["decisions"] == report["decisions"][SPLIT:]
-    # the trend begins anew, so that the first reuse repeats a prediction
+    # the second stage has no trend yet, so its first reuse repeats a prediction
     bare = stage(bench, bench.model, 0, STEPS)
     assert (result - bare).norm() < 2 * (expected - bare).norm()
 
@@ -66,7 +66,7 @@ def test_split_between_computed_calls_only_the_first_decision_differs_much(bench
     assert abs(ended.count("C") - rest.count("C")) <= 2
 
 
-def test_without_it_the_second_stage_warms_up_again_and_says_so(bench, whole):
+def test_without_calibrate_from_the_second_stage_warms_up_again_and_says_so(bench, whole):
     first = bench.lfcache(alpha=0.5)
     later = bench.lfcache(alpha=0.5)
     begun, ended, _ = split(bench, first, later)
@@ -109,14 +109,14 @@ def test_an_earlier_model_that_was_not_sampled_is_no_calibration(bench):
     assert any("was not sampled before" in warning for warning in report["warnings"])
 
 
-def test_blockcache_after_it_keeps_it(bench):
+def test_blockcache_after_lfcache_keeps_the_calibration(bench):
     first = bench.lfcache(alpha=0.5)
     later = bench.blockcache(second(bench, first))
     _, ended, _ = split(bench, first, later)
     assert ended["warnings"] == [] and ended["blockcache"] is not None
 
 
-def test_a_first_node_that_is_bypassed_costs_only_the_calibration(bench):
+def test_if_the_first_node_is_bypassed_only_the_calibration_is_missing(bench):
     later = second(bench, bench.model)
     stage(bench, later, SPLIT, STEPS, stage(bench, bench.model, 0, SPLIT))
     ended = bench.report(later)
@@ -124,7 +124,7 @@ def test_a_first_node_that_is_bypassed_costs_only_the_calibration(bench):
     assert any("Connect calibrate_from" in text for text in ended["warnings"])
 
 
-def test_img2img_and_a_stage_of_one_model_need_none(bench):
+def test_img2img_is_not_advised_to_connect_calibrate_from(bench):
     model = bench.lfcache(alpha=0.5)
     bench.sample(model, steps=20, denoise=0.6, latent=torch.ones_like(bench.noise()))
     assert not any("calibrate_from" in warning for warning in bench.report(model)["warnings"])

@@ -1,4 +1,4 @@
-"""Node PreciseCache Compare, called as the host calls it."""
+"""The node PreciseCache Compare, called as the host calls it."""
 
 import math
 import sys
@@ -62,7 +62,7 @@ def test_videos_of_other_sizes_are_refused(video):
 
 
 @pytest.mark.parametrize("turned", [0, 1, 2])
-def test_transparency_is_left_out(video, turned):
+def test_transparency_is_ignored(video, turned):
     videos = [video] * 3
     videos[turned] = torch.cat([video, torch.rand(2, 16, 16, 1)], dim=-1)
     assert all(entry["equal"] for entry in entries(compare(*videos)))
@@ -74,7 +74,7 @@ def test_grey_frames_are_compared_with_coloured_ones(video):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_frames_that_are_not_finite_are_said_to_be(video, value):
+def test_frames_that_are_not_finite_are_reported(video, value):
     broken = video.clone()
     broken[1, 2, 3] = value
     out = compare(video, broken)
@@ -96,7 +96,7 @@ def test_an_interrupt_ends_it_between_two_frames(video):
         comfy.model_management.interrupt_current_processing(False)
 
 
-def test_where_the_device_has_no_memory_left_the_cpu_measures(monkeypatch):
+def test_if_the_device_runs_out_of_memory_the_cpu_measures(monkeypatch):
     monkeypatch.setattr(comfy.model_management, "get_torch_device", lambda: torch.device("meta"))
     asked = []
 

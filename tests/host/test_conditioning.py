@@ -1,4 +1,4 @@
-"""What a trial is given: conditioning that shrinks with the latent, chosen at the true sigma."""
+"""A trial's conditioning: it shrinks with the latent, and its time ranges are decided at the true sigma."""
 
 import comfy.conds
 import pytest
@@ -37,7 +37,7 @@ def test_areas_and_masks_shrink():
     assert shrink({"mask": torch.ones(1, 16, 16)})["mask"].shape[-2:] == (4, 4)
 
 
-def test_what_cannot_shrink_says_its_name():
+def test_an_input_that_cannot_shrink_is_named():
     odd = comfy.conds.CONDNoiseShape(torch.randn(1, 20, 7, 3, 3))
     with pytest.raises(UnshrinkableConditioning, match="odd_one"):
         shrink({"model_conds": {"odd_one": odd}})
@@ -64,7 +64,7 @@ def with_entries(conditioning, **entries):
     ("late", {"start_percent": 0.4, "end_percent": 1.0}),
 ))
 def test_a_run_with_regional_or_timed_prompts_is_cached(bench, name, entries):
-    """Two prompts, one restricted: alpha 0 is exact, and with reuse the run finishes close to it."""
+    """Two prompts, one of them restricted: alpha 0 is exact, and with reuse the latent is finite."""
     whole, other = bench.positive, bench.tiny.conditioning("square", "blue", "left")
     noise = bench.noise((1, 16, 2, 16, 16))
     try:
@@ -92,7 +92,7 @@ def test_inpainting_is_cached(bench):
     assert torch.allclose(out[..., :4], latent[..., :4], atol=1e-5)
 
 
-def test_guidance_add_ons_do_not_see_trials(bench):
+def test_post_cfg_functions_do_not_see_trials(bench):
     """A stateful post-cfg function is called for computed calls only, always at full size."""
     seen = []
     model = bench.lfcache(alpha=1.0).clone()
@@ -118,5 +118,5 @@ def test_a_trial_is_small_and_marked(bench):
     trials, calls = [s for s in seen if s[1]], [s for s in seen if not s[1]]
     assert len(trials) == len(calls) == 10
     assert {s[0] for s in trials} == {(1, 2, 2)} and {s[0] for s in calls} == {(2, 8, 8)}
-    assert trials[0][2] == pytest.approx(calls[0][2])  # pure noise stays pure noise
+    assert trials[0][2] == pytest.approx(calls[0][2])  # pure noise keeps its noise level
     assert all(t[2] < c[2] for t, c in zip(trials[1:], calls[1:]))

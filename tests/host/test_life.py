@@ -29,7 +29,7 @@ def fail_at(patcher, call, error):
 
 
 def held_runs():
-    """Objects of one run that are still alive: the host's, LFCache's, and its stages."""
+    """Objects of runs that are still alive: SamplerRun, LFCacheRun and Stage."""
     gc.collect()
     return [o for o in gc.get_objects() if isinstance(o, (SamplerRun, LFCacheRun, Stage))]
 
@@ -77,7 +77,7 @@ def test_a_clone_of_the_cached_model_is_cached(bench):
     assert bench.report(model)["reused"] > 0
 
 
-def test_a_failing_trial_costs_the_trials_not_the_reuse(bench):
+def test_a_failing_trial_ends_the_trials_not_the_reuse(bench):
     model = bench.lfcache(alpha=1.0).clone()
 
     def network(executor, x, *args, **kwargs):
@@ -92,7 +92,7 @@ def test_a_failing_trial_costs_the_trials_not_the_reuse(bench):
     assert len(run["warnings"]) == 1 and "small latents are not for me" in run["warnings"][0]
 
 
-def test_nan_from_every_trial_costs_the_trials_not_the_reuse(bench):
+def test_nan_from_every_trial_ends_the_trials_not_the_reuse(bench):
     model = bench.lfcache(alpha=10.0).clone()
 
     def network(executor, x, *args, **kwargs):
@@ -122,7 +122,7 @@ def test_the_guider_gets_its_conditioning_and_options_back(bench):
     assert guider.original_conds["positive"][0]["cross_attn"] is bench.positive[0][0]
 
 
-def test_the_report_store_is_bounded_and_free_of_tensors(bench):
+def test_the_kept_reports_are_bounded_and_hold_no_tensor(bench):
     for number in range(bench.reports.LIMIT + 5):
         bench.reports.record("someone", {"number": number})
     assert [r["number"] for r in bench.reports.runs_of("someone")] == list(range(5, bench.reports.LIMIT + 5))

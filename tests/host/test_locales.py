@@ -24,7 +24,7 @@ def texts(language, file):
     return walk(json.loads((LOCALES / language / file).read_text("utf-8")))
 
 
-def test_these_languages_are_there():
+def test_the_folders_are_those_of_the_languages():
     assert sorted(folder.name for folder in LOCALES.iterdir()) == sorted(LANGUAGES)
 
 
@@ -34,7 +34,7 @@ def test_every_language_has_every_text(language, file):
     english, mine = texts("en", file), texts(language, file)
     assert mine.keys() == english.keys()
     for path, text in mine.items():
-        assert text.strip() and not set(text) & set("{}|@$"), (path, text)  # these have a meaning in the page
+        assert text.strip() and not set(text) & set("{}|@$"), (path, text)  # special in the page's translation
         assert sorted(re.findall(r"\d+", text)) == sorted(re.findall(r"\d+", english[path])), (path, text)
     if language != "en" and file == "nodeDefs.json":
         tooltips = [path for path in mine if path[-1] in ("tooltip", "description")]
@@ -54,7 +54,7 @@ def test_english_says_what_the_nodes_say():
     assert json.loads((LOCALES / "en" / "nodeDefs.json").read_text("utf-8")) == expected
 
 
-def test_the_panels_words_are_those_that_the_page_asks_for():
+def test_the_translated_words_are_those_that_the_page_asks_for():
     asked = {word for file in (ROOT / "web").glob("*.js")
              for word in re.findall(r'\b(?:t|add)\("([^"]+)"', file.read_text("utf-8"))}
     assert {path[-1] for path in texts("en", "main.json")} == asked

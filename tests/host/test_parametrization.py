@@ -1,4 +1,4 @@
-"""denoised and prediction convert into each other for every sampling of the host."""
+"""For every ModelSampling of the host, denoised and prediction convert into each other."""
 
 import comfy.model_base
 import pytest
@@ -27,7 +27,7 @@ def test_round_trip(model_type, percent):
     assert (a * x + b * prediction - denoised).abs().max() <= 1e-6 * (1 + x.abs().max())
 
 
-def test_every_sampling_has_a_noise_space_or_none_on_purpose():
+def test_every_sampling_but_img_to_img_has_a_noise_space():
     spaces = {t.name: noise_space(comfy.model_base.model_sampling(ModelConfig, t)) for t in TYPES}
     assert {name for name, space in spaces.items() if space is None} <= {"IMG_TO_IMG", "IMG_TO_IMG_FLOW"}
     assert spaces["FLOW"] == spaces["FLUX"] == "flow"
@@ -36,7 +36,7 @@ def test_every_sampling_has_a_noise_space_or_none_on_purpose():
 
 @pytest.mark.parametrize("model_type", TYPES, ids=lambda t: t.name)
 def test_noise_space_describes_how_the_host_adds_noise(model_type):
-    """x of the host, made by its own noise_scaling, is what the space says it is."""
+    """The host's own noise_scaling makes the x that the space describes."""
     sampling = comfy.model_base.model_sampling(ModelConfig, model_type)
     space = noise_space(sampling)
     if space not in ("flow", "variance_exploding"):

@@ -1,4 +1,4 @@
-"""What ComfyUI itself reads of the pack's pyproject.toml."""
+"""What ComfyUI itself reads from the pack's pyproject.toml."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from testkit.tiny_host import ROOT
 
 
-def test_the_host_reads_what_the_pack_says_of_itself():
+def test_the_host_reads_the_packs_metadata():
     parser = pytest.importorskip("comfy_config.config_parser")
     found = parser.extract_node_configuration(str(ROOT))
     project, comfy = found.project, found.tool_comfy

@@ -8,7 +8,7 @@ from comfy_extras import nodes_custom_sampler as custom
 
 @pytest.fixture(scope="module")
 def stock():
-    """The host's own `nodes` module; the pack's folder of that name stays out of the way."""
+    """The host's module `nodes`, not the pack's folder of that name."""
     import nodes
 
     assert hasattr(nodes, "KSampler")
@@ -48,7 +48,7 @@ def run_custom(bench, model, guider):
     sampler = comfy.samplers.sampler_object("euler")
     noise = custom.Noise_RandomNoise(3)
     node = custom.SamplerCustomAdvanced
-    sample = getattr(node, "execute", None) or node().sample  # the oldest host's node is of the older kind
+    sample = getattr(node, "execute", None) or node().sample  # the oldest supported host has a node of the older kind
     return sample(noise, guider, sampler, sigmas, latent(bench))[0]["samples"]
 
 

@@ -1,4 +1,4 @@
-"""Reports and events are what their schemas say, and tell of the same runs."""
+"""Reports and events are valid by their schemas, and describe the same runs."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ LFCACHE, BLOCKCACHE, STATS = (only_node(load_flash(), kind) for kind in (
 
 
 def exact(schema):
-    """The schema of what this version writes: no fields but those that are named, at any depth."""
+    """The stricter schema of what this version writes: at any depth, no fields but the named ones."""
     if isinstance(schema, list):
         return [exact(part) for part in schema]
     if not isinstance(schema, dict):
@@ -40,7 +40,7 @@ def small(**inputs):
 
 
 def with_two_samplers():
-    """A second KSampler after the first, of the same MODEL, and a second Cache Stats that reports the same."""
+    """The graph with a second KSampler after the first, on the same MODEL, and a second, equal Cache Stats."""
     graph = small(steps=30, seed=31)
     sampler = only_node(graph, "KSampler")
     inputs = {**graph[sampler]["inputs"], "latent_image": [sampler, 0], "denoise": 0.5}
@@ -52,7 +52,7 @@ def with_two_samplers():
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """What a real server told of two samplers that ran one after the other: (events, reports), as plain JSON."""
+    """(events, reports) of a real server for two samplers that ran one after the other, as plain JSON."""
     async def run():
         texts = []
         async with ComfyClient(server, texts.append) as client:
@@ -67,7 +67,7 @@ def answers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_a_schema_is_one(name):
+def test_a_schema_is_valid(name):
     Draft202012Validator.check_schema(SCHEMAS[name])
 
 
@@ -82,7 +82,7 @@ def test_every_event_and_report_has_exactly_the_known_fields(answers):
         assert report["version"] == 2
 
 
-def test_events_and_reports_tell_of_the_same_runs_and_nodes(answers):
+def test_events_and_reports_name_the_same_runs_and_nodes(answers):
     events, reports = answers
     runs = reports[STATS]["runs"]
     assert len({run["run"] for run in runs}) == 2 and reports["90"] == reports[STATS]
@@ -91,7 +91,7 @@ def test_events_and_reports_tell_of_the_same_runs_and_nodes(answers):
         mine = [event for event in events if event["run"] == run["run"]]
         assert all(event["nodes"] == run["nodes"] == [LFCACHE, BLOCKCACHE] for event in mine)
         assert all(set(event["stats"]) == {STATS, "90"} for event in mine)
-    # the last event of the other run may come after the prompt's end
+    # the second run's last event may come after the prompt's end
     last = [event for event in events if event["run"] == runs[0]["run"]][-1]
     assert last["is_ended"] and last["calls"] == runs[0]["calls"] and last["trials"] == runs[0]["trials"]
 
@@ -109,7 +109,7 @@ def test_outside_a_server_a_run_has_an_id_and_no_nodes(bench):
 @pytest.mark.parametrize("change", [
     {"version": 1}, {"run": 5}, {"run": "0123456789AB"}, {"run": "0123456789abc"}, {"nodes": [5]}, {"nodes": "5"},
     {"nodes": None}, {"decisions": "CX"}, {"calls": -1}, {"warnings": None}, {"lfd": ["1"]}], ids=str)
-def test_what_is_wrong_is_refused_and_what_is_new_is_not(answers, change):
+def test_readers_refuse_wrong_fields_and_accept_new_ones(answers, change):
     events, reports = answers
     run = reports[STATS]["runs"][0]
     report = {"version": 2, "runs": [{**run, **change}]} if "version" not in change else {**reports[STATS], **change}

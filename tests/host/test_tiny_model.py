@@ -1,4 +1,4 @@
-"""The bundled model in the stock nodes: loader, VAE decode, tiled decode, encode."""
+"""The bundled model in the stock nodes (loader, VAE decode, tiled decode, encode) and in the pack's own."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def test_decode_tiled_decode_and_encode(bench, stock):
     assert (again - frames).square().mean() < 1e-3
 
 
-def test_the_node_gives_all_four(bench):
+def test_the_node_returns_model_prompts_and_vae(bench):
     model, positive, negative, vae = PreciseCacheTinyModel.execute("square", "blue", "up")
     assert positive[0][0].shape == negative[0][0].shape == (1, 3, 64)
     assert model.get_model_object("model_sampling").shift == bundle.SHIFT
@@ -82,8 +82,8 @@ def test_cache_stats_without_a_cache_says_so(bench):
     assert json.loads(out[1]) == {"version": 2, "runs": []}
 
 
-def test_what_writes_into_the_models_input_does_not_spoil_the_result(bench):
-    """EasyCache does; other models are cast to 16 bits before, which is a copy."""
+def test_a_wrapper_that_writes_into_the_models_input_does_not_change_the_result(bench):
+    """EasyCache writes there. Other models are safe because their input is cast to 16 bits, which copies it."""
     from comfy.patcher_extension import WrappersMP
 
     def write(executor, x, *args, **kwargs):

@@ -24,8 +24,8 @@ def test_two_runs_agree_and_something_is_reused(bench, sampler):
     assert torch.isfinite(first).all()
 
 
-def test_what_is_fed_is_the_unconditional_prediction_of_the_last_computed_call(bench):
-    """With predictions repeated, the network's own answers before and after a run of reused calls tell."""
+def test_the_sampler_gets_the_unconditional_prediction_of_the_last_computed_call(bench):
+    """Reuse repeats predictions here, so the fed value must change exactly at the computed calls."""
     model = bench.lfcache(alpha=1.0, reuse="prediction").clone()
     fed, computed = [], []
 
@@ -44,7 +44,7 @@ def test_what_is_fed_is_the_unconditional_prediction_of_the_last_computed_call(b
         return result
 
     wrappers = model.wrappers[WrappersMP.PREDICT_NOISE]
-    # ours is in the middle: what the sampler asks passes `watch`, what is computed passes `count`
+    # our wrapper is in the middle: every call passes `watch`, only what the network computes passes `count`
     model.wrappers[WrappersMP.PREDICT_NOISE] = {"watch": [watch], **wrappers, "count": [count]}
     bench.sample(model, "euler_cfg_pp", steps=16, cfg=1.5)
     decisions = bench.report(model)["decisions"]
@@ -82,8 +82,8 @@ def test_the_report_counts_what_is_kept_for_the_sampler(bench):
 class Sampler:
     """A sampler of another pack, which reads answers by a post-cfg function of its own.
 
-    begins: step from which the function is there. grows: step at which the latent does. reads:
-        what the function looks at.
+    begins: the step from which it passes the function. grows: the step at which the latent grows.
+    reads: the entries of `args` that the function reads.
     """
 
     def __init__(self, begins=0, grows=None, reads=()):
@@ -120,7 +120,7 @@ def sample_with(bench, sampler, model):
 
 
 @pytest.mark.parametrize("settings, fed", [({"begins": 6}, 10), ({"grows": 8}, 16), ({"reads": ["cond_scale"]}, 16)])
-def test_samplers_of_other_packs_are_fed(bench, settings, fed):
+def test_samplers_of_other_packs_get_their_unconditional_prediction(bench, settings, fed):
     sampler = Sampler(**settings)
     model = bench.lfcache(alpha=1.0)
     assert torch.isfinite(sample_with(bench, sampler, model)).all()
@@ -128,7 +128,7 @@ def test_samplers_of_other_packs_are_fed(bench, settings, fed):
     assert len(sampler.fed) == fed and run["calls"] == 16 and "R" in run["decisions"][9:]
 
 
-def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
+def test_a_function_that_reads_what_a_reused_call_lacks_ends_the_reuse(bench):
     sampler = Sampler(reads=["cond_denoised"])
     model = bench.lfcache(alpha=1.0)
     assert torch.equal(sample_with(bench, sampler, model), sample_with(bench, Sampler(), bench.model))
@@ -136,13 +136,13 @@ def test_a_function_that_reads_what_a_reused_call_lacks_gets_it_computed(bench):
     assert run["reused"] == 0 and any("cond_denoised" in warning for warning in run["warnings"])
 
 
-def test_no_memory_for_the_unconditional_prediction_costs_only_the_cache(bench, monkeypatch):
+def test_no_memory_for_the_unconditional_prediction_ends_only_the_cache(bench, monkeypatch):
     reuse = REUSES[bench.config().reuse]
     predict, calls = reuse.predict, []
 
     def failing(*given):
         calls.append(1)
-        if len(calls) == 2:  # the first reuse asks for the guided one, then for this
+        if len(calls) == 2:  # the first reuse asks for the guided prediction, then for the unconditional one
             raise torch.cuda.OutOfMemoryError("simulated")
         return predict(*given)
 

@@ -1,4 +1,4 @@
-"""The shipped API graphs in a real server: valid but for model files, and run with the tiny model in their place."""
+"""The shipped API graphs in a real server: valid except for missing model files, and run with the tiny model."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ from tools.comfyui.server import ComfyServer
 from tools.graph.shipped import load_graph, nodes_of
 
 FILES = sorted((ROOT / "workflows" / "api").glob("*.json"))
-# of the loaders and of LoadImage; what they name is not on this machine
+# inputs of the loaders and of LoadImage that name files which this machine lacks
 MODEL_FILES = {"unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name", "image"}
-TINY = {"UNETLoader": 0, "VAELoader": 3}  # output of the tiny model in the place of a loader's
+TINY = {"UNETLoader": 0, "VAELoader": 3}  # loader: the output of the tiny model that replaces it
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def has_nodes(server, graph):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
-def test_the_graph_is_valid_but_for_model_files(server, file):
+def test_the_graph_is_valid_except_for_model_files(server, file):
     graph = load_graph(file)
     if not has_nodes(server, graph):
         pytest.skip("this ComfyUI is too old for the graph")
@@ -55,7 +55,7 @@ def test_the_graph_is_valid_but_for_model_files(server, file):
 
 
 def with_tiny_model(graph):
-    """The graph with the tiny model, its conditioning and its VAE in the place of loaders and text encoders."""
+    """The graph with the tiny model, its conditioning and its VAE in place of loaders and text encoders."""
     tiny = "1000"
     outputs = {}
     for kind, output in TINY.items():
@@ -74,7 +74,7 @@ def with_tiny_model(graph):
             small[key] = {**node, "inputs": inputs}
     small[tiny] = {"class_type": "PreciseCacheTinyModel",
                    "inputs": {"subject": "triangle", "color": "orange", "motion": "right"}}
-    # Wan2.1's image encoder has no small stand-in: without it the node makes the same conditioning
+    # Wan2.1's image encoder has no small replacement; the graphs run without its optional output
     for kind in ("CLIPVisionEncode", "CLIPVisionLoader", "LoadImage"):
         for key in nodes_of(small, kind):
             del small[key]
@@ -89,7 +89,7 @@ def test_the_graph_runs_to_the_end_with_the_tiny_model(server, file):
     graph = load_graph(file)
     if not has_nodes(server, graph):
         pytest.skip("this ComfyUI is too old for the graph")
-    for kind in ("EmptyHunyuanVideo15Latent",):  # other channels than the tiny model's
+    for kind in ("EmptyHunyuanVideo15Latent",):  # its channels are not the tiny model's
         for key in nodes_of(graph, kind):
             graph[key]["class_type"] = "EmptyHunyuanLatentVideo"
 

@@ -11,7 +11,7 @@ from tools import commands
 
 @pytest.fixture
 def started(monkeypatch):
-    """The commands that would be run, with their environment variables; nothing is set up."""
+    """The commands that would be started, with their environment variables; nothing is set up."""
     calls = []
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed=False: None)
     monkeypatch.setattr(commands, "run", lambda command, environment, folder=None: calls.append(
@@ -19,7 +19,7 @@ def started(monkeypatch):
     return calls
 
 
-def test_an_unknown_command_is_named_and_help_is_help(capsys):
+def test_an_unknown_command_is_named_and_help_lists_the_commands(capsys):
     assert run.main(["fly"]) == 2
     said = capsys.readouterr()
     assert "no command 'fly'" in said.err
@@ -27,7 +27,7 @@ def test_an_unknown_command_is_named_and_help_is_help(capsys):
     assert run.main([]) == 2 and run.main(["--help"]) == 0
 
 
-def test_bench_lists_every_benchmark_in_a_line_without_setup(capsys, monkeypatch):
+def test_bench_lists_every_benchmark_with_a_description_without_setup(capsys, monkeypatch):
     monkeypatch.setattr(commands, "set_up", None)
     assert run.main(["bench"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -57,7 +57,7 @@ def test_bench_compatibility_starts(monkeypatch, capfd):
     assert "parts of cells' names" in capfd.readouterr().out
 
 
-def test_graph_finds_its_files_from_where_it_is_called(monkeypatch, tmp_path, capfd):
+def test_graph_reads_paths_relative_to_the_callers_folder(monkeypatch, tmp_path, capfd):
     (tmp_path / "mine.json").write_text("[]")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "VENV_PYTHON", sys.executable)
@@ -90,7 +90,7 @@ def test_check_lints_formats_types_and_tests_in_this_order(started):
 
 
 def fake_steps(monkeypatch, *statuses):
-    """Steps of `check` that print their number and end with these exit statuses."""
+    """Replace the steps of `check` by ones that print their number and end with these exit statuses."""
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed: None)
     monkeypatch.setattr(commands, "check_steps", lambda arguments: [
         [sys.executable, "-c", f"print('step {number}'); raise SystemExit({status})"]
@@ -109,7 +109,7 @@ def test_check_runs_every_step_and_fails_if_one_failed(monkeypatch, capfd, statu
     assert lines[-1] == "step 2"  # the tests' own last line
 
 
-def test_check_ends_where_it_is_stopped(monkeypatch, capfd):
+def test_check_ends_at_the_step_that_was_interrupted(monkeypatch, capfd):
     fake_steps(monkeypatch, 130, 0)
     assert run.main(["check"]) == 130
     assert "step 1" not in capfd.readouterr().out

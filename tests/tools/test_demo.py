@@ -1,4 +1,4 @@
-"""The demo's parts and its whole run without ComfyUI, on a small latent and few steps."""
+"""The demo: its parts, and a whole run without ComfyUI on a small latent and few steps."""
 
 import json
 
@@ -45,7 +45,7 @@ def test_wrong_options_end_with_a_message(arguments, capsys):
     assert stop.value.code == 2 and "error: " in capsys.readouterr().err
 
 
-def test_the_embedded_demo_writes_what_it_says(tmp_path, monkeypatch, capsys):
+def test_the_embedded_demo_prints_what_its_files_hold(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tools.demo", "--embedded", "--size", "2,8,8", "--steps", "10", "--repeats", "1",
                                      "--out", str(tmp_path)])
     assert command.main() == 0

@@ -16,10 +16,10 @@ from tools.comfyui.server import ComfyServer, hold_port
 from tools.graph import __main__ as command
 from tools.graph import overrides
 from tools.graph.progress import Progress
-from tools.graph.shipped import GRAPHS, load_graph, only_node, set_inputs
+from tools.graph.shipped import GRAPHS, load_graph, only_node
 
 DEMO = GRAPHS / "precisecache_tiny_demo.json"
-# an end to a wait that has failed, not a time that anything is expected to take
+# ends a wait that has failed; nothing is expected to take that long
 HANGS_SECONDS = 900
 SMALL = ["--set", "EmptyHunyuanLatentVideo.width=64", "--set", "3.height=64", "--set", "Empty video latent.length=5"]
 
@@ -64,7 +64,7 @@ def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
     (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
      "start_percent must be below end_percent"),
 ])
-def test_what_the_server_refuses_is_said(server, tmp_path, capsys, arguments, says):
+def test_a_refusal_of_the_server_is_printed(server, tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), "--server", server.address, *SMALL, *arguments, "--out", str(tmp_path)]) == 1
     assert says in capsys.readouterr().err and not list(tmp_path.iterdir())
 
@@ -90,7 +90,7 @@ def test_a_node_that_the_server_does_not_have_is_named(server, tmp_path, capsys)
     assert "DecodeByMagic" in said and len(said.splitlines()) < 8
 
 
-def test_files_that_are_no_api_graph_are_refused(tmp_path, capsys):
+def test_files_other_than_api_graphs_are_refused(tmp_path, capsys):
     assert command.main([str(tmp_path / "none.json")]) == 2 and "cannot read" in capsys.readouterr().err
     assert command.main([str(ROOT / "workflows" / "precisecache_tiny_demo.json")]) == 2
     assert "Export (API)" in capsys.readouterr().err
@@ -103,9 +103,9 @@ def test_a_missing_model_file_is_named(server, tmp_path, capsys):
     assert len(said.splitlines()) < 8
 
 
-def test_no_server_is_said(tmp_path, capsys, monkeypatch):
+def test_an_address_without_a_server_is_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "ANSWER_SECONDS", 1)
-    with hold_port() as held:  # nobody can answer there meanwhile
+    with hold_port() as held:  # no server can answer there meanwhile
         assert command.main([str(DEMO), "--server", f"127.0.0.1:{held.getsockname()[1]}"]) == 1
     said = capsys.readouterr().err
     assert "no ComfyUI answered at 127.0.0.1" in said and "--comfyui" in said
@@ -122,7 +122,7 @@ def test_it_starts_and_stops_a_users_comfyui_and_leaves_no_results_in_it(host, t
     assert results() == before
 
 
-def test_a_comfyui_that_does_not_start_is_said_with_its_log(tmp_path, capsys):
+def test_a_comfyui_that_does_not_start_is_reported_with_its_log(tmp_path, capsys):
     (tmp_path / "comfy").mkdir()
     (tmp_path / "comfy" / "samplers.py").touch()
     (tmp_path / "main.py").write_text("raise SystemExit('torch was built for another machine')")
@@ -131,7 +131,7 @@ def test_a_comfyui_that_does_not_start_is_said_with_its_log(tmp_path, capsys):
 
 
 def start(server, out, *more):
-    """The command in a process of its own, once the sampler runs."""
+    """Start the command in a process of its own; return it once the sampler runs."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "tools.graph", str(DEMO), "--server", server.address, *SMALL,
          "--set", "KSampler.steps=10000", "--preset", "custom", "--set", "PreciseCacheLFCache.alpha=0",
@@ -156,7 +156,7 @@ def test_an_interrupt_stops_the_prompt_on_the_server_too(server, tmp_path):
         time.sleep(0.2)
 
 
-def test_a_server_that_dies_in_mid_run_is_said(host, tmp_path):
+def test_a_server_that_dies_in_mid_run_is_reported(host, tmp_path):
     with ComfyServer(host, tmp_path / "comfyui.log") as server:
         server.wait()
         process = start(server, tmp_path)
@@ -165,7 +165,7 @@ def test_a_server_that_dies_in_mid_run_is_said(host, tmp_path):
     assert process.returncode == 1 and "graph:" in errors and "connection" in errors.lower()
 
 
-def test_values_are_json_or_text():
+def test_changes_are_parsed_and_applied():
     assert overrides.parse("a.b.c=1.5") == ("a.b", "c", 1.5)
     assert overrides.parse("Load Image.image=my file.png") == ("Load Image", "image", "my file.png")
     assert overrides.parse('7.text="3"') == ("7", "text", "3")
@@ -177,10 +177,9 @@ def test_values_are_json_or_text():
     del graph[only_node(graph, "PreciseCacheBlockCache")]
     with pytest.raises(overrides.OverrideError, match="flash is turbo with"):
         overrides.set_preset(graph, "flash")
-    set_inputs(graph, "PreciseCacheLFCache", preset="custom")
 
 
-def test_progress_prints_every_tenth_part_where_nobody_watches():
+def test_progress_prints_every_tenth_where_the_output_is_no_terminal():
     out = io.StringIO()
     progress = Progress({"4": {"class_type": "KSampler", "inputs": {}}}, out)
     progress.take(json.dumps({"type": "executing", "data": {"node": "4"}}))
@@ -190,7 +189,7 @@ def test_progress_prints_every_tenth_part_where_nobody_watches():
     assert lines[0] == "KSampler" and lines[-1] == "KSampler: 100 of 100" and len(lines) == 12
 
 
-def test_every_run_is_told_once_with_its_event_or_without():
+def test_every_run_is_printed_once_with_its_event_or_without():
     """The last event may come after the end, two Cache Stats may report one run, and two runs may be alike."""
     def run(id, **more):
         return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "run": id, "warnings": [], **more}

@@ -1,4 +1,4 @@
-"""The README's Python runs as printed, and its tables name what the code has."""
+"""The README's Python example runs as printed, its links lead to files, and its figures are the benchmarks'."""
 
 import re
 import runpy
@@ -24,7 +24,7 @@ def test_links_lead_to_files():
 
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEDULES = ("frontier_euler50_shift2_4x32.txt", "frontier_euler30_shift5_4x32.txt")  # the table's columns
-ROWS = {  # the table's names: the benchmark's
+ROWS = {  # {name in the README: name in the benchmark}
     "LFCache base": "lfcache fitted 0.5", "LFCache turbo": "lfcache fitted 0.7",
     "LFCache alpha 0.2": "lfcache fitted 0.2", "paper, alpha 0.5": "paper 0.5",
     "paper, alpha 2": "paper 2", "paper, alpha 4": "paper 4",

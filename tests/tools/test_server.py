@@ -1,4 +1,4 @@
-"""What a ComfyUI server is given: a port of its own, and this pack alone."""
+"""A ComfyUI server gets a port of its own, and loads only this pack."""
 
 import errno
 import socket
@@ -10,8 +10,8 @@ from testkit.tiny_host import ROOT
 from tools.comfyui.server import alone, hold_port
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the port is let go elsewhere")
-def test_a_held_port_is_lost_to_nobody_and_taken_by_the_server():
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux the port stays held")
+def test_only_the_server_can_take_a_held_port():
     with hold_port() as held, socket.socket() as other, socket.socket() as server:
         address = held.getsockname()
         with pytest.raises(OSError) as refused:
@@ -24,6 +24,6 @@ def test_a_held_port_is_lost_to_nobody_and_taken_by_the_server():
             assert server.accept()[1] == client.getsockname()
 
 
-def test_what_lies_beside_the_clone_is_not_loaded(tmp_path):
+def test_packs_beside_the_clone_are_not_loaded(tmp_path):
     pack, = alone(tmp_path).iterdir()
     assert pack.resolve() == ROOT

@@ -1,4 +1,4 @@
-"""What sets up .venv, without installing anything: when it asks pip, and for what."""
+"""Setting up .venv, without installing anything: when it asks pip, and for what."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tools import environment
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
-    """The constraints of every installation, in an environment that has everything."""
+    """The arguments of every installation, in an environment where nothing is missing."""
     given = []
     monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp.txt")
     monkeypatch.setattr(environment, "is_working", lambda python: True)
@@ -30,7 +30,7 @@ def host(tmp_path):
 def test_setup_is_done_once_and_again_when_a_requirement_changes(pip, host):
     environment.set_up(host)
     environment.set_up(host)
-    environment.set_up(None)  # needs less than what is there
+    environment.set_up(None)  # needs less than what is installed
     assert [files for _, files, _ in pip] == [[host / "requirements.txt"]]
     (host / "requirements.txt").write_text("aiohttp>=4\n")
     environment.set_up(host)
@@ -71,7 +71,7 @@ def test_a_comfyui_that_contradicts_the_tested_versions_gets_what_it_asks_for(pi
     monkeypatch.setattr(environment, "install", install)
     environment.set_up(host)
     assert given == [{"is_held": True}, {"is_held": False}] and "again without" in capsys.readouterr().out
-    with pytest.raises(environment.SetupError):  # nobody but ComfyUI may ask for others
+    with pytest.raises(environment.SetupError):  # only ComfyUI may ask for other versions
         environment.STAMP.unlink()
         environment.set_up(None)
 

@@ -1,6 +1,7 @@
-"""The tested versions: what runs here has them, and a new environment gets them."""
+"""The tested versions: this environment has them, and a new environment gets them."""
 
 import importlib.metadata
+import importlib.util
 import json
 import re
 import shutil
@@ -13,7 +14,8 @@ import pytest
 from testkit.tiny_host import find_host
 from tools import environment, versions
 
-pytest.importorskip("pip")
+if importlib.util.find_spec("pip") is None:
+    pytest.skip("pip is not installed", allow_module_level=True)
 ASKED = versions.host_requirements(find_host())
 
 
@@ -30,7 +32,7 @@ def test_this_environment_has_the_tested_versions():
 
 
 def share_torch(python):
-    """Show the new environment this one's torch, as `python -m venv` on a machine with torch would; its metadata do."""
+    """Let the new environment have this one's torch, as one made on a machine with torch would; metadata suffice."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     target = Path(subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
     for distribution in importlib.metadata.distributions():
@@ -47,7 +49,7 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
 
     def make_venv():
         subprocess.run([sys.executable, "-m", "venv", environment.VENV], check=True)
-        # the newest pip asks for the packages' metadata alone
+        # the newest pip downloads only the packages' metadata
         newest = subprocess.run([python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries",
                                  "0", "pip"], capture_output=True, text=True)
         if newest.returncode:
@@ -58,7 +60,7 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "VENV_PYTHON", python)
     monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp.txt")
     monkeypatch.setattr(environment, "make_venv", make_venv)
-    monkeypatch.setattr(environment, "torch_fits", lambda: True)  # it is not there
+    monkeypatch.setattr(environment, "torch_fits", lambda: True)  # it is not really installed there
     monkeypatch.setattr(environment, "pip_command", lambda *given: [
         *pip_command(*given), "--quiet", "--dry-run", "--report", str(report)])
     environment.set_up(find_host())
@@ -104,13 +106,13 @@ HELD = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.4.6", "comfyui-workflo
     (["torch>=3"], None, {"torch", "triton"}),
     ([], "2.5.1", {"torch", "triton"}),
 ])
-def test_what_comfyui_or_the_machine_has_otherwise_is_not_held(asked, torch, left):
+def test_versions_that_comfyui_or_the_machine_contradicts_are_not_held(asked, torch, left):
     reasons = versions.left_out(HELD, asked, torch)
     assert reasons.keys() == left
     assert all((asked[0] if asked else torch) in reason for reason in reasons.values())
 
 
-def test_a_torch_that_is_there_is_kept_with_a_torchaudio_that_fits(monkeypatch):
+def test_an_installed_torch_is_kept_with_a_torchaudio_that_fits(monkeypatch):
     monkeypatch.setattr(versions, "read", lambda path: HELD)
     monkeypatch.setattr(versions, "torch_here", lambda: "2.12.1")
     kept = versions.constraints()
@@ -131,7 +133,7 @@ def test_every_line_holds_one_version():
         assert lines and all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) for line in lines), path
 
 
-def test_writing_gives_the_file_that_is_there(tmp_path, monkeypatch):
+def test_writing_gives_the_kept_file(tmp_path, monkeypatch):
     kept = versions.read(versions.tested_file())
     if find_host() is None or versions.differences(ASKED) or versions.left_out(kept, ASKED, versions.torch_here()):
         pytest.skip("the file is made in .venv, with the ComfyUI that its header names")

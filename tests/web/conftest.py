@@ -12,7 +12,7 @@ from testkit.tiny_host import find_host
 from tools.comfyui.server import ComfyServer
 
 PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
-SECONDS = 600  # a limit no working page comes near, also on a slow machine
+SECONDS = 600  # a limit that a working page never reaches, even on a slow machine
 
 # what a panel shows, run by run: texts by class name
 PANEL = """
@@ -33,7 +33,7 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
 }));
 """
 
-# counts what the page asks of the queue and the history, and what of it was answered and acted upon
+# counts the page's requests for the queue and the history, and those whose answers the page has handled
 COUNT_QUESTIONS = """
 const {api} = window.comfyAPI.api, {fetchApi} = api;
 window.asked = window.answered = 0;
@@ -53,7 +53,7 @@ api.fetchApi = async function (path, options) {
 };
 """
 
-# waits until two frames were drawn and whatever moves for a while only has come to rest
+# waits until two frames were drawn and every finite animation has ended
 DRAWN = """
 new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => Promise.allSettled(
     document.getAnimations().filter((a) => a.effect.getComputedTiming().endTime < Infinity).map((a) => a.finished)))
@@ -62,7 +62,7 @@ new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).
 
 
 def ask(server, path, body=None):
-    """The server's answer to a GET, or to a POST of a body as JSON; None where it is no JSON."""
+    """The server's answer to a GET, or to a POST of a body as JSON; None if the answer is no JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://{server.address}{path}", data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=SECONDS) as answer:
@@ -108,7 +108,7 @@ def page(server, browser):
     page.set_setting("Comfy.Locale", "en")
     page.set_setting("Comfy.VueNodes.Enabled", False)
     page.set_setting("Comfy.ColorPalette", "dark")
-    page.set_setting("Comfy.TutorialCompleted", True)  # no window of templates over the graph
+    page.set_setting("Comfy.TutorialCompleted", True)  # or a window of templates covers the graph
     page.open()
     yield page
     page.interrupt()
@@ -132,14 +132,14 @@ class Page:
         self.js(COUNT_QUESTIONS)
 
     def wait_for_answers(self):
-        """Until the page has no open question to the server and has acted upon every answer."""
+        """Wait until the server has answered every request of the page and the page has handled every answer."""
         self.wait("window.asked === window.answered")
 
     def js(self, code, *arguments):
         return self.browser.execute_script(code, *arguments)
 
     def call(self, code, *arguments):
-        """The result of a promise, `code` an expression that may use `a`, the list of arguments."""
+        """The result of a promise; `code` is an expression that may use `a`, the list of arguments."""
         result = self.browser.execute_async_script(
             "const a = [...arguments], done = a.pop();"
             f"Promise.resolve().then(() => ({code}))"
@@ -150,7 +150,7 @@ class Page:
         return result[0]
 
     def until(self, condition, complaint):
-        """The first result of `condition()` that is not false."""
+        """Wait for a result of `condition()` that is not false, and return it."""
         deadline = time.monotonic() + SECONDS
         while not (found := condition()):
             assert time.monotonic() < deadline, complaint
@@ -158,12 +158,12 @@ class Page:
         return found
 
     def wait(self, condition, *arguments):
-        """The first value of a JavaScript expression that is not false; `a` is the list of arguments."""
+        """Wait for a value of a JavaScript expression that is not false; `a` is the list of arguments."""
         code = f"const a = [...arguments]; const app = window.app; return {condition}"
         return self.until(lambda: self.js(code, *arguments), f"never: {condition}")
 
     def load(self, graph):
-        """Load a graph in API format, as when its file is dropped on the page."""
+        """Load a graph in API format, as if its file were dropped on the page."""
         self.call("app.loadApiJson(a[0], 'test.json')", graph)
         self.js("app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [20, 60]; app.graph.setDirtyCanvas(true, true)")
 
@@ -171,7 +171,7 @@ class Page:
         return ask(self.server, path, body)
 
     def prompts(self):
-        """Ids of all prompts that wait, run or have ended."""
+        """The ids of all prompts that wait, run or have ended."""
         queue = ask(self.server, "/queue")
         return {item[1] for items in queue.values() for item in items} | set(ask(self.server, "/history"))
 
@@ -183,7 +183,7 @@ class Page:
         return prompt_id
 
     def history(self, prompt_id):
-        """The prompt's entry of the history, once it has ended."""
+        """Wait for the prompt's end and return its entry of the history."""
         found = self.until(lambda: ask(self.server, f"/history/{prompt_id}"), "the prompt never ended")
         return found[prompt_id]
 
@@ -205,13 +205,13 @@ class Page:
         ask(self.server, f"/settings/{name}", value)
 
     def interrupt(self):
-        """Stop whatever runs or waits, and wait until nothing does."""
+        """Stop all prompts that run or wait, and wait until the queue is empty."""
         ask(self.server, "/queue", {"clear": True})
         ask(self.server, "/interrupt", {})
         self.until(lambda: not any(ask(self.server, "/queue").values()), "the queue never emptied")
 
     def errors(self):
-        """What the browser's console says of our files, or of listeners that threw, since the last time."""
+        """The console's messages, since the last call, about our files or about listeners that threw."""
         ours = f"/extensions/{Path(__file__).resolve().parents[2].name}/", "Uncaught error in", "PreciseCache."
         return [entry["message"] for entry in self.browser.get_log("browser")
                 if entry["level"] in ("SEVERE", "WARNING") and any(text in entry["message"] for text in ours)]

@@ -1,4 +1,4 @@
-"""Events and reports that nobody should send: nothing breaks in the page, nothing of them is executed."""
+"""Malformed and hostile events and reports: the page does not break and executes nothing in them."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ junk = st.recursive(
 
 @st.composite
 def spoiled(draw, good):
-    """A good message with some of its values, at any depth, replaced, or taken out."""
+    """A good message in which some values, at any depth, are replaced or missing."""
     message = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 3))):
         at = message
@@ -60,14 +60,14 @@ def spoiled(draw, good):
     return message
 
 
-# events and reports go in as the websocket hands them to the page
+# dispatches events and reports as the page does when they come from the websocket
 SEND = """
 (async ([eventsText, reportsText, node, prompt]) => {
 if (!window.faults) {
     window.faults = [];
     window.onerror = (message) => window.faults.push(`${message}`);
     window.onunhandledrejection = (event) => window.faults.push(`${event.reason?.stack ?? event.reason}`);
-    // the page catches what a listener throws, and only says so
+    // the page catches what a listener throws and only logs it
     for (const kind of ['warn', 'error']) {
         const original = console[kind];
         console[kind] = (...args) => {
@@ -82,7 +82,7 @@ const [events, reports] = [JSON.parse(eventsText), JSON.parse(reportsText)];
 for (const detail of events) api.dispatchEvent(new CustomEvent('precisecache.calls', {detail}));
 for (const report of reports) api.dispatchEvent(new CustomEvent('executed',
     {detail: {node, display_node: node, prompt_id: prompt, output: {precisecache: [report]}}}));
-// whose prompt it is, the page asks the server
+// the page asks the server which prompt this is
 do await new Promise((done) => setTimeout(done)); while (window.asked !== window.answered);
 const made = document.querySelectorAll('.precisecache-panel img, .precisecache-panel script');
 return [window.faults, window.hacked ?? null, made.length];
@@ -91,17 +91,17 @@ return [window.faults, window.hacked ?? null, made.length];
 
 
 def send(page, events, reports=(), prompt="p"):
-    """Faults, what hostile text has run, and elements made of it, after these were sent; `prompt` is the reports'."""
+    """[faults, result of executed text, elements made from text] after sending these; `prompt`: that of the reports."""
     return page.call(SEND, json.dumps(events), json.dumps(list(reports)), STATS, prompt)
 
 
 def badges(page):
-    """What LFCache's and BlockCache's badges say, None where there is none."""
+    """The texts of LFCache's and BlockCache's badges, None for no badge."""
     return page.js(r"""return [...arguments].map((id) => (app.graph.getNodeById(id).badges ?? [])
         .map((b) => b.text ?? b()?.text).find((text) => /^\d+\/\d+$/.test(text)) ?? null)""", LFCACHE, BLOCKCACHE)
 
 
-def test_whatever_comes(page):
+def test_malformed_messages_break_nothing(page):
     page.load(load_flash())
 
     @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -116,8 +116,8 @@ def test_whatever_comes(page):
     assert badges(page) == ["1/3", "4/32"]
 
 
-def test_an_id_of_the_wrong_type_is_no_id(page):
-    """An event without the run's id is none, a report without it is one of version 1; a wrong id finds no node."""
+def test_an_id_of_the_wrong_type_is_ignored(page):
+    """An event without a valid run id is ignored, a report without one is version 1; a wrong id finds no node."""
     page.load(load_flash())
     assert send(page, [{**GOOD, "run": value} for value in WRONG_RUNS]) == [[], None, 0]
     assert page.panel(STATS) == [] and badges(page) == [None, None]
@@ -139,7 +139,7 @@ def test_a_fault_in_the_page_would_be_seen(page):
         window.comfyAPI.api.api.addEventListener('precisecache.calls', async () => { throw new Error('seen'); });""")
     faults, _, _ = send(page, [GOOD])
     assert sum("seen" in fault for fault in faults) == 2
-    page.browser.get_log("browser")  # these two are ours
+    page.browser.get_log("browser")  # removes these two errors
     page.open()
 
 
@@ -161,14 +161,14 @@ def test_calls_that_were_missed_show_as_unknown(page):
     send(page, [{**GOOD, "prompt_id": "a", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]},
                    {**GOOD, "prompt_id": "a", "calls": 7, "first": 5, "decisions": "RC", "lfd": [2, None]}])
     assert page.panel(STATS)[0]["decisions"] == "CCR??RC" and page.panel(STATS)[0]["lfds"] == 3
-    # a page that was loaded in mid-run knows only the end
+    # a page that was loaded in mid-run has only the last calls
     send(page, [{**GOOD, "prompt_id": "b", "calls": 4, "first": 3, "decisions": "R", "lfd": [1]}])
     assert page.panel(STATS)[0]["decisions"] == "???R"
 
 
 def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
     page.load(load_flash())
-    for prompt in ("p", "q"):  # in the other order the second time
+    for prompt in ("p", "q"):  # the second time in the other order
         event, end = ({**GOOD, "prompt_id": prompt, "is_ended": is_ended} for is_ended in (False, True))
         for message in (event, REPORT, end) if prompt == "p" else (REPORT, event, end):
             send(page, *([], [message], prompt) if message is REPORT else ([message],))
@@ -177,7 +177,7 @@ def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
         assert badges(page) == ["1/2", "4/32"]
 
 
-def test_runs_that_look_alike_are_two(page):
+def test_runs_that_differ_only_in_their_id_are_two(page):
     page.load(load_flash())
     run = REPORT["runs"][0]
     send(page, [], [{**REPORT, "runs": [run, {**run, "run": "ba9876543210"}, run]}])

@@ -10,7 +10,7 @@ from tools.graph.shipped import load_flash, only_node, set_inputs
 ROOT = Path(__file__).resolve().parents[2]
 LOCALES = ROOT / "locales"
 
-# of every listener of these events: [event, the file that asked for it]
+# records [event, file that added the listener] for every listener of these events
 LISTENERS = r"""
 window.listeners = [];
 const {addEventListener} = EventTarget.prototype;
@@ -23,7 +23,7 @@ EventTarget.prototype.addEventListener = function (kind, ...rest) {
 };
 """
 
-# texts of a panel over time: every different one that it showed
+# records every different text that a panel shows
 WATCH = """
 const widget = app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name === 'precisecache_panel');
 window.seen = [];
@@ -64,8 +64,8 @@ def shown(panel):
     return [{name: value for name, value in run.items() if name != "cache"} for run in panel]
 
 
-def test_the_page_has_one_listener_and_the_panel_and_the_badges_are_views_of_it(page):
-    """The browser itself writes down who listens, before any script of the page runs."""
+def test_the_store_is_the_only_listener_and_panel_and_badges_show_its_runs(page):
+    """The browser records the listeners from before any script of the page runs."""
     script = page.browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LISTENERS})
     page.open()
     page.browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
@@ -82,7 +82,7 @@ def test_the_page_has_one_listener_and_the_panel_and_the_badges_are_views_of_it(
 
 
 def test_an_interrupted_run_says_so(page):
-    page.load(graph_of(seed=12, steps=5000))  # more than any machine makes before the interrupt
+    page.load(graph_of(seed=12, steps=5000))  # more than any machine completes before the interrupt
     page.queue()
     page.wait("document.querySelector('.precisecache-run')")
     page.interrupt()
@@ -157,12 +157,12 @@ def with_second_sampler(graph):
     return graph, "53"
 
 
-def test_after_undo_paste_and_a_reload_in_mid_run_everything_is_where_it_was(page):
+def test_undo_paste_and_a_reload_in_mid_run_keep_what_is_shown(page):
     page.load(graph_of(seed=20))
     page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")  # a graph in API format has no id
     report = page.report(page.queue(), STATS)
     page.wait("document.querySelector('.precisecache-panel .seconds')")
-    # as undo does: the whole graph is made anew
+    # as undo does, this makes the whole graph anew
     page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
@@ -189,7 +189,7 @@ def test_after_undo_paste_and_a_reload_in_mid_run_everything_is_where_it_was(pag
 
 
 def test_a_run_of_another_graph_is_not_shown(page):
-    """A program that names no client is heard by every page; node ids are the same in many graphs."""
+    """Every page gets the events of a program that names no client, and many graphs have the same node ids."""
     page.load(graph_of(seed=21))
     other = graph_of(seed=22)
     other["77"] = other.pop("3")
@@ -203,9 +203,9 @@ def test_a_run_of_another_graph_is_not_shown(page):
     assert not any(page.js("return app.graph.nodes.map((n) => (n.badges ?? []).length > 1)"))
 
 
-def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
-    """Node ids are the same in many graphs, and people open one in a tab beside the other."""
-    # runs of graphs without an id, as earlier tests had them, are told by their nodes alone
+def test_a_graph_with_another_id_shows_no_run_of_the_graph_open_before(page):
+    """Many graphs have the same node ids, and people open several in tabs."""
+    # clears the runs of earlier tests: their graphs have no id, so only their node ids identify them
     page.ask("/history", {"clear": True})
     page.open()
     page.load(graph_of(seed=23))
@@ -215,7 +215,7 @@ def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
     runs = page.panel(STATS)
     workflow = page.call("app.graphToPrompt().then((p) => p.workflow)")
     page.call("app.loadGraphData(a[0])", {**workflow, "id": "11111111-2222-4333-8444-555555555555"})
-    page.wait_for_answers()  # it looks for its runs in the history
+    page.wait_for_answers()  # the page looks for the graph's runs in the history
     assert page.panel(STATS) == []
     assert not any(page.js("return app.graph.nodes.map((n) => (n.badges ?? []).length > 1)"))
     page.call("app.loadGraphData(a[0])", workflow)
@@ -223,20 +223,20 @@ def test_a_graph_of_another_id_shows_nothing_of_the_one_that_was_open(page):
     assert page.panel(STATS) == runs
 
 
-def test_a_model_without_a_run_is_told_from_no_run_yet(page):
+def test_the_panel_distinguishes_no_run_yet_from_no_run_of_this_model(page):
     page.ask("/history", {"clear": True})
     page.open()
     graph = graph_of(seed=24)
     page.load(graph)
     assert page.panel(STATS) == []
     page.wait("document.querySelector('.precisecache-empty').textContent == 'No run yet'")
-    graph[STATS]["inputs"]["model"] = [only_node(graph, "PreciseCacheTinyModel"), 0]  # not what the sampler gets
+    graph[STATS]["inputs"]["model"] = [only_node(graph, "PreciseCacheTinyModel"), 0]  # not the sampler's MODEL
     page.load(graph)
     page.history(page.queue())
     page.wait("document.querySelector('.precisecache-empty')?.textContent.startsWith('No run of this model.')")
 
 
-def test_two_nodes_show_their_own_runs_and_together_those_of_both(page):
+def test_two_nodes_show_their_own_runs_or_those_of_both(page):
     graph, second = with_second_sampler(graph_of(seed=4))
     page.load(graph)
     prompt = page.queue()
@@ -298,7 +298,7 @@ def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
     page.set_setting("Comfy.ColorPalette", palette)
     page.set_setting("Comfy.VueNodes.Enabled", is_vue)
     page.open()
-    page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # one that ran before would not run again
+    page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # a new seed, so that it runs
     report = page.report(page.queue(), STATS)
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     page.wait("document.querySelector('.precisecache-panel').getBoundingClientRect().width > 200")
@@ -335,7 +335,7 @@ def test_the_report_can_be_copied_and_saved(page):
     assert json.loads(page.call("navigator.clipboard.readText()")) == report
     page.js("document.querySelectorAll('.precisecache-button')[1].click()")
     file = page.browser.downloads / "precisecache_report.json"
-    page.until(file.exists, "the report was never saved")  # under another name until it is whole
+    page.until(file.exists, "the report was never saved")  # the file has another name until it is complete
     assert json.loads(file.read_text("utf-8")) == report
     assert report["version"] == 2
 

@@ -1,4 +1,4 @@
-"""The shipped workflows in the real page: every one loads whole and turns into the API graph beside it."""
+"""The shipped workflows in the real page: each loads completely and converts to its API graph."""
 
 import json
 
@@ -9,7 +9,7 @@ from testkit.tiny_host import ROOT
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
-# what is wrong in the open graph: nodes that are not there, links to nowhere, inputs that a node does not have
+# faults of the open graph: unknown nodes, links to nothing, required inputs without a link
 FAULTS = """
 const known = LiteGraph.registered_node_types;
 return app.graph.nodes.flatMap((node) => [
@@ -23,13 +23,13 @@ function optional(node, name) { return !(name in (node.constructor.nodeData?.inp
 """
 
 
-def test_every_workflow_has_its_twin():
+def test_every_workflow_has_its_api_graph():
     assert len(NAMES) >= 6
     assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_loads_survives_saving_and_is_the_api_graph(page, name):
+def test_it_loads_and_saves_without_change_and_converts_to_its_api_graph(page, name):
     shipped = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     expected = json.loads((FOLDER / "api" / f"{name}.json").read_text("utf-8"))
     page.call("app.loadGraphData(a[0])", shipped)
@@ -51,13 +51,13 @@ def plain(graph):
     return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
 
 
-# the pictures of the open template browser, by name; 0 wide while they load
+# {name: width} of the pictures in the template browser; the width is 0 while a picture loads
 PICTURES_SHOWN = """Object.fromEntries([...document.querySelectorAll('[role=dialog] img')]
     .map((image) => [image.alt, image.naturalWidth]))"""
 
 
 def click_text(page, text):
-    """Click the innermost element of the dialog that says so."""
+    """Click the innermost element of the dialog that has this text."""
     page.wait("""[...document.querySelectorAll('[role=dialog] *')]
         .filter((e) => !e.children.length && e.textContent.trim() === a[0])
         .map((e) => (e.click(), true)).pop()""", text)
