@@ -1,4 +1,4 @@
-"""What reusing one single call does to the video: `python3 run.py bench step_impact --every 3`.
+"""How reusing a single call changes the video: `python3 run.py bench step_impact --every 3`.
 
 The paper's Figure 3. For each call of an uncached run in turn, only that call's prediction is
 replaced, and the decoded video is compared with the uncached one. The stand-in is the call

@@ -1,9 +1,9 @@
-"""How well a trial tells the true LFD: `python3 run.py bench trial_agreement --clips 4`.
+"""How well a trial's LFD agrees with the true one: `python3 run.py bench trial_agreement --clips 4`.
 
-The table of benchmarks.trial_resolution alone, from the same records: Spearman's rank
-correlation over the run of the trial's LFD with the full-resolution LFD of the predictions
-themselves, both against the call before; mean and, in brackets, lowest over the clips, for
-each shrinking, trial and reference.
+Only the table of benchmarks.figures.trial_resolution, from the same records: Spearman's rank
+correlation, over the calls of a run, of the trial's LFD with the full-resolution LFD of the
+predictions themselves, both against the call before. Mean and, in brackets, lowest over the
+clips, for each size of trial, kind of trial and reference.
 """
 
 from benchmarks.figures.trial_resolution import measured, table

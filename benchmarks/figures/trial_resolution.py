@@ -1,4 +1,4 @@
-"""How well trials tell the LFD at each resolution: `python3 run.py bench trial_resolution`.
+"""How well trials of each size estimate the LFD: `python3 run.py bench trial_resolution`.
 
 The paper's Figure 5. One run a clip with every call computed; beside each call the trials of
 all factors and kinds, so that all are measured on the same calls. Shown over the calls, each

@@ -1,4 +1,4 @@
-"""What TeaCache and MagCache must know of a model: `python3 run.py bench calibrate`.
+"""What TeaCache and MagCache need to know about a model: `python3 run.py bench calibrate`.
 
 Uncached clips of the tiny model in the real host, from seeds that no benchmark uses. For
 TeaCache the polynomial of each signal, for MagCache the ratios of cond and uncond by call. One

@@ -1,4 +1,4 @@
-"""What the size of the trial does to cost and quality: `python3 run.py bench downsample_factors`.
+"""Cost and quality for each size of trial: `python3 run.py bench downsample_factors`.
 
 The paper's Table 3, with alpha 0.5 and 0.7 (base and turbo). Cost is FLOPs counted by torch,
 over the uncached run's: all of them, and the trials' alone.

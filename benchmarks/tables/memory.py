@@ -1,4 +1,4 @@
-"""What BlockCache's residuals take: `python3 run.py bench memory`.
+"""Memory that BlockCache's residuals take: `python3 run.py bench memory`.
 
 BlockCache's own code on fake tensors of Wan2.1-14B's shapes (40 blocks, dim 5120, bf16,
 both guidance branches in one batch, 81 frames), which have a size and no memory. Every

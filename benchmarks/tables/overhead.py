@@ -1,12 +1,12 @@
-"""What LFCache costs beside its trial: `python3 run.py bench overhead`.
+"""Time of LFCache's own work, without model and trial: `python3 run.py bench overhead`.
 
 On the tiny model in the real host with nothing reused: timers around every call, around the
 model and around the trial. What is left is ours: pooling, LFD, the decision, the conversion
 and the cache. Also counts cached predictions.
 
-Then events and records: what tells the page and writes the report, timed on toy tensors with a
-server that does nothing, as often as an event may be sent; over a run with both caches (turbo and
-BlockCache as they are).
+Then the events sent to the page and the records for the report, timed on toy tensors with a server
+that does nothing, with as many events as may be sent, in a run with both caches (turbo and BlockCache
+at their defaults).
 """
 
 import argparse

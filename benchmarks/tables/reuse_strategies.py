@@ -1,4 +1,4 @@
-"""What a reused call is given: `python3 run.py bench reuse_strategies`.
+"""The ways to fill in a reused call: `python3 run.py bench reuse_strategies`.
 
 The paper's Table 4, with alpha 0.5 and 0.7 (base and turbo), twice. "own": each strategy
 under LFCache, as the paper has it; what is reused shifts the later latents and with them the

@@ -1,4 +1,4 @@
-"""Time of whole sampling runs over the uncached one's: `python3 run.py bench wall_clock --rounds 3`.
+"""Time of whole sampling runs relative to the uncached one's: `python3 run.py bench wall_clock --rounds 3`.
 
 Rows of the frontier on the tiny model in the real host, interleaved: each round samples one
 clip uncached and then with every row, so that a ratio is of runs made side by side. No FLOPs are

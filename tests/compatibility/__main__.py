@@ -1,7 +1,7 @@
 """What the cache does in every graph: `python3 run.py bench compatibility`.
 
 Runs every cell on the ComfyUI that is found, keeps the verdicts in results/VERSION.json,
-and writes docs/COMPATIBILITY.md from those of all versions that are there. `--only` takes parts of cells'
+and writes docs/COMPATIBILITY.md from the verdicts of all versions. `--only` takes parts of cells'
 names; `--table` only writes the page.
 """
 
@@ -19,16 +19,17 @@ PAGE = ROOT / "docs" / "COMPATIBILITY.md"
 RESULTS = Path(__file__).resolve().parent / "results"
 TEXT = """# What works with what
 
-Every graph below (but those under *Life*, which look at one thing each) is sampled in a real ComfyUI on small
-models, each five times: without the pack, with both
-nodes and nothing reused (the latent must be the same to the bit), twice with LFCache (the same both times), and
-with LFCache and BlockCache (finite). Afterwards nothing of ours may be left: no object, and no option and no patch
-on the tiny model.
-"change" is how far LFCache's latent is from the uncached one, RMS over RMS, at alpha 0.2 or the one named; on models
-with random weights it says nothing and is left out. BlockCache: whether it skipped blocks beside LFCache; where
-it is empty, the calls that LFCache left to compute decide that.
+Each graph below is sampled five times in a real ComfyUI on small models: without the pack; with both nodes and
+nothing reused (the latent must be the same to the bit); twice with LFCache (the latents must be equal); and with
+LFCache and BlockCache (the latent must be finite). Afterwards nothing of ours may be left: no object, and no option or
+patch on the tiny model. The graphs under *Life* check one thing each instead.
 
-Written by `python3 run.py bench compatibility`; [the tests](../tests/compatibility/test_cells.py) run the same cells.
+The column *change* is how far LFCache's latent is from the uncached one, RMS over RMS, at alpha 0.2 unless the graph
+names another. It means nothing on models with random weights and is left out there. The column *BlockCache* says
+whether blocks were skipped in a run with LFCache; it is empty where that depends on which calls LFCache computes.
+
+This page is written by `python3 run.py bench compatibility`;
+[the tests](../tests/compatibility/test_cells.py) run the same graphs.
 """
 
 
@@ -79,7 +80,7 @@ def row(name, results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="*", default=[""], help="parts of cells' names")
-    parser.add_argument("--table", action="store_true", help="run nothing, write the page")
+    parser.add_argument("--table", action="store_true", help="run nothing, only write the page")
     args = parser.parse_args()
     if not args.table:
         version = comfyui_version(find_host())
