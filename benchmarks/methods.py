@@ -84,6 +84,7 @@ def calibration(shift, shape):
 def _uniform(share, reuse):
     def attach(bench, base, schedule):
         return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse)
+
     return attach
 
 
@@ -95,6 +96,7 @@ def _flash(alpha, blocks, **settings):
     def attach(bench, base, schedule):
         model = base if alpha is None else bench.lfcache(base, alpha=alpha, **settings)
         return bench.blockcache(model, **blocks)
+
     return attach
 
 
@@ -106,6 +108,7 @@ def _teacache(threshold, signal):
     def attach(bench, base, schedule):
         known = calibration(schedule.shift, schedule.shape)["teacache"][signal]
         return attach_teacache(base, threshold, known, signal)
+
     return attach
 
 
@@ -113,6 +116,7 @@ def _magcache(threshold, max_skips):
     def attach(bench, base, schedule):
         known = calibration(schedule.shift, schedule.shape)["magcache"]
         return attach_magcache(base, threshold, known, max_skips)
+
     return attach
 
 
@@ -131,10 +135,15 @@ def block_rows():
 
     literal flash: flash as the paper has it, that is literal LFCache and one residual per block.
     """
-    rows = [Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
-            for a in PAPER_ALPHAS[1:]]
-    rows += [Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True)
-             for name, blocks in BLOCK_SETTINGS.items() for a in BLOCK_ALPHAS]
+    rows = [
+        Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
+        for a in PAPER_ALPHAS[1:]
+    ]
+    rows += [
+        Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True)
+        for name, blocks in BLOCK_SETTINGS.items()
+        for a in BLOCK_ALPHAS
+    ]
     return rows + [Row("blockcache", name, _flash(None, BLOCK_SETTINGS[name]), reports=True) for name in ALONE]
 
 
@@ -144,27 +153,41 @@ def peer_rows():
     rows += [Row("lazycache", f"{t:g}", _plain(attach_lazycache, t), True) for t in (0.1, 0.2, 0.4, 0.8)]
     rows += [Row("teacache embedding", f"{t:g}", _teacache(t, "embedding")) for t in (0.1, 0.15, 0.2, 0.3)]
     rows += [Row("teacache modulated", f"{t:g}", _teacache(t, "modulated")) for t in (0.05, 0.1, 0.15)]
-    rows += [Row(f"magcache K{k}", f"{t:g}", _magcache(t, k))
-             for k, t in ((4, 0.06), (4, 0.12), (4, 0.24), (8, 0.4), (8, 1.6))]
+    rows += [
+        Row(f"magcache K{k}", f"{t:g}", _magcache(t, k))
+        for k, t in ((4, 0.06), (4, 0.12), (4, 0.24), (8, 0.4), (8, 1.6))
+    ]
     rows += [Row("first block", f"{t:g}", _plain(attach_first_block, t)) for t in (0.06, 0.08, 0.1, 0.2)]
     rows += [Row("fora", f"N{n}", _plain(attach_fora, n)) for n in (2, 4)]
     rows += [Row("fora windowed", f"N{n}", _plain(attach_fora, n, BROADCAST_WINDOW)) for n in (2, 4)]
     rows += [Row("pab", "2,6,1", _plain(attach_pab))]
-    rows += [Row("pab windowed", ",".join(map(str, r)), _plain(attach_pab, *r, BROADCAST_WINDOW))
-             for r in ((2, 6, 2), (3, 6, 3), (6, 6, 6))]
-    rows += [Row(f"taylorseer O{o} first {f}", f"N{n}", _plain(attach_taylorseer, n, o, f))
-             for o, f, n in ((1, 3, 3), (1, 3, 5), (1, 6, 3), (1, 6, 5), (2, 6, 3), (2, 6, 5))]
+    rows += [
+        Row("pab windowed", ",".join(map(str, r)), _plain(attach_pab, *r, BROADCAST_WINDOW))
+        for r in ((2, 6, 2), (3, 6, 3), (6, 6, 6))
+    ]
+    rows += [
+        Row(f"taylorseer O{o} first {f}", f"N{n}", _plain(attach_taylorseer, n, o, f))
+        for o, f, n in ((1, 3, 3), (1, 3, 5), (1, 6, 3), (1, 6, 5), (2, 6, 3), (2, 6, 5))
+    ]
     return rows
 
 
 def candidate_rows():
     """LFCache in settings other than its defaults."""
     tried = {
-        "factors 4,4,4": {"factor_t": 4}, "factors 1,8,8": {"factor_t": 1, "factor_hw": 8},
-        "no trials": {"factor_t": 1, "factor_hw": 1}, "every call tried": {"try_every_call": True},
-        "cutoff 0.5": {"cutoff": 0.5}, "warmup 2": {"warmup": 2}, "warmup 4": {"warmup": 4}}
-    return [Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True)
-            for name, settings in tried.items() for a in CANDIDATE_ALPHAS]
+        "factors 4,4,4": {"factor_t": 4},
+        "factors 1,8,8": {"factor_t": 1, "factor_hw": 8},
+        "no trials": {"factor_t": 1, "factor_hw": 1},
+        "every call tried": {"try_every_call": True},
+        "cutoff 0.5": {"cutoff": 0.5},
+        "warmup 2": {"warmup": 2},
+        "warmup 4": {"warmup": 4},
+    }
+    return [
+        Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True)
+        for name, settings in tried.items()
+        for a in CANDIDATE_ALPHAS
+    ]
 
 
 def all_rows():

@@ -26,20 +26,22 @@ class Published:
 
 
 PUBLISHED = {
-    "wan14b": Published(dict(none=329.2, base=204.5, turbo=151.0, flash=122.4),
-                        dict(none=907.3, base=570.6, turbo=422.1, flash=344.9)),
-    "hunyuan": Published(dict(none=14.92, base=9.15, turbo=7.49, flash=6.04),
-                         dict(none=73.64, base=45.74, turbo=37.76, flash=30.18)),
-    "cogvideox-2b": Published(dict(none=6.03, base=3.59, turbo=2.96, flash=2.31),
-                              dict(none=21.13, base=12.81, turbo=10.46, flash=8.19)),
+    "wan14b": Published(
+        dict(none=329.2, base=204.5, turbo=151.0, flash=122.4), dict(none=907.3, base=570.6, turbo=422.1, flash=344.9)
+    ),
+    "hunyuan": Published(
+        dict(none=14.92, base=9.15, turbo=7.49, flash=6.04), dict(none=73.64, base=45.74, turbo=37.76, flash=30.18)
+    ),
+    "cogvideox-2b": Published(
+        dict(none=6.03, base=3.59, turbo=2.96, flash=2.31), dict(none=21.13, base=12.81, turbo=10.46, flash=8.19)
+    ),
 }
 
 
 def spread(steps, computed, warmup=3):
     """A decision string: the warm-up is computed, and the other computed calls are spread evenly."""
     rest, wanted = steps - warmup, computed - warmup
-    return "C" * warmup + "".join(
-        "C" if (i + 1) * wanted // rest > i * wanted // rest else "R" for i in range(rest))
+    return "C" * warmup + "".join("C" if (i + 1) * wanted // rest > i * wanted // rest else "R" for i in range(rest))
 
 
 @contextmanager

@@ -78,8 +78,12 @@ class Study:
         the video's PSNR in dB (inf if equal) and the mean SSIM of its frames."""
         videos = self.decode(reference), self.decode(latent)
         psnr, ssim = psnr_and_ssim(*videos)
-        return {"latent_error": (latent - reference).norm().item(),
-                "video_error": (videos[1] - videos[0]).norm().item(), "psnr": psnr, "ssim": ssim}
+        return {
+            "latent_error": (latent - reference).norm().item(),
+            "video_error": (videos[1] - videos[0]).norm().item(),
+            "psnr": psnr,
+            "ssim": ssim,
+        }
 
     def record(self, seed):
         """(Recording, final latent) of the uncached run of a clip."""
@@ -93,9 +97,12 @@ class Study:
     def lines(self, name, clips):
         """The head of this study's table."""
         shape = " x ".join(map(str, self.shape))
-        return [*head(name, host_version(), describe_machine()),
-                f"tiny model, latents {shape}, euler simple {self.steps} steps, shift {self.shift:g}, cfg 4, "
-                f"{clips} clip{'s' * (clips != 1)}", ""]
+        return [
+            *head(name, host_version(), describe_machine()),
+            f"tiny model, latents {shape}, euler simple {self.steps} steps, shift {self.shift:g}, cfg 4, "
+            f"{clips} clip{'s' * (clips != 1)}",
+            "",
+        ]
 
 
 class Recording:

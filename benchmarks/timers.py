@@ -30,6 +30,7 @@ class Timers:
             def wrapper(executor, *args, **kwargs):
                 with self.span(name):
                     return executor(*args, **kwargs)
+
             return wrapper
 
         def branches(executor, model, conds, x, timestep, options):
@@ -40,7 +41,10 @@ class Timers:
         # the host calls wrappers in the order of this dictionary, the first one outside
         caches = patcher.wrappers.get(WrappersMP.PREDICT_NOISE, {})
         patcher.wrappers[WrappersMP.PREDICT_NOISE] = {
-            f"{KEY} of calls": [timed("call")], **caches, f"{KEY} of the model": [timed("compute")]}
+            f"{KEY} of calls": [timed("call")],
+            **caches,
+            f"{KEY} of the model": [timed("compute")],
+        }
         patcher.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, branches)
         return patcher
 

@@ -40,71 +40,188 @@ class Architecture:
 
 
 _WAN = dict(dim=128, ffn_dim=128, num_heads=1, num_layers=8)
-_HUNYUAN = dict(MODELS["hunyuan"].sizes, context_in_dim=64, hidden_size=128, num_heads=1, depth=4,
-                depth_single_blocks=6)
+_HUNYUAN = dict(
+    MODELS["hunyuan"].sizes, context_in_dim=64, hidden_size=128, num_heads=1, depth=4, depth_single_blocks=6
+)
 
 ARCHITECTURES = {
     "wan2.1 t2v": Architecture(
-        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="t2v"), (1, 16, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="t2v"), (1, 16, 2, 8, 8), 4096, 8
+    ),
     "wan2.1 i2v": Architecture(
-        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=36), (1, 16, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=36), (1, 16, 2, 8, 8), 4096, 8
+    ),
     "wan2.1 vace": Architecture(
-        "comfy.ldm.wan.model", "VaceWanModel", dict(_WAN, vace_layers=4, vace_in_dim=96), (1, 16, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model", "VaceWanModel", dict(_WAN, vace_layers=4, vace_in_dim=96), (1, 16, 2, 8, 8), 4096, 8
+    ),
     "wan2.1 fun control": Architecture(
-        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=48), (1, 16, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="i2v", in_dim=48), (1, 16, 2, 8, 8), 4096, 8
+    ),
     "wan2.1 camera": Architecture(
-        "comfy.ldm.wan.model", "CameraWanModel", dict(_WAN, model_type="camera", in_dim=32), (1, 16, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model", "CameraWanModel", dict(_WAN, model_type="camera", in_dim=32), (1, 16, 2, 8, 8), 4096, 8
+    ),
     "wan2.2 5b": Architecture(
-        "comfy.ldm.wan.model", "WanModel", dict(_WAN, model_type="t2v", in_dim=48, out_dim=48),
-        (1, 48, 2, 8, 8), 4096, 8),
+        "comfy.ldm.wan.model",
+        "WanModel",
+        dict(_WAN, model_type="t2v", in_dim=48, out_dim=48),
+        (1, 48, 2, 8, 8),
+        4096,
+        8,
+    ),
     "hunyuanvideo": Architecture(
-        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", _HUNYUAN, (1, 16, 2, 8, 8), 64, 10, ("pooled",)),
+        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", _HUNYUAN, (1, 16, 2, 8, 8), 64, 10, ("pooled",)
+    ),
     "hunyuanvideo i2v": Architecture(
-        "comfy.ldm.hunyuan_video.model", "HunyuanVideo", dict(_HUNYUAN, in_channels=33), (1, 16, 2, 8, 8), 64, 10,
-        ("pooled",)),
+        "comfy.ldm.hunyuan_video.model",
+        "HunyuanVideo",
+        dict(_HUNYUAN, in_channels=33),
+        (1, 16, 2, 8, 8),
+        64,
+        10,
+        ("pooled",),
+    ),
     "hunyuanvideo 1.5": Architecture(
-        "comfy.ldm.hunyuan_video.model", "HunyuanVideo",
-        dict(_HUNYUAN, in_channels=65, out_channels=32, vec_in_dim=None, guidance_embed=False, byt5=True,
-             use_cond_type_embedding=True, vision_in_dim=1152, meanflow_sum=True, patch_size=[1, 1, 1]),
-        (1, 32, 2, 8, 8), 64, 10, ("pooled",)),
+        "comfy.ldm.hunyuan_video.model",
+        "HunyuanVideo",
+        dict(
+            _HUNYUAN,
+            in_channels=65,
+            out_channels=32,
+            vec_in_dim=None,
+            guidance_embed=False,
+            byt5=True,
+            use_cond_type_embedding=True,
+            vision_in_dim=1152,
+            meanflow_sum=True,
+            patch_size=[1, 1, 1],
+        ),
+        (1, 32, 2, 8, 8),
+        64,
+        10,
+        ("pooled",),
+    ),
     "cogvideox": Architecture(
-        "comfy.ldm.cogvideo.model", "CogVideoXTransformer3DModel",
-        dict(num_attention_heads=1, attention_head_dim=64, num_layers=8, text_embed_dim=64, time_embed_dim=64,
-             use_rotary_positional_embeddings=True),
-        (1, 16, 2, 8, 8), 64, 8),
+        "comfy.ldm.cogvideo.model",
+        "CogVideoXTransformer3DModel",
+        dict(
+            num_attention_heads=1,
+            attention_head_dim=64,
+            num_layers=8,
+            text_embed_dim=64,
+            time_embed_dim=64,
+            use_rotary_positional_embeddings=True,
+        ),
+        (1, 16, 2, 8, 8),
+        64,
+        8,
+    ),
     "ltxv": Architecture(
-        "comfy.ldm.lightricks.model", "LTXVModel",
+        "comfy.ldm.lightricks.model",
+        "LTXVModel",
         dict(num_layers=8, attention_head_dim=4, cross_attention_dim=128),
-        (1, 128, 2, 8, 8), 4096, 8, ("mask",)),
+        (1, 128, 2, 8, 8),
+        4096,
+        8,
+        ("mask",),
+    ),
     "ltx-2": Architecture(  # video and audio in one latent; its blocks take and return tuples
-        "comfy.ldm.lightricks.av_model", "LTXAVModel",
+        "comfy.ldm.lightricks.av_model",
+        "LTXAVModel",
         # few heads, because every one of them attends to a text of 1024 tokens
-        dict(num_layers=4, num_attention_heads=4, attention_head_dim=32, audio_num_attention_heads=4,
-             audio_attention_head_dim=32, cross_attention_dim=128, audio_cross_attention_dim=128,
-             caption_channels=128, connector_num_attention_heads=1),
-        (1, 128, 2, 8, 8), 128, 0, (),
-        ("num_attention_heads", "attention_head_dim", "audio_num_attention_heads", "audio_attention_head_dim",
-         "audio_cross_attention_dim", "caption_channels", "connector_num_attention_heads")),
+        dict(
+            num_layers=4,
+            num_attention_heads=4,
+            attention_head_dim=32,
+            audio_num_attention_heads=4,
+            audio_attention_head_dim=32,
+            cross_attention_dim=128,
+            audio_cross_attention_dim=128,
+            caption_channels=128,
+            connector_num_attention_heads=1,
+        ),
+        (1, 128, 2, 8, 8),
+        128,
+        0,
+        (),
+        (
+            "num_attention_heads",
+            "attention_head_dim",
+            "audio_num_attention_heads",
+            "audio_attention_head_dim",
+            "audio_cross_attention_dim",
+            "caption_channels",
+            "connector_num_attention_heads",
+        ),
+    ),
     "mochi": Architecture(
-        "comfy.ldm.genmo.joint_model.asymm_models_joint", "AsymmDiTJoint",
-        dict(depth=6, patch_size=2, num_heads=2, hidden_size_x=128, hidden_size_y=64, mlp_ratio_x=96.0,
-             mlp_ratio_y=4.0, learn_sigma=False, in_channels=12, qk_norm=True, qkv_bias=False, out_bias=True,
-             attn_drop=0.0, patch_embed_bias=True, posenc_preserve_area=True, timestep_mlp_bias=True,
-             attend_to_padding=False, timestep_scale=1000.0, use_t5=True, t5_feat_dim=64, t5_token_length=16,
-             rope_theta=10000.0),
-        (1, 12, 2, 8, 8), 64, 6, ("mask",),
-        ("depth", "num_heads", "hidden_size_x", "hidden_size_y", "mlp_ratio_x", "t5_feat_dim", "t5_token_length")),
+        "comfy.ldm.genmo.joint_model.asymm_models_joint",
+        "AsymmDiTJoint",
+        dict(
+            depth=6,
+            patch_size=2,
+            num_heads=2,
+            hidden_size_x=128,
+            hidden_size_y=64,
+            mlp_ratio_x=96.0,
+            mlp_ratio_y=4.0,
+            learn_sigma=False,
+            in_channels=12,
+            qk_norm=True,
+            qkv_bias=False,
+            out_bias=True,
+            attn_drop=0.0,
+            patch_embed_bias=True,
+            posenc_preserve_area=True,
+            timestep_mlp_bias=True,
+            attend_to_padding=False,
+            timestep_scale=1000.0,
+            use_t5=True,
+            t5_feat_dim=64,
+            t5_token_length=16,
+            rope_theta=10000.0,
+        ),
+        (1, 12, 2, 8, 8),
+        64,
+        6,
+        ("mask",),
+        ("depth", "num_heads", "hidden_size_x", "hidden_size_y", "mlp_ratio_x", "t5_feat_dim", "t5_token_length"),
+    ),
     "flux": Architecture(
-        "comfy.ldm.flux.model", "Flux",
-        dict(in_channels=16, out_channels=16, vec_in_dim=64, context_in_dim=64, hidden_size=128, mlp_ratio=4.0,
-             num_heads=1, depth=4, depth_single_blocks=6, axes_dim=[16, 56, 56], theta=10000, patch_size=2,
-             qkv_bias=True, guidance_embed=True, txt_ids_dims=[]),
-        (1, 16, 16, 16), 64, 10, ("pooled64",),
-        ("hidden_size", "num_heads", "vec_in_dim", "context_in_dim")),
+        "comfy.ldm.flux.model",
+        "Flux",
+        dict(
+            in_channels=16,
+            out_channels=16,
+            vec_in_dim=64,
+            context_in_dim=64,
+            hidden_size=128,
+            mlp_ratio=4.0,
+            num_heads=1,
+            depth=4,
+            depth_single_blocks=6,
+            axes_dim=[16, 56, 56],
+            theta=10000,
+            patch_size=2,
+            qkv_bias=True,
+            guidance_embed=True,
+            txt_ids_dims=[],
+        ),
+        (1, 16, 16, 16),
+        64,
+        10,
+        ("pooled64",),
+        ("hidden_size", "num_heads", "vec_in_dim", "context_in_dim"),
+    ),
     "qwen-image": Architecture(
-        "comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel",
-        dict(num_layers=8, num_attention_heads=1, joint_attention_dim=64), (1, 16, 1, 16, 16), 64, 8, (),
-        ("num_attention_heads", "joint_attention_dim")),
+        "comfy.ldm.qwen_image.model",
+        "QwenImageTransformer2DModel",
+        dict(num_layers=8, num_attention_heads=1, joint_attention_dim=64),
+        (1, 16, 1, 16, 16),
+        64,
+        8,
+        (),
+        ("num_attention_heads", "joint_attention_dim"),
+    ),
 }
 
 
@@ -157,8 +274,11 @@ def _sizes(spec):
     def detect(*args, **kwargs):
         return {**original(*args, **kwargs), **{name: spec.config[name] for name in spec.fixed}}
 
-    with mock.patch.object(comfy.model_detection, "detect_unet_config", detect) if spec.fixed else (
-            contextlib.nullcontext()):
+    with (
+        mock.patch.object(comfy.model_detection, "detect_unet_config", detect)
+        if spec.fixed
+        else (contextlib.nullcontext())
+    ):
         yield
 
 

@@ -19,6 +19,15 @@ def frozen_answers(model, noise, positive, negative, calls=12, cfg=4.0, turned=N
             answers.append(model(x, level, **extra_args).clone())
         return x
 
-    comfy.sample.sample_custom(model, noise, cfg, comfy.samplers.KSAMPLER(loop), torch.linspace(1, 0, calls + 1),
-                               positive, negative, torch.zeros_like(noise), disable_pbar=True)
+    comfy.sample.sample_custom(
+        model,
+        noise,
+        cfg,
+        comfy.samplers.KSAMPLER(loop),
+        torch.linspace(1, 0, calls + 1),
+        positive,
+        negative,
+        torch.zeros_like(noise),
+        disable_pbar=True,
+    )
     return answers

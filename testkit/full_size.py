@@ -37,32 +37,93 @@ class FullSize:
 
 def _wan(dim, ffn_dim, num_layers):
     return FullSize(
-        "WAN21_T2V", "wan2.1",
-        dict(model_type="t2v", dim=dim, ffn_dim=ffn_dim, num_heads=dim // 128, num_layers=num_layers, in_dim=16,
-             out_dim=16, patch_size=(1, 2, 2), freq_dim=256, window_size=(-1, -1), qk_norm=True,
-             cross_attn_norm=True, eps=1e-6),
-        dim, 128, num_layers, (512, 4096), 2, 81, {"480p": (832, 480), "720p": (1280, 720)})
+        "WAN21_T2V",
+        "wan2.1",
+        dict(
+            model_type="t2v",
+            dim=dim,
+            ffn_dim=ffn_dim,
+            num_heads=dim // 128,
+            num_layers=num_layers,
+            in_dim=16,
+            out_dim=16,
+            patch_size=(1, 2, 2),
+            freq_dim=256,
+            window_size=(-1, -1),
+            qk_norm=True,
+            cross_attn_norm=True,
+            eps=1e-6,
+        ),
+        dim,
+        128,
+        num_layers,
+        (512, 4096),
+        2,
+        81,
+        {"480p": (832, 480), "720p": (1280, 720)},
+    )
 
 
 def _cogvideox(heads, num_layers, is_rotary):
     return FullSize(
-        "CogVideoX_T2V", "cogvideox",
-        dict(num_attention_heads=heads, attention_head_dim=64, num_layers=num_layers, time_embed_dim=512,
-             text_embed_dim=4096, in_channels=16, patch_size=2, use_rotary_positional_embeddings=is_rotary,
-             use_learned_positional_embeddings=False),
-        heads * 64, 64, num_layers, (226, 4096), 2, 49, {"480p": (720, 480)})
+        "CogVideoX_T2V",
+        "cogvideox",
+        dict(
+            num_attention_heads=heads,
+            attention_head_dim=64,
+            num_layers=num_layers,
+            time_embed_dim=512,
+            text_embed_dim=4096,
+            in_channels=16,
+            patch_size=2,
+            use_rotary_positional_embeddings=is_rotary,
+            use_learned_positional_embeddings=False,
+        ),
+        heads * 64,
+        64,
+        num_layers,
+        (226, 4096),
+        2,
+        49,
+        {"480p": (720, 480)},
+    )
 
 
 MODELS = {
     "wan14b": _wan(5120, 13824, 40),
     "wan1.3b": _wan(1536, 8960, 30),
     "hunyuan": FullSize(
-        "HunyuanVideo", "hunyuan_video",
-        dict(in_channels=16, out_channels=16, vec_in_dim=768, context_in_dim=4096, hidden_size=3072, mlp_ratio=4.0,
-             num_heads=24, depth=20, depth_single_blocks=40, axes_dim=[16, 56, 56], theta=256,
-             patch_size=[1, 2, 2], qkv_bias=True, guidance_embed=True, byt5=False, meanflow=False,
-             use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False),
-        3072, 128, 60, (256, 4096), 1, 65, {"480p": (640, 480)}),
+        "HunyuanVideo",
+        "hunyuan_video",
+        dict(
+            in_channels=16,
+            out_channels=16,
+            vec_in_dim=768,
+            context_in_dim=4096,
+            hidden_size=3072,
+            mlp_ratio=4.0,
+            num_heads=24,
+            depth=20,
+            depth_single_blocks=40,
+            axes_dim=[16, 56, 56],
+            theta=256,
+            patch_size=[1, 2, 2],
+            qkv_bias=True,
+            guidance_embed=True,
+            byt5=False,
+            meanflow=False,
+            use_cond_type_embedding=False,
+            vision_in_dim=None,
+            meanflow_sum=False,
+        ),
+        3072,
+        128,
+        60,
+        (256, 4096),
+        1,
+        65,
+        {"480p": (640, 480)},
+    ),
     "cogvideox-2b": _cogvideox(30, 30, False),
     "cogvideox-5b": _cogvideox(48, 42, True),
 }
@@ -107,5 +168,9 @@ def forward(model, name, latent, rows, device="meta", dtype=torch.bfloat16):
 
     extra = {"y": empty(768), "guidance": empty()} if name == "hunyuan" else {}
     return model.diffusion_model(
-        empty(*latent), torch.zeros(rows, device=device), context=empty(tokens, width),
-        transformer_options={"optimized_attention_override": override}, **extra)
+        empty(*latent),
+        torch.zeros(rows, device=device),
+        context=empty(tokens, width),
+        transformer_options={"optimized_attention_override": override},
+        **extra,
+    )

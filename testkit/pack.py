@@ -20,7 +20,8 @@ class PackFinder:
         if name != NAME:
             return None
         return importlib.util.spec_from_file_location(
-            NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+            NAME, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+        )
 
 
 sys.meta_path.insert(0, PackFinder)

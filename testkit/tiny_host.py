@@ -63,8 +63,12 @@ class TinyHost:
 
     def ask_for(self, seed):
         """Ask for the clip of a seed: the seed chooses the words of the prompt."""
-        self.ask(*(words[seed // n % len(words)] for words, n in
-                   ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))))
+        self.ask(
+            *(
+                words[seed // n % len(words)]
+                for words, n in ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))
+            )
+        )
 
     def lfcache(self, model=None, **settings):
         """The tiny model with LFCache."""
@@ -82,15 +86,39 @@ class TinyHost:
     def noise(shape=(1, 16, 2, 8, 8), seed=0):
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
-    def sample(self, model, sampler="euler", scheduler="simple", steps=10, cfg=4.0, noise=None, denoise=1.0,
-               latent=None, seed=0, **kwargs):
+    def sample(
+        self,
+        model,
+        sampler="euler",
+        scheduler="simple",
+        steps=10,
+        cfg=4.0,
+        noise=None,
+        denoise=1.0,
+        latent=None,
+        seed=0,
+        **kwargs,
+    ):
         """Sample as KSampler does; returns the latent that it would output."""
         import comfy.sample
 
         noise = self.noise() if noise is None else noise
         latent = torch.zeros_like(noise) if latent is None else latent
-        return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, self.positive, self.negative,
-                                   latent, denoise=denoise, seed=seed, disable_pbar=True, **kwargs)
+        return comfy.sample.sample(
+            model,
+            noise,
+            steps,
+            cfg,
+            sampler,
+            scheduler,
+            self.positive,
+            self.negative,
+            latent,
+            denoise=denoise,
+            seed=seed,
+            disable_pbar=True,
+            **kwargs,
+        )
 
     def shifted(self, shift):
         """The tiny model with another flow shift, as the stock ModelSamplingSD3 node sets it."""

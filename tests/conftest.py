@@ -29,7 +29,8 @@ def pytest_report_header():
 def pytest_terminal_summary(terminalreporter):
     if HOST is None:
         terminalreporter.write_line(
-            "No ComfyUI was found: the tests that need one did not run. Set COMFYUI_PATH to run them.")
+            "No ComfyUI was found: the tests that need one did not run. Set COMFYUI_PATH to run them."
+        )
 
 
 @pytest.fixture(autouse=True)

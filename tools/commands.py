@@ -26,8 +26,7 @@ def demo(arguments):
     from tools.demo.options import parse
 
     host = parse(arguments).host
-    return run([VENV_PYTHON, "-m", "tools.demo", *arguments],
-               prepare(host, "the demo samples in plain PyTorch"))
+    return run([VENV_PYTHON, "-m", "tools.demo", *arguments], prepare(host, "the demo samples in plain PyTorch"))
 
 
 def test(arguments):
@@ -51,10 +50,12 @@ def check(arguments):
 
 
 def check_steps(arguments):
-    return [[VENV_PYTHON, "-m", "ruff", "check", "."],
-            [VENV_PYTHON, "-m", "ruff", "format", "--check", "."],
-            [VENV_PYTHON, "-m", "tools.typecheck"],
-            pytest_command(arguments)]
+    return [
+        [VENV_PYTHON, "-m", "ruff", "check", "."],
+        [VENV_PYTHON, "-m", "ruff", "format", "--check", "."],
+        [VENV_PYTHON, "-m", "tools.typecheck"],
+        pytest_command(arguments),
+    ]
 
 
 def pytest_command(arguments):
@@ -106,10 +107,17 @@ def add_to_path(folder, environment):
 
 def benchmarks():
     """{name: file} of every benchmark."""
-    files = [path for folder in ("tables", "figures") for path in sorted((ROOT / "benchmarks" / folder).glob("*.py"))
-             if path.stem != "__init__"]
-    return {**{path.stem: path for path in files}, "calibrate": ROOT / "benchmarks" / "peers" / "calibrate.py",
-            "compatibility": ROOT / "tests" / "compatibility" / "__main__.py"}
+    files = [
+        path
+        for folder in ("tables", "figures")
+        for path in sorted((ROOT / "benchmarks" / folder).glob("*.py"))
+        if path.stem != "__init__"
+    ]
+    return {
+        **{path.stem: path for path in files},
+        "calibrate": ROOT / "benchmarks" / "peers" / "calibrate.py",
+        "compatibility": ROOT / "tests" / "compatibility" / "__main__.py",
+    }
 
 
 def first_sentence(path):
@@ -121,8 +129,10 @@ def versions(arguments):
     from tools.versions import parse
 
     is_renewed = parse(arguments).update
-    return run([VENV_PYTHON, "-m", "tools.versions", *arguments],
-               prepare(find_comfyui(ROOT), "its packages are not compared", is_renewed))
+    return run(
+        [VENV_PYTHON, "-m", "tools.versions", *arguments],
+        prepare(find_comfyui(ROOT), "its packages are not compared", is_renewed),
+    )
 
 
 COMMANDS = {"demo": demo, "test": test, "check": check, "graph": graph, "bench": bench, "versions": versions}

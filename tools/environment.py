@@ -51,15 +51,19 @@ def set_up(host, is_renewed=False):
         say("torch, torchvision and torchaudio do not match: installing versions that do")
         install(requirements, files, constraints(asked, is_torch_kept=False))
         if not torch_fits():
-            raise SetupError(f"ComfyUI needs torch, torchvision and torchaudio, but they cannot be imported in {VENV}. "
-                             "Start run.py with the Python that your ComfyUI runs in.")
+            raise SetupError(
+                f"ComfyUI needs torch, torchvision and torchaudio, but they cannot be imported in {VENV}. "
+                "Start run.py with the Python that your ComfyUI runs in."
+            )
     STAMP.write_text("\n".join(wanted) + "\n", encoding="utf-8")
 
 
 def constraints(asked, **options):
     """The result of `versions.constraints` in .venv's Python. asked: ComfyUI's requirements."""
-    code = ("import sys; from tools.versions import constraints; "
-            f"print(*constraints(sys.argv[1:], **{options!r}), sep='\\n')")
+    code = (
+        "import sys; from tools.versions import constraints; "
+        f"print(*constraints(sys.argv[1:], **{options!r}), sep='\\n')"
+    )
     lines = output_of(VENV_PYTHON, code, *asked).splitlines()
     if not lines:
         raise SetupError(f"{VENV_PYTHON} could not read the tested versions in {FOLDER}. Delete {VENV} to start over.")
@@ -77,7 +81,8 @@ def install(requirements, files, constraints, options=()):
         raise SetupError(
             f"pip could not install the packages (exit status {status}); its own message is above. "
             "The first installation needs a network and some gigabytes of disk. "
-            f"Run the same command again to go on, or delete {VENV} to start over.")
+            f"Run the same command again to go on, or delete {VENV} to start over."
+        )
 
 
 def pip_command(python, requirements, files, constraints, options=()):
@@ -106,7 +111,8 @@ def make_venv():
     if result.returncode or not is_working(VENV_PYTHON):
         raise SetupError(
             f"python -m venv could not make {VENV}; its own message is above. On Debian and Ubuntu install "
-            f"python3-venv. If another Python made the folder, delete it.")
+            f"python3-venv. If another Python made the folder, delete it."
+        )
     if torch_version and is_inside_venv:
         share_packages()
 
@@ -135,9 +141,11 @@ def missing_packages(requirements):
     """Names of the required packages of which .venv has no version."""
     found = (re.match(r"[A-Za-z0-9][\w.-]*", line) for line in requirements)
     names = sorted({name[0] for name in found if name})
-    code = ("import sys, importlib.metadata as m\n"
-            "have = {d.metadata['Name'].lower().replace('_', '-') for d in m.distributions() if d.metadata['Name']}\n"
-            "print(*[n for n in sys.argv[1:] if n.lower().replace('_', '-') not in have])")
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "have = {d.metadata['Name'].lower().replace('_', '-') for d in m.distributions() if d.metadata['Name']}\n"
+        "print(*[n for n in sys.argv[1:] if n.lower().replace('_', '-') not in have])"
+    )
     return output_of(VENV_PYTHON, code, *names).split()
 
 

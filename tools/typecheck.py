@@ -22,8 +22,15 @@ def main(root=ROOT):
         for name in FOLDERS:
             shutil.copytree(root / name, pack / name, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
         (pack / "__init__.py").touch()
-        command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"),
-                   "--cache-dir", str(ROOT / ".mypy_cache")]
+        command = [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--config-file",
+            str(ROOT / "pyproject.toml"),
+            "--cache-dir",
+            str(ROOT / ".mypy_cache"),
+        ]
         for name in FOLDERS:
             command += ["-p", f"{PACK}.{name}"]
         result = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -112,8 +112,9 @@ def constraints(requirements=(), is_torch_kept=True, is_held=True):
     held = read(tested_file())
     torch = torch_here() if is_torch_kept else None
     left = left_out(held, requirements, torch)
-    lines = [f"{name}=={version}" for name, version in held.items()
-             if name not in left and (is_held or TORCH.match(name))]
+    lines = [
+        f"{name}=={version}" for name, version in held.items() if name not in left and (is_held or TORCH.match(name))
+    ]
     if torch and "torch" in left:
         major, minor = torch.split(".")[:2]
         lines += [f"torch=={torch}", f"torchaudio<{major}.{int(minor) + 1}"]
@@ -146,10 +147,16 @@ def differences(requirements=()):
     held = read(tested_file())
     left = left_out(held, requirements, torch_here())
     own, whole = installed(own_requirements()), installed([*own_requirements(), *requirements])
-    lines = [f"{name} {version} is installed, {held[name]} was tested" for name, version in whole.items()
-             if name in held and version != held[name] and name not in left]
-    lines += [f"{name} {version} is installed, no version was tested" for name, version in own.items()
-              if name not in held and name not in left and not (TORCH.match(name) and "torch" in left)]
+    lines = [
+        f"{name} {version} is installed, {held[name]} was tested"
+        for name, version in whole.items()
+        if name in held and version != held[name] and name not in left
+    ]
+    lines += [
+        f"{name} {version} is installed, no version was tested"
+        for name, version in own.items()
+        if name not in held and name not in left and not (TORCH.match(name) and "torch" in left)
+    ]
     if requirements and not left:
         lines += [f"{name} {held[name]} was tested, none is installed" for name in held if name not in whole]
     return sorted(lines)
@@ -158,9 +165,12 @@ def differences(requirements=()):
 def write(host):
     """Write the constraints file of this Python from what is installed."""
     found = sorted(installed([*own_requirements(), *host_requirements(host)]).items())
-    lines = [f"# Tested with Python {platform.python_version()} on {platform.system()} {platform.machine()} "
-             f"and ComfyUI {comfyui_version(host)}.", "# Written by `python3 run.py versions`; see CONTRIBUTING.md.",
-             "# torch and what comes with it: left out where the machine has another torch already"]
+    lines = [
+        f"# Tested with Python {platform.python_version()} on {platform.system()} {platform.machine()} "
+        f"and ComfyUI {comfyui_version(host)}.",
+        "# Written by `python3 run.py versions`; see CONTRIBUTING.md.",
+        "# torch and what comes with it: left out where the machine has another torch already",
+    ]
     lines += [f"{name}=={version}" for name, version in found if TORCH.match(name)]
     lines += ["# all others"] + [f"{name}=={version}" for name, version in found if not TORCH.match(name)]
     path = FOLDER / f"python3.{sys.version_info[1]}.txt"
@@ -171,11 +181,15 @@ def write(host):
 
 def parse(arguments=None):
     parser = argparse.ArgumentParser(
-        prog="run.py versions", description="Compare the packages in .venv with the tested versions in tools/tested.")
+        prog="run.py versions", description="Compare the packages in .venv with the tested versions in tools/tested."
+    )
     make = parser.add_mutually_exclusive_group()
     make.add_argument("--write", action="store_true", help="write the file of this Python from what is installed")
-    make.add_argument("--update", action="store_true",
-                      help="install the newest version of all but torch, then write the file; run the tests afterwards")
+    make.add_argument(
+        "--update",
+        action="store_true",
+        help="install the newest version of all but torch, then write the file; run the tests afterwards",
+    )
     return parser.parse_args(arguments)
 
 

@@ -48,8 +48,10 @@ def fifths(values):
 
 
 def table(records, impacts):
-    lines = [f"{'band':5} {'first fifth':>12} {'last fifth':>12} {'last / first':>13}  "
-             "rank correlation with the step's impact: mean (lowest)"]
+    lines = [
+        f"{'band':5} {'first fifth':>12} {'last fifth':>12} {'last / first':>13}  "
+        "rank correlation with the step's impact: mean (lowest)"
+    ]
     for band in BANDS:
         first, last = (mean(side) for side in zip(*(fifths(r[band]) for r in records)))
         found = [correlation(r[band], impact) for r, impact in zip(records, impacts)]
@@ -72,14 +74,22 @@ def paint(panels, records, impacts):
             left.plot(calls, record[band], color=color, linewidth=0.6, alpha=0.5)
         curve = [mean(values) for values in zip(*(r[band] for r in records))]
         left.plot(calls, curve, color=color, linestyle=style, linewidth=2, label=f"{band} band, mean")
-        right.plot(calls, [v / max(curve) for v in curve], color=color, linestyle=style, linewidth=2,
-                   label=f"{band} band")
+        right.plot(
+            calls, [v / max(curve) for v in curve], color=color, linestyle=style, linewidth=2, label=f"{band} band"
+        )
     known = [i for i in impacts if i]
     if known:
         common = sorted(set.intersection(*(set(i) for i in known)))
         damage = [mean([i[call] for i in known]) ** 0.5 for call in common]
-        right.plot([call + 1 for call in common], [d / max(damage) for d in damage], color="black", marker="o",
-                   markersize=4, linestyle="none", label="impact of reusing the call (root MSE)")
+        right.plot(
+            [call + 1 for call in common],
+            [d / max(damage) for d in damage],
+            color="black",
+            marker="o",
+            markersize=4,
+            linestyle="none",
+            label="impact of reusing the call (root MSE)",
+        )
     left.set_title("change of the prediction from call to call")
     left.set_ylabel("L2 norm")
     right.set_title("the same over its largest value")
@@ -101,8 +111,7 @@ def main():
         found = records.find(seed=seed, cutoff=study.bench.config().cutoff)
         shown.append(found or records.add(differences(study, seed)))
     impacts = [impact_of(known, record) for record in shown]
-    write_table(args.out / "band_difference.txt",
-                [*study.lines("band_difference", args.clips), *table(shown, impacts)])
+    write_table(args.out / "band_difference.txt", [*study.lines("band_difference", args.clips), *table(shown, impacts)])
     write_plot(args.out / "band_difference.png", lambda panels: paint(panels, shown, impacts), columns=2)
 
 

@@ -39,8 +39,9 @@ class BlockWatch:
         return patcher
 
     def __enter__(self):
-        self.hooks = [block.register_forward_hook(partial(self._see, number))
-                      for number, block in enumerate(self.blocks)]
+        self.hooks = [
+            block.register_forward_hook(partial(self._see, number)) for number, block in enumerate(self.blocks)
+        ]
         return self
 
     def __exit__(self, *_):
@@ -102,20 +103,28 @@ def table(norms, drift, cache_rate):
     """One line per block, then how unequal and how steady the blocks are."""
     relative, skipped = over_largest(norms), skipped_cells(norms, cache_rate)
     of_pivotal, of_others = (kind_mean(drift, skipped, is_skipped) for is_skipped in (False, True))
-    lines = [f"{'block':>5} {'norm over largest of its step':>31} {'drift':>22} {'pivotal at':>11}",
-             f"{'':5} {'mean':>15} {'min':>7} {'max':>7} {'mean':>8} {'min':>6} {'max':>6} {f'{cache_rate:.0%}':>10}"]
+    lines = [
+        f"{'block':>5} {'norm over largest of its step':>31} {'drift':>22} {'pivotal at':>11}",
+        f"{'':5} {'mean':>15} {'min':>7} {'max':>7} {'mean':>8} {'min':>6} {'max':>6} {f'{cache_rate:.0%}':>10}",
+    ]
     for block in range(norms.shape[1]):
         own, change = relative[:, block], drift[:, block]
-        lines.append(f"{block:5} {own.mean():15.3f} {own.min():7.3f} {own.max():7.3f} {change.mean():8.3f} "
-                     f"{change.min():6.3f} {change.max():6.3f} {1 - skipped[block].mean():10.0%}")
+        lines.append(
+            f"{block:5} {own.mean():15.3f} {own.min():7.3f} {own.max():7.3f} {change.mean():8.3f} "
+            f"{change.min():6.3f} {change.max():6.3f} {1 - skipped[block].mean():10.0%}"
+        )
     steady = int(((skipped.mean(1) == 0) | (skipped.mean(1) == 1)).sum())
     small = (relative < 0.1).float().mean()
-    return [*lines, "", "pivotal at: share of the steps and clips in which the block is not among the "
-            f"{cache_rate:.0%} with the smallest norm",
-            f"{steady} of {norms.shape[1]} blocks are always or never pivotal; {small:.0%} of all residuals are below "
-            "a tenth of their step's largest",
-            f"median norm over the largest: {relative.median():.3f}; mean drift from call to call: {drift.mean():.3f} "
-            f"(pivotal blocks {of_pivotal:.3f}, the others {of_others:.3f})"]
+    return [
+        *lines,
+        "",
+        "pivotal at: share of the steps and clips in which the block is not among the "
+        f"{cache_rate:.0%} with the smallest norm",
+        f"{steady} of {norms.shape[1]} blocks are always or never pivotal; {small:.0%} of all residuals are below "
+        "a tenth of their step's largest",
+        f"median norm over the largest: {relative.median():.3f}; mean drift from call to call: {drift.mean():.3f} "
+        f"(pivotal blocks {of_pivotal:.3f}, the others {of_others:.3f})",
+    ]
 
 
 def kind_mean(drift, skipped, is_skipped):
@@ -127,14 +136,31 @@ def kind_mean(drift, skipped, is_skipped):
 def paint(panels, norms, drift, cache_rate):
     """Heat maps blocks x steps: relative norm with the skipped blocks dotted, and drift."""
     skipped = skipped_cells(norms, cache_rate)
-    maps = ((over_largest(norms).mean(0), 1, "norm of a block's residual over the largest of its step; "
-             f"dots: skipped at {cache_rate:.0%}", {"vmin": 0, "vmax": 1}),
-            (drift.mean(0), 2, "drift: change of a residual since the call before, over its norm",
-             {"vmin": 0, "vmax": drift.mean(0).quantile(0.98).item()}))
+    maps = (
+        (
+            over_largest(norms).mean(0),
+            1,
+            f"norm of a block's residual over the largest of its step; dots: skipped at {cache_rate:.0%}",
+            {"vmin": 0, "vmax": 1},
+        ),
+        (
+            drift.mean(0),
+            2,
+            "drift: change of a residual since the call before, over its norm",
+            {"vmin": 0, "vmax": drift.mean(0).quantile(0.98).item()},
+        ),
+    )
     for panel, (values, first, title, limits) in zip(panels[:, 0], maps):
         blocks, calls = values.shape
-        image = panel.imshow(values.numpy(), aspect="auto", origin="lower", cmap="viridis", interpolation="nearest",
-                             extent=(first - 0.5, first + calls - 0.5, -0.5, blocks - 0.5), **limits)
+        image = panel.imshow(
+            values.numpy(),
+            aspect="auto",
+            origin="lower",
+            cmap="viridis",
+            interpolation="nearest",
+            extent=(first - 0.5, first + calls - 0.5, -0.5, blocks - 0.5),
+            **limits,
+        )
         panel.figure.colorbar(image, ax=panel)
         panel.set_title(title)
         panel.set_ylabel("block")
@@ -153,8 +179,9 @@ def main():
     shown = [records.find(seed=seed) or records.add(norms(study, seed)) for seed in range(args.clips)]
     size, drift = (torch.tensor([r[key] for r in shown]) for key in ("norms", "drift"))
     rate = study.bench.block_config().cache_rate
-    write_table(args.out / "block_importance.txt",
-                [*study.lines("block_importance", args.clips), *table(size, drift, rate)])
+    write_table(
+        args.out / "block_importance.txt", [*study.lines("block_importance", args.clips), *table(size, drift, rate)]
+    )
     write_plot(args.out / "block_importance.png", lambda panels: paint(panels, size, drift, rate), rows=2, height=3.8)
 
 

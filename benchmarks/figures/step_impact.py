@@ -74,8 +74,12 @@ def damage(study, seed, kinds, every=1, is_known=lambda kind, call: False):
                 continue
             prediction = stand_in(recording, call, kind, cutoff)
             latent = study.sample(attach_one_reused(study.base, recording, call, prediction), seed)
-            yield {"seed": seed, "kind": kind, "call": call,
-                   "mse": (study.decode(latent) - video).square().mean().item()}
+            yield {
+                "seed": seed,
+                "kind": kind,
+                "call": call,
+                "mse": (study.decode(latent) - video).square().mean().item(),
+            }
 
 
 def decibels(mse):
@@ -95,11 +99,15 @@ def curves(records, kind):
 def table(records, kinds):
     """Mean PSNR by call and kind, and how much of the damage is done early."""
     calls = sorted({r["call"] for r in records})
-    lines = ["PSNR in dB of the video when this call alone is reused, mean over the clips", "",
-             f"{'call':>4} " + " ".join(f"{kind:>12}" for kind in kinds)]
+    lines = [
+        "PSNR in dB of the video when this call alone is reused, mean over the clips",
+        "",
+        f"{'call':>4} " + " ".join(f"{kind:>12}" for kind in kinds),
+    ]
     for call in calls:
-        cells = [mean([decibels(r["mse"]) for r in records if (r["kind"], r["call"]) == (kind, call)])
-                 for kind in kinds]
+        cells = [
+            mean([decibels(r["mse"]) for r in records if (r["kind"], r["call"]) == (kind, call)]) for kind in kinds
+        ]
         lines.append(f"{call + 1:4} " + " ".join(f"{text(cell, '.2f'):>12}" for cell in cells))
     lines += ["", f"{'':24}" + " ".join(f"{kind:>12}" for kind in kinds)]
     third = len(calls) // 3 or 1
@@ -116,8 +124,15 @@ def paint(panels, records, kinds):
     for panel, kind in zip(panels[0], kinds):
         for i, (seed, points) in enumerate(curves(records, kind).items()):
             x, y = zip(*((call + 1, mse) for call, mse in points if mse > 0))
-            panel.plot(x, y, color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], markersize=4,
-                       linewidth=1.2, label=f"clip {seed}")
+            panel.plot(
+                x,
+                y,
+                color=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=4,
+                linewidth=1.2,
+                label=f"clip {seed}",
+            )
         panel.set_yscale("log")
         panel.set_title(f"reusing {TITLES.get(kind, kind)}")
         panel.set_xlabel("reused call")
@@ -129,8 +144,7 @@ def paint(panels, records, kinds):
 def main():
     parser = parser_of(__doc__, clips=4)
     parser.add_argument("--every", type=int, default=1, help="reuse only every N-th call in turn")
-    parser.add_argument("--kinds", nargs="+", default=["prediction", "low", "high"],
-                        choices=["low", "high", *REUSES])
+    parser.add_argument("--kinds", nargs="+", default=["prediction", "low", "high"], choices=["low", "high", *REUSES])
     args = parser.parse_args()
     study = Study.of(args)
     records = Records(args.out / "step_impact.jsonl", study, args.fresh)
@@ -138,12 +152,12 @@ def main():
     wanted = [{"seed": s, "kind": k, "call": c} for s in range(args.clips) for k in args.kinds for c in calls]
     for seed in range(args.clips):
         if any(records.find(**key) is None for key in wanted if key["seed"] == seed):
-            for record in damage(study, seed, args.kinds, args.every,
-                                 lambda kind, call: records.find(seed=seed, kind=kind, call=call)):
+            for record in damage(
+                study, seed, args.kinds, args.every, lambda kind, call: records.find(seed=seed, kind=kind, call=call)
+            ):
                 records.add(record)
     shown = [records.find(**key) for key in wanted]
-    write_table(args.out / "step_impact.txt",
-                [*study.lines("step_impact", args.clips), *table(shown, args.kinds)])
+    write_table(args.out / "step_impact.txt", [*study.lines("step_impact", args.clips), *table(shown, args.kinds)])
     write_plot(args.out / "step_impact.png", lambda panels: paint(panels, shown, args.kinds), columns=len(args.kinds))
 
 

@@ -14,8 +14,10 @@ def main():
     args = parser_of(__doc__, clips=4).parse_args()
     study = Study.of(args)
     records = measured(study, Records(args.out / "trial_resolution.jsonl", study, args.fresh), args.clips)
-    write_table(args.out / f"trial_agreement_{args.shape[2]}x{args.shape[3]}.txt",
-                [*study.lines("trial_agreement", args.clips), *table(records)])
+    write_table(
+        args.out / f"trial_agreement_{args.shape[2]}x{args.shape[3]}.txt",
+        [*study.lines("trial_agreement", args.clips), *table(records)],
+    )
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ TRIALS = (("snr_matched", "trial"), ("plain", "trial"), ("plain", "cached"))
 
 def configs(bench):
     """{name: LFCacheConfig} of every trial that is measured; all of them compute every call."""
-    return {(factor_t, factor_hw, trial, reference): bench.config(
-        alpha=0.0, trial=trial, reference=reference, factor_t=factor_t, factor_hw=factor_hw)
-        for factor_t, factor_hw in FACTORS for trial, reference in TRIALS}
+    return {
+        (factor_t, factor_hw, trial, reference): bench.config(
+            alpha=0.0, trial=trial, reference=reference, factor_t=factor_t, factor_hw=factor_hw
+        )
+        for factor_t, factor_hw in FACTORS
+        for trial, reference in TRIALS
+    }
 
 
 def attach_trials(patcher, runs):
@@ -57,9 +61,14 @@ def lfds(study, seed, given):
     model = parametrization_of(study.base.model, study.base.get_model_object("model_sampling"))
     runs = [LFCacheRun(config, model) for config in given]
     study.sample(attach_trials(recording.attach(study.base), runs), seed)
-    return [{"lfd": run.journal.lfds[1:] if run.journal.trials else [], "factors": factors_of(run, study.shape),
-             "true": true_lfds(recording.predictions, run.config.cutoff) if run.journal.trials else []}
-            for run in runs]
+    return [
+        {
+            "lfd": run.journal.lfds[1:] if run.journal.trials else [],
+            "factors": factors_of(run, study.shape),
+            "true": true_lfds(recording.predictions, run.config.cutoff) if run.journal.trials else [],
+        }
+        for run in runs
+    ]
 
 
 def factors_of(run, shape):
@@ -69,8 +78,9 @@ def factors_of(run, shape):
 
 def true_lfds(predictions, cutoff):
     """The LFD of each prediction against the one before."""
-    return [low_frequency_difference(after, before, cutoff).item()
-            for before, after in zip(predictions, predictions[1:])]
+    return [
+        low_frequency_difference(after, before, cutoff).item() for before, after in zip(predictions, predictions[1:])
+    ]
 
 
 def measured(study, records, clips):
@@ -103,8 +113,7 @@ def table(records, judge=agreement, worst=min):
     for factor_t, factor_hw in FACTORS:
         cells = []
         for trial, reference in TRIALS:
-            found = [judge(r) for r in records
-                     if r["name"] == [factor_t, factor_hw, trial, reference] and r["lfd"]]
+            found = [judge(r) for r in records if r["name"] == [factor_t, factor_hw, trial, reference] and r["lfd"]]
             found = [c for c in found if c is not None]
             cell = f"{mean(found):.2f} ({worst(found):.2f})" if found else "-"
             cells.append(f"{cell:>{len(trial) + len(reference) + 3}}")
@@ -114,7 +123,7 @@ def table(records, judge=agreement, worst=min):
 
 def relative(values, warmup):
     """A curve over its largest value in the warm-up, whose first call has no LFD."""
-    largest = max(values[:warmup - 1])
+    largest = max(values[: warmup - 1])
     return [v / largest for v in values]
 
 
@@ -125,17 +134,30 @@ def mean_curve(records, key):
 def paint(panels, records):
     """One panel per kind of trial: the true LFD and the trials' at every resolution."""
     for panel, (trial, reference) in zip(panels[:, 0], TRIALS):
-        of = {factors: [r for r in records if r["name"] == [*factors, trial, reference] and r["lfd"]]
-              for factors in FACTORS}
+        of = {
+            factors: [r for r in records if r["name"] == [*factors, trial, reference] and r["lfd"]]
+            for factors in FACTORS
+        }
         for (factors, some), color, style in zip(of.items(), COLORS, ("-", "--", "-.", ":")):
             if some:
                 calls = range(2, len(some[0]["lfd"]) + 2)
-                panel.plot(calls, mean_curve(some, "lfd"), color=color, linestyle=style, linewidth=1.6,
-                           label=f"trial {factors[0]}, {factors[1]}, {factors[1]}")
+                panel.plot(
+                    calls,
+                    mean_curve(some, "lfd"),
+                    color=color,
+                    linestyle=style,
+                    linewidth=1.6,
+                    label=f"trial {factors[0]}, {factors[1]}, {factors[1]}",
+                )
         some = next((s for s in of.values() if s), None)
         if some:
-            panel.plot(range(2, len(some[0]["true"]) + 2), mean_curve(some, "true"), color="black", linewidth=2.4,
-                       label="full resolution")
+            panel.plot(
+                range(2, len(some[0]["true"]) + 2),
+                mean_curve(some, "true"),
+                color="black",
+                linewidth=2.4,
+                label="full resolution",
+            )
         panel.set_title(f"{trial} trial, reference {reference}")
         panel.set_yscale("log")
         panel.set_ylabel("LFD over the\nwarm-up's largest")
@@ -148,10 +170,17 @@ def main():
     args = parser_of(__doc__).parse_args()
     study = Study.of(args)
     records = measured(study, Records(args.out / "trial_resolution.jsonl", study, args.fresh), args.clips)
-    write_table(args.out / "trial_resolution.txt", [
-        *study.lines("trial_resolution", args.clips), "rank correlation with the LFD at full resolution",
-        *table(records), "", "factor by which the LFD over the warm-up's largest is off",
-        *table(records, misjudgement, max)])
+    write_table(
+        args.out / "trial_resolution.txt",
+        [
+            *study.lines("trial_resolution", args.clips),
+            "rank correlation with the LFD at full resolution",
+            *table(records),
+            "",
+            "factor by which the LFD over the warm-up's largest is off",
+            *table(records, misjudgement, max),
+        ],
+    )
     write_plot(args.out / "trial_resolution.png", lambda panels: paint(panels, records), rows=len(TRIALS), height=3)
 
 

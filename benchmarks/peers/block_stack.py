@@ -17,6 +17,7 @@ def attach_stack(patcher, key, new_branch, is_joint=False):
         uncond, None if joint.
     is_joint: a whole batch is one branch, whatever it holds.
     """
+
     def open_run(model, options, steps):
         stack = BlockStack(lambda cond: new_branch(model, steps, cond), is_joint)
         dit = options.setdefault("patches_replace", {}).setdefault("dit", {})
@@ -37,6 +38,7 @@ class BlockStack:
 
     def patch(self, index, other):
         """The patch on a block; if another patch is there already, it is called as the original block."""
+
         def patch(args, extra):
             def original(given):
                 return (other(given, extra) if other else extra["original_block"](given))["img"]
@@ -57,8 +59,12 @@ class BlockStack:
             taken = [rows for (_, rows), is_computed in zip(self.current, computes) if is_computed]
             if taken:
                 rows = torch.cat([torch.arange(len(img), device=img.device)[r] for r in taken])
-                out[rows] = original({name: a[rows] if isinstance(a, torch.Tensor) and len(a) == len(img) else a
-                                      for name, a in args.items()})
+                out[rows] = original(
+                    {
+                        name: a[rows] if isinstance(a, torch.Tensor) and len(a) == len(img) else a
+                        for name, a in args.items()
+                    }
+                )
         for (branch, rows), is_computed in zip(self.current, computes):
             if is_computed:
                 branch.computed(index, img[rows], out[rows])

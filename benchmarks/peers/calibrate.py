@@ -80,10 +80,13 @@ def calibrate(clips):
     recorders = [r for clip in clips for r in clip.values()]
     outputs = [c for r in recorders for c in r.output_changes]
     return {
-        "teacache": {name: fit_coefficients([c for r in recorders for c in r.input_changes[name]], outputs)
-                     for name in ALWAYS},
-        "magcache": [[sum(call) / len(call) for call in zip(*(clip[cond].ratios for clip in clips), strict=True)]
-                     for cond in (0, 1)],
+        "teacache": {
+            name: fit_coefficients([c for r in recorders for c in r.input_changes[name]], outputs) for name in ALWAYS
+        },
+        "magcache": [
+            [sum(call) / len(call) for call in zip(*(clip[cond].ratios for clip in clips), strict=True)]
+            for cond in (0, 1)
+        ],
     }
 
 
@@ -112,12 +115,20 @@ def main():
     for clip in range(args.clips):
         bench.ask(*(words[clip % len(words)] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))
         noise = bench.noise(tuple(args.shape), FIRST_SEED + clip)
-        clips.append(record(lambda model: bench.sample(
-            model, args.sampler, args.scheduler, args.steps, noise=noise, seed=FIRST_SEED + clip), base))
+        clips.append(
+            record(
+                lambda model: bench.sample(
+                    model, args.sampler, args.scheduler, args.steps, noise=noise, seed=FIRST_SEED + clip
+                ),
+                base,
+            )
+        )
     version = (find_host() / "comfyui_version.py").read_text().split('"')[-2]
-    lines = {"command": f"python3 run.py bench calibrate {' '.join(sys.argv[1:])}".rstrip(),
-             "versions": f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {version}, "
-                         f"{platform.machine()} CPU"}
+    lines = {
+        "command": f"python3 run.py bench calibrate {' '.join(sys.argv[1:])}".rstrip(),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {version}, "
+        f"{platform.machine()} CPU",
+    }
     path = calibration_path(args.steps, args.shape, args.sampler, args.shift)
     entries = (lines | vars(args) | calibrate(clips)).items()
     path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in entries) + "\n}\n")

@@ -50,6 +50,7 @@ class FirstBlockBranch(ReusedStack):
 
 def attach_first_block(patcher, threshold):
     """A clone of the patcher with the first-block cache."""
+
     def new_branch(model, steps, cond):
         return FirstBlockBranch(FirstBlockRule(threshold), len(model.blocks))
 

@@ -64,6 +64,7 @@ def attach_magcache(patcher, threshold, ratios, max_skips=4, retention=0.2):
 
     ratios: (for cond, for uncond), `calibration["magcache"]` of `benchmarks.peers.calibrate`.
     """
+
     def new_branch(model, steps, cond):
         table = nearest(ratios[cond], steps)
         return MagCacheBranch(MagCacheRule(threshold, table, max_skips, retention), len(model.blocks))

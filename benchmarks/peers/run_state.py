@@ -18,8 +18,11 @@ def attach_run(patcher, key, open_run):
         original = guider.model_options
         guider.model_options = create_model_options_clone(original)
         try:
-            open_run(guider.model_patcher.model.diffusion_model,
-                     guider.model_options.setdefault("transformer_options", {}), len(sigmas) - 1)
+            open_run(
+                guider.model_patcher.model.diffusion_model,
+                guider.model_options.setdefault("transformer_options", {}),
+                len(sigmas) - 1,
+            )
             return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         finally:
             guider.model_options = original

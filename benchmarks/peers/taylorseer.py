@@ -37,7 +37,7 @@ class Feature:
     def update(self, value, call, is_differenced=True):
         """value: a tensor, which may be kept, or a number. Without is_differenced, earlier values are dropped."""
         differences = [value]
-        for before in self.differences[:self.order] if is_differenced else ():
+        for before in self.differences[: self.order] if is_differenced else ():
             differences.append((differences[-1] - before) / (call - self.call))
         self.differences, self.call = differences, call
 

@@ -10,8 +10,10 @@ def uniform_pattern(calls, share, warmup=3):
 
     Returns a list of bools. share 1/2 computes every second call after the warm-up.
     """
-    return [i < warmup or math.floor((i - warmup + 1) * share + 1e-9) > math.floor((i - warmup) * share + 1e-9)
-            for i in range(calls)]
+    return [
+        i < warmup or math.floor((i - warmup + 1) * share + 1e-9) > math.floor((i - warmup) * share + 1e-9)
+        for i in range(calls)
+    ]
 
 
 def attach_uniform(patcher, computed, reuse):

@@ -39,19 +39,29 @@ def is_falling(found):
 
 
 def table(found, reuse):
-    lines = [f"reuse {reuse}",
-             f"{'alpha':>6} {'delta':>8} {'FLOPs':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7}   "
-             f"{'latent error':>12} {'/ delta':>8}   {'video error':>11} {'/ delta':>8}"]
+    lines = [
+        f"reuse {reuse}",
+        f"{'alpha':>6} {'delta':>8} {'FLOPs':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7}   "
+        f"{'latent error':>12} {'/ delta':>8}   {'video error':>11} {'/ delta':>8}",
+    ]
     for config, records in found.items():
-        row = {key: mean([r[key] for r in records])
-               for key in ("threshold", "cost", "computed", "psnr", "ssim", *ERRORS)}
+        row = {
+            key: mean([r[key] for r in records]) for key in ("threshold", "cost", "computed", "psnr", "ssim", *ERRORS)
+        }
         latent, video = (max(r[error] / r["threshold"] for r in records) for error in ERRORS)
-        lines.append(f"{config.alpha:6g} {row['threshold']:8.3f} {row['cost']:7.1%} {row['computed']:8.1f} "
-                     f"{row['psnr']:6.2f} {text(row['ssim'], '.4f'):>7}   {row['latent_error']:12.3f} "
-                     f"{latent:8.3f}   {row['video_error']:11.3f} {video:8.3f}")
+        lines.append(
+            f"{config.alpha:6g} {row['threshold']:8.3f} {row['cost']:7.1%} {row['computed']:8.1f} "
+            f"{row['psnr']:6.2f} {text(row['ssim'], '.4f'):>7}   {row['latent_error']:12.3f} "
+            f"{latent:8.3f}   {row['video_error']:11.3f} {video:8.3f}"
+        )
     verdict = "falls with every alpha" if is_falling(found) else "does not fall with every alpha"
-    return [*lines, f"smallest C with error <= C delta: latent {constant(found, 'latent_error'):.3f}, "
-            f"video {constant(found, 'video_error'):.3f}", f"mean PSNR {verdict}", ""]
+    return [
+        *lines,
+        f"smallest C with error <= C delta: latent {constant(found, 'latent_error'):.3f}, "
+        f"video {constant(found, 'video_error'):.3f}",
+        f"mean PSNR {verdict}",
+        "",
+    ]
 
 
 def paint(panels, by_reuse):
@@ -63,12 +73,23 @@ def paint(panels, by_reuse):
             c = constant(found, error)
             ends = [pick(r["threshold"] for r in records) for pick in (min, max)]
             panel.scatter([r["threshold"] for r in records], [r[error] for r in records], s=24, label=reuse, **style)
-            panel.plot(ends, [c * end for end in ends], color=style["color"], linestyle=("--", ":")[i % 2],
-                       linewidth=1.5, label=f"{c:.3g} delta")
+            panel.plot(
+                ends,
+                [c * end for end in ends],
+                color=style["color"],
+                linestyle=("--", ":")[i % 2],
+                linewidth=1.5,
+                label=f"{c:.3g} delta",
+            )
             panel.set_title(f"error of the {title}")
             panel.set_xlabel("threshold delta")
-        panels[0][2].plot([c.alpha for c in found], [mean([r["psnr"] for r in some]) for some in found.values()],
-                          linewidth=1.4, label=reuse, **style)
+        panels[0][2].plot(
+            [c.alpha for c in found],
+            [mean([r["psnr"] for r in some]) for some in found.values()],
+            linewidth=1.4,
+            label=reuse,
+            **style,
+        )
     panels[0][0].set_ylabel("L2 norm of the error")
     panels[0][2].set_title("PSNR of the video")
     panels[0][2].set_xlabel("alpha")

@@ -73,13 +73,16 @@ def case_of(model="wan14b", size="720p", dtype="bf16", device=None, layers=None)
     spec = MODELS[model]
     if device != "cpu" and torch.cuda.is_available():
         resolution = size if size in spec.resolutions else tuple(map(int, size.split("x")))
-        return Case(model, size, spec.latent(resolution), layers or spec.blocks, DTYPES[dtype], "cuda",
-                    spec.text[0], {})
+        return Case(
+            model, size, spec.latent(resolution), layers or spec.blocks, DTYPES[dtype], "cuda", spec.text[0], {}
+        )
     layers = layers or SMALL_LAYERS
     sizes = ", ".join(f"{k} {v}" for k, v in SMALL[model].items())
-    note = (f"NOT FULL SIZE, on the CPU{'' if device == 'cpu' else ' (no GPU was found)'}: the architecture of {model} "
-            f"with {layers} blocks, {sizes}, fp32, text of {SMALL_TEXT} tokens; seconds are of the process, not of the "
-            "clock: others use this CPU")
+    note = (
+        f"NOT FULL SIZE, on the CPU{'' if device == 'cpu' else ' (no GPU was found)'}: the architecture of {model} "
+        f"with {layers} blocks, {sizes}, fp32, text of {SMALL_TEXT} tokens; seconds are of the process, not of the "
+        "clock: others use this CPU"
+    )
     return Case(model, "small", SMALL_LATENT, layers, torch.float32, "cpu", SMALL_TEXT, SMALL[model], (note,))
 
 
@@ -113,8 +116,19 @@ def sample(case, patcher, steps):
 
     noise = torch.randn(1, *case.latent, generator=generator)
     cfg = 5.0 if spec.branches == 2 else 1.0
-    return comfy.sample.sample(patcher, noise, steps, cfg, "euler", "simple", conditioning(), conditioning(),
-                               torch.zeros_like(noise), seed=0, disable_pbar=True)
+    return comfy.sample.sample(
+        patcher,
+        noise,
+        steps,
+        cfg,
+        "euler",
+        "simple",
+        conditioning(),
+        conditioning(),
+        torch.zeros_like(noise),
+        seed=0,
+        disable_pbar=True,
+    )
 
 
 def synchronize(case):
@@ -205,8 +219,11 @@ def variants(patcher, model, steps):
     row = PUBLISHED["hunyuan" if model == "hunyuan" else "wan14b"]
     decisions = spread(steps, round(steps * row.computed("turbo") / STEPS))
     turbo = attach(patcher, lfcache=LFCacheConfig())
-    return {"uncached": (patcher, None), "turbo": (turbo, decisions),
-            "flash": (attach(turbo, blockcache=BlockCacheConfig()), decisions)}
+    return {
+        "uncached": (patcher, None),
+        "turbo": (turbo, decisions),
+        "flash": (attach(turbo, blockcache=BlockCacheConfig()), decisions),
+    }
 
 
 def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
@@ -216,7 +233,7 @@ def forced_runs(case, patcher, steps, rounds, say=lambda text: None):
     chosen = variants(patcher, case.model, steps)
     runs = {name: [] for name in chosen}
     for i in range(rounds):
-        order = list(chosen)[i % len(chosen):] + list(chosen)[:i % len(chosen)]
+        order = list(chosen)[i % len(chosen) :] + list(chosen)[: i % len(chosen)]
         for name in order:
             model, decisions = chosen[name]
             force = forced(decisions, LFCacheController) if decisions else nullcontext()
@@ -250,8 +267,12 @@ def block_runs(case, patcher, say=lambda text: None):
     found = []
     for storage in ("merged", "per_block"):
         for cache_device in ("model", "cpu"):
-            model = attach(patcher, blockcache=BlockCacheConfig(
-                warmup=BLOCK_WARMUP, reuse_steps=BLOCK_REUSE, storage=storage, cache_device=cache_device))
+            model = attach(
+                patcher,
+                blockcache=BlockCacheConfig(
+                    warmup=BLOCK_WARMUP, reuse_steps=BLOCK_REUSE, storage=storage, cache_device=cache_device
+                ),
+            )
             with timed_skips(case) as timers:
                 run = measured(case, model, BLOCK_STEPS)
             say(f"BlockCache {storage} {cache_device} {run.seconds:.4g} s")
@@ -281,12 +302,18 @@ def part_lines(runs):
             together[name] += seconds
     if not together["trial"]:
         return ["LFCache made no trial: nothing to measure"]
-    titles = {"call": "computed call", "trial": "trial", "own C": "LFCache's own code, computed call",
-              "own R": "LFCache's own code, reused call"}
+    titles = {
+        "call": "computed call",
+        "trial": "trial",
+        "own C": "LFCache's own code, computed call",
+        "own R": "LFCache's own code, reused call",
+    }
     base = statistics.median(together["call"])
-    return [f"{titles[name]:34} {summary(seconds, 1e-3)} ms"
-            + (f"  {statistics.median(seconds) / base:.2%} of a call" if seconds else "")
-            for name, seconds in together.items()]
+    return [
+        f"{titles[name]:34} {summary(seconds, 1e-3)} ms"
+        + (f"  {statistics.median(seconds) / base:.2%} of a call" if seconds else "")
+        for name, seconds in together.items()
+    ]
 
 
 def block_lines(found):
@@ -302,7 +329,8 @@ def block_lines(found):
             f"{entry['block_calls_skipped']} of {entry['block_calls']} block calls in {len(skips)} skips; "
             f"a call that skips {statistics.median(calls[i] for i in skipping) * 1e3:.4g} ms, "
             f"that refreshes {statistics.median(calls[i] for i in refreshing) * 1e3:.4g} ms; "
-            f"GPU peak {memory(run.peak)}, residuals {memory(run.report['cache_bytes']['blockcache'])}")
+            f"GPU peak {memory(run.peak)}, residuals {memory(run.report['cache_bytes']['blockcache'])}"
+        )
         lines += [f"  it said: {text}" for text in run.report["warnings"]]
     return lines
 
@@ -315,8 +343,10 @@ def end_to_end_lines(runs, decisions):
         seconds = [run.seconds for run in made]
         median = statistics.median(seconds)
         peak = None if made[0].peak is None else max(run.peak for run in made)
-        text = (f"{name:9} {summary(seconds)} s; {median / base:.1%} of uncached, {base / median:.2f} times as fast; "
-                f"GPU peak {memory(peak)}")
+        text = (
+            f"{name:9} {summary(seconds)} s; {median / base:.1%} of uncached, {base / median:.2f} times as fast; "
+            f"GPU peak {memory(peak)}"
+        )
         report = made[-1].report
         if report:
             text += "; decisions as forced" if report["decisions"] == decisions else f"; made {report['decisions']}"
@@ -378,13 +408,16 @@ def main():
         print(f"[{time.perf_counter() - start:5.0f} s] {text}", file=sys.stderr, flush=True)
 
     case, patcher = fitted(case)
-    lines = [*case.notes,
-             f"command: python3 run.py bench cost {' '.join(sys.argv[1:])}".rstrip(),
-             f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {comfyui_version(host)}, "
-             f"{machine(case)}",
-             f"{case.model}, {case.layers} blocks, {patcher.model_size() / GB:.2f} GB of random weights, {case.dtype}, "
-             f"latent {'x'.join(map(str, case.latent))}, {MODELS[case.model].branches} branch(es), euler, "
-             f"{args.steps} steps", ""]
+    lines = [
+        *case.notes,
+        f"command: python3 run.py bench cost {' '.join(sys.argv[1:])}".rstrip(),
+        f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {comfyui_version(host)}, "
+        f"{machine(case)}",
+        f"{case.model}, {case.layers} blocks, {patcher.model_size() / GB:.2f} GB of random weights, {case.dtype}, "
+        f"latent {'x'.join(map(str, case.latent))}, {MODELS[case.model].branches} branch(es), euler, "
+        f"{args.steps} steps",
+        "",
+    ]
     print("\n".join(lines), flush=True)
     for group in report_lines(case, patcher, args.steps, args.rounds, say):
         print("\n".join(group), flush=True)

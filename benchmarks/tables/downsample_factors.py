@@ -20,10 +20,19 @@ def outcome(study, seed, config, reference, full):
     model = study.bench.lfcache(study.base, **asdict(config))
     latent, meter = study.run(model, seed)
     run = study.bench.report(model)
-    return {"seed": seed, "config": asdict(config), "cost": meter.flops / full.flops,
-            "trial_cost": meter.trial_flops / full.flops, "trials": run["trials"], "calls": run["calls"],
-            "computed": run["computed"], "decisions": run["decisions"], "threshold": run["threshold"],
-            "agreement": run["trial_agreement"], **study.quality(reference, latent)}
+    return {
+        "seed": seed,
+        "config": asdict(config),
+        "cost": meter.flops / full.flops,
+        "trial_cost": meter.trial_flops / full.flops,
+        "trials": run["trials"],
+        "calls": run["calls"],
+        "computed": run["computed"],
+        "decisions": run["decisions"],
+        "threshold": run["threshold"],
+        "agreement": run["trial_agreement"],
+        **study.quality(reference, latent),
+    }
 
 
 def outcomes(study, records, configs, clips, measure=outcome):
@@ -45,19 +54,24 @@ def outcomes(study, records, configs, clips, measure=outcome):
 
 def averages(records):
     """Mean of every number over the clips."""
-    return {key: mean([r[key] for r in records])
-            for key in ("cost", "trial_cost", "computed", "psnr", "ssim", "agreement")}
+    return {
+        key: mean([r[key] for r in records]) for key in ("cost", "trial_cost", "computed", "psnr", "ssim", "agreement")
+    }
 
 
 def table(found):
-    lines = [f"{'factors':8} {'alpha':>5} {'FLOPs':>7} {'trials':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7} "
-             f"{'agreement':>9}"]
+    lines = [
+        f"{'factors':8} {'alpha':>5} {'FLOPs':>7} {'trials':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7} "
+        f"{'agreement':>9}"
+    ]
     for config, records in found.items():
         row = averages(records)
         factors = f"{config.factor_t}, {config.factor_hw}, {config.factor_hw}"
-        lines.append(f"{factors:8} {config.alpha:5g} {row['cost']:7.1%} {row['trial_cost']:7.2%} "
-                     f"{row['computed']:8.1f} {text(row['psnr'], '.2f'):>6} {text(row['ssim'], '.4f'):>7} "
-                     f"{text(row['agreement'], '.2f'):>9}")
+        lines.append(
+            f"{factors:8} {config.alpha:5g} {row['cost']:7.1%} {row['trial_cost']:7.2%} "
+            f"{row['computed']:8.1f} {text(row['psnr'], '.2f'):>6} {text(row['ssim'], '.4f'):>7} "
+            f"{text(row['agreement'], '.2f'):>9}"
+        )
     return [*lines, "", "FLOPs: of everything, over the uncached run's; trials: their part of it"]
 
 
@@ -68,8 +82,15 @@ def paint(panels, found):
         rows = [averages(r) for c, r in found.items() if (c.factor_t, c.factor_hw) == factors]
         label = f"{factors[0]}, {factors[1]}, {factors[1]}: trials take {rows[0]['trial_cost']:.1%}"
         # each marker is smaller than the last: on a small latent, different factors can become the same ones
-        panel.plot([r["cost"] * 100 for r in rows], [r["psnr"] for r in rows], color=COLORS[i], marker=MARKERS[i],
-                   markersize=13 - 1.5 * i, linewidth=1.2, label=label)
+        panel.plot(
+            [r["cost"] * 100 for r in rows],
+            [r["psnr"] for r in rows],
+            color=COLORS[i],
+            marker=MARKERS[i],
+            markersize=13 - 1.5 * i,
+            linewidth=1.2,
+            label=label,
+        )
     panel.set_title(f"size of the trial, alpha {' and '.join(f'{a:g}' for a in ALPHAS)} (the cheaper end)")
     panel.set_xlabel("FLOPs, trials included, % of the uncached run's")
     panel.set_ylabel("PSNR of the video, dB")

@@ -39,8 +39,9 @@ def measure(bench, schedule, seed, rows):
     noise = bench.noise(schedule.shape, seed)
 
     def sample(model, meter):
-        latent = bench.sample(meter.attach(model), schedule.sampler, schedule.scheduler, schedule.steps,
-                              noise=noise, seed=seed)
+        latent = bench.sample(
+            meter.attach(model), schedule.sampler, schedule.scheduler, schedule.steps, noise=noise, seed=seed
+        )
         return bench.vae.decode(latent)
 
     known = {}
@@ -52,10 +53,16 @@ def measure(bench, schedule, seed, rows):
         model = row.attach(bench, base, schedule)
         video = sample(model, meter)
         psnr, ssim = psnr_and_ssim(reference, video)
-        record = {"seed": seed, "name": row.name, "cost": meter.flops / full.flops,
-                  "trial_cost": meter.trial_flops / full.flops,
-                  "computed": meter.computed(row_flops) * schedule.steps / full.rows,
-                  "psnr": min(psnr, BEST_PSNR), "ssim": ssim, "lpips": perceptual_distance(reference[0], video[0])}
+        record = {
+            "seed": seed,
+            "name": row.name,
+            "cost": meter.flops / full.flops,
+            "trial_cost": meter.trial_flops / full.flops,
+            "computed": meter.computed(row_flops) * schedule.steps / full.rows,
+            "psnr": min(psnr, BEST_PSNR),
+            "ssim": ssim,
+            "lpips": perceptual_distance(reference[0], video[0]),
+        }
         if row.reports:
             run = bench.report(model)
             record |= {k: run[k] for k in ("decisions", "trial_agreement")}
@@ -142,16 +149,21 @@ def lead(points, cost, psnr):
 def table_lines(groups):
     """One line per row, with its lead at equal cost over some families."""
     families = ("easycache", "uniform fitted", "uniform prediction", OURS)
-    lines = [f"{'row':26} {'computed':>8} {'cost':>6} {'trials':>6} {'PSNR':>6} {'SSIM':>6} {'LPIPS':>6} {'clips':>5}"
-             f"  PSNR at this cost over: {', '.join(families)}"]
+    lines = [
+        f"{'row':26} {'computed':>8} {'cost':>6} {'trials':>6} {'PSNR':>6} {'SSIM':>6} {'LPIPS':>6} {'clips':>5}"
+        f"  PSNR at this cost over: {', '.join(families)}"
+    ]
     for name, group in groups.items():
         cost, psnr = point(group, group)
         values = {key: mean([r[key] for r in group.values()]) for key in ("computed", "trial_cost", "ssim", "lpips")}
-        leads = [f"{lead([p for p in curve(groups, f, group.keys()) if p != (cost, psnr)], cost, psnr):>8}"
-                 for f in families]
-        lines.append(f"{name:26} {values['computed']:8.1f} {cost:6.1%} {values['trial_cost']:6.1%} {psnr:6.2f} "
-                     f"{text(values['ssim'], '6.4f')} {text(values['lpips'], '6.4f'):>6} {len(group):5}  "
-                     f"{'  '.join(leads)}".rstrip())
+        leads = [
+            f"{lead([p for p in curve(groups, f, group.keys()) if p != (cost, psnr)], cost, psnr):>8}" for f in families
+        ]
+        lines.append(
+            f"{name:26} {values['computed']:8.1f} {cost:6.1%} {values['trial_cost']:6.1%} {psnr:6.2f} "
+            f"{text(values['ssim'], '6.4f')} {text(values['lpips'], '6.4f'):>6} {len(group):5}  "
+            f"{'  '.join(leads)}".rstrip()
+        )
     return lines
 
 
@@ -163,11 +175,13 @@ def target_lines(groups):
         cost, psnr = point(default, default)
         ours = curve(groups, OURS, default.keys())
         there, better = interpolate(ours, psnr, axis=1), interpolate(ours, cost)
-        lines += [f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({len(default)} clips)",
-                  f"  LFCache at its PSNR: {text(there, '.1%')} of the FLOPs, "
-                  f"{text(there and there / cost, '.0%')} of EasyCache's (target: at most 50%)",
-                  f"  LFCache at its FLOPs: {text(better, '.2f')} dB, "
-                  f"{text(better and better - psnr, '+.2f')} (target: at least +10)"]
+        lines += [
+            f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({len(default)} clips)",
+            f"  LFCache at its PSNR: {text(there, '.1%')} of the FLOPs, "
+            f"{text(there and there / cost, '.0%')} of EasyCache's (target: at most 50%)",
+            f"  LFCache at its FLOPs: {text(better, '.2f')} dB, "
+            f"{text(better and better - psnr, '+.2f')} (target: at least +10)",
+        ]
     for family in ("uniform fitted", "paper"):
         leads = []
         for name, group in groups.items():
@@ -178,8 +192,10 @@ def target_lines(groups):
             if there is not None:
                 leads.append(psnr - there)
         if leads:
-            lines.append(f"LFCache over {family} at equal FLOPs, {len(leads)} alphas within its range: "
-                         f"mean {mean(leads):+.2f} dB, least {min(leads):+.2f}")
+            lines.append(
+                f"LFCache over {family} at equal FLOPs, {len(leads)} alphas within its range: "
+                f"mean {mean(leads):+.2f} dB, least {min(leads):+.2f}"
+            )
     for preset, name in PRESETS.items():
         if name in groups:
             cost, psnr = point(groups[name], groups[name])
@@ -201,13 +217,25 @@ def paint(groups, title):
         for i, (family, points) in enumerate(families.items()):
             cost, psnr = zip(*sorted(points))
             is_ours = family == OURS
-            panel.plot([100 * c for c in cost], psnr, marker=MARKERS[i % len(MARKERS)], markersize=7 if is_ours else 5,
-                       color=COLORS[i % len(COLORS)], linewidth=3 if is_ours else 1.2, label=family,
-                       linestyle=("-", "--", ":")[i // len(COLORS) % 3], zorder=3 if is_ours else 2)
-        panel.set(xlabel="FLOPs, % of the uncached run, trials included (fewer is better)",
-                  ylabel="PSNR against the uncached clip, dB", title=title)
+            panel.plot(
+                [100 * c for c in cost],
+                psnr,
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=7 if is_ours else 5,
+                color=COLORS[i % len(COLORS)],
+                linewidth=3 if is_ours else 1.2,
+                label=family,
+                linestyle=("-", "--", ":")[i // len(COLORS) % 3],
+                zorder=3 if is_ours else 2,
+            )
+        panel.set(
+            xlabel="FLOPs, % of the uncached run, trials included (fewer is better)",
+            ylabel="PSNR against the uncached clip, dB",
+            title=title,
+        )
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8, ncols=2)
+
     return draw
 
 
@@ -222,8 +250,9 @@ def main():
     parser.add_argument("--only", nargs="*", default=[""], help="rows whose names begin with one of these")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="measure nothing, show what --out holds")
-    parser.add_argument("--whole", action="store_true",
-                        help="show only rows that have all these clips, in a table of its own")
+    parser.add_argument(
+        "--whole", action="store_true", help="show only rows that have all these clips, in a table of its own"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if find_host() is None:
@@ -239,10 +268,14 @@ def main():
     if not groups:
         sys.exit(f"no records under {base}")
     title = f"{schedule.sampler} {schedule.scheduler} {schedule.steps} steps, shift {schedule.shift:g}"
-    lines = [*head("frontier", host_version(), describe_machine(), "one thread a worker"),
-             f"tiny model, latents {schedule.shape}, {title}, cfg 4; PSNR of equal videos counts as {BEST_PSNR:g} dB",
-             "computed: calls' worth of whole evaluations, cond and uncond apart; trials: their share of the FLOPs",
-             "", *table_lines(groups), *target_lines(groups)]
+    lines = [
+        *head("frontier", host_version(), describe_machine(), "one thread a worker"),
+        f"tiny model, latents {schedule.shape}, {title}, cfg 4; PSNR of equal videos counts as {BEST_PSNR:g} dB",
+        "computed: calls' worth of whole evaluations, cond and uncond apart; trials: their share of the FLOPs",
+        "",
+        *table_lines(groups),
+        *target_lines(groups),
+    ]
     keep_table(base.with_name(f"{base.name}.txt"), lines)
     if not args.whole:
         write_plot(base.with_name(f"{base.name}.png"), paint(groups, title), height=7.0)
@@ -256,9 +289,10 @@ def run_workers(args, schedule, base):
     base.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, daemon=True,
-                                 args=(schedule, range(w, args.clips, args.workers), names, base, w))
-                 for w in range(args.workers)]
+    processes = [
+        context.Process(target=work, daemon=True, args=(schedule, range(w, args.clips, args.workers), names, base, w))
+        for w in range(args.workers)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -38,8 +38,9 @@ def bytes_held(tokens, config, skipped):
     """What BlockCache holds, in bytes: (peak on the GPU, steady on the GPU, steady on the host)."""
     found = []
     for rate in (config.cache_rate, 0.0):
-        run = fixed_run(BlockCacheConfig(rate, storage=config.storage, cache_device=config.cache_device),
-                        skipped if rate else set())
+        run = fixed_run(
+            BlockCacheConfig(rate, storage=config.storage, cache_device=config.cache_device), skipped if rate else set()
+        )
         with FakeTensorMode(), LiveBytes() as memory:
             steady = None
             for _ in range(config.warmup + config.reuse_steps + 1):  # up to the second refresh
@@ -86,13 +87,16 @@ def main():
     seen = [(skipped, n) for skipped, n in seen_sets(open_bench(), args.clips) if len(skipped) == int(0.4 * n)]
     stretched = [{i for i in range(BLOCKS) if i * n // BLOCKS in skipped} for skipped, n in seen]
     sets = {"as on the tiny model": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
-    lines = [*head("memory", "fake tensors"),
-             f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
-             f"in {min(map(ranges, stretched))} to {max(map(ranges, stretched))} ranges",
-             "merged steady / per_block peak on the tiny model's own blocks: "
-             f"{sum(shares(seen)) / len(seen):.1%} on average, {max(shares(seen)):.1%} at most", "",
-             f"{'skipped blocks':22} {'':6} {'storage':10} {'kept on':8} {'GPU peak':>9} {'GPU steady':>11} "
-             f"{'host steady':>12}  {'GPU peak and weights':>20}  steady / per_block peak"]
+    lines = [
+        *head("memory", "fake tensors"),
+        f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
+        f"in {min(map(ranges, stretched))} to {max(map(ranges, stretched))} ranges",
+        "merged steady / per_block peak on the tiny model's own blocks: "
+        f"{sum(shares(seen)) / len(seen):.1%} on average, {max(shares(seen)):.1%} at most",
+        "",
+        f"{'skipped blocks':22} {'':6} {'storage':10} {'kept on':8} {'GPU peak':>9} {'GPU steady':>11} "
+        f"{'host steady':>12}  {'GPU peak and weights':>20}  steady / per_block peak",
+    ]
     for title, skipped in sets.items():
         for size, (width, height) in SIZES.items():
             _, frames, rows, columns = WAN.latent((width, height))
@@ -103,9 +107,11 @@ def main():
                     config = BlockCacheConfig(storage=storage, cache_device=device)
                     peak, steady, host = bytes_held(tokens, config, skipped)
                     literal = literal or peak
-                    lines.append(f"{title:22} {size:6} {storage:10} {device:8} {peak / GB:6.1f} GB "
-                                 f"{steady / GB:8.1f} GB {host / GB:9.1f} GB  {WEIGHTS + peak / GB:17.1f} GB  "
-                                 f"{(steady + host) / literal:10.1%}")
+                    lines.append(
+                        f"{title:22} {size:6} {storage:10} {device:8} {peak / GB:6.1f} GB "
+                        f"{steady / GB:8.1f} GB {host / GB:9.1f} GB  {WEIGHTS + peak / GB:17.1f} GB  "
+                        f"{(steady + host) / literal:10.1%}"
+                    )
         lines.append(f"{'':22} {len(skipped)} of {BLOCKS} skipped, in {ranges(skipped)} ranges")
     write_table(args.out / "memory.txt", lines)
 

@@ -31,8 +31,13 @@ def events_and_records(steps, interval=INTERVAL):
     from PreciseCache.nodes.host import events, reports
 
     sent, seconds = [], []
-    server = SimpleNamespace(client_id=None, send_sync=lambda *event: sent.append(event), loop=SimpleNamespace(
-        call_later=None, call_soon_threadsafe=lambda later, wait, send, *event: sent.append(event)))
+    server = SimpleNamespace(
+        client_id=None,
+        send_sync=lambda *event: sent.append(event),
+        loop=SimpleNamespace(
+            call_later=None, call_soon_threadsafe=lambda later, wait, send, *event: sent.append(event)
+        ),
+    )
 
     def timed(work, *args):
         begin = time.perf_counter()
@@ -41,8 +46,9 @@ def events_and_records(steps, interval=INTERVAL):
         return result
 
     x = torch.ones(1, 1, 2, 8, 8)
-    run = CachedRun(LFCacheConfig(alpha=0.7), BlockCacheConfig(), FLOW_MODEL, steps, name="WanModel",
-                    latent_shape=x.shape)
+    run = CachedRun(
+        LFCacheConfig(alpha=0.7), BlockCacheConfig(), FLOW_MODEL, steps, name="WanModel", latent_shape=x.shape
+    )
     with mock.patch.dict(sys.modules, {"server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server))}):
         feed = timed(events.CallFeed, run, timed(events.Page.of, ["1", "2"]))
         for sigma in flow_sigmas(steps)[:-1]:
@@ -73,16 +79,19 @@ def main():
     bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
     told = bench.report(both)
     spent, events = events_and_records(args.told_steps)
-    lines = [*head("overhead", describe_machine()),
-             f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}", "",
-             f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
-             f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
-             f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
-             f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions", "",
-             f"events and records, latents {tuple(args.told_shape)}, {args.told_steps} steps, "
-             f"turbo and BlockCache, {told['reused']} reused",
-             f"          {spent * 1000:10.2f} ms a run   "
-             f"{spent / told['seconds']['sampling']:.3%} of it, {events} events"]
+    lines = [
+        *head("overhead", describe_machine()),
+        f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}",
+        "",
+        f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
+        f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
+        f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
+        f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions",
+        "",
+        f"events and records, latents {tuple(args.told_shape)}, {args.told_steps} steps, "
+        f"turbo and BlockCache, {told['reused']} reused",
+        f"          {spent * 1000:10.2f} ms a run   {spent / told['seconds']['sampling']:.3%} of it, {events} events",
+    ]
     write_table(RESULTS / "overhead.txt", lines)
 
 

@@ -34,8 +34,14 @@ def strategies(study, records, clips):
         same = own
         if deciding is not own:
             same = study.quality(reference, replayed(study, seed, config, deciding["decisions"]))
-        return own | {"same": {"cost": deciding["cost"], "computed": deciding["computed"],
-                               "psnr": same["psnr"], "ssim": same["ssim"]}}
+        return own | {
+            "same": {
+                "cost": deciding["cost"],
+                "computed": deciding["computed"],
+                "psnr": same["psnr"],
+                "ssim": same["ssim"],
+            }
+        }
 
     order = sorted(REUSES, key=lambda reuse: reuse != default.reuse)
     configs = [replace(default, alpha=alpha, reuse=reuse) for alpha in ALPHAS for reuse in order]
@@ -44,16 +50,29 @@ def strategies(study, records, clips):
 
 def rows_of(found):
     """[(config, {"own": averages, "same": averages})]"""
-    return [(config, {"own": averages(records), "same": averages(
-        [{"trial_cost": None, "agreement": None, **r["same"]} for r in records])}) for config, records in found.items()]
+    return [
+        (
+            config,
+            {
+                "own": averages(records),
+                "same": averages([{"trial_cost": None, "agreement": None, **r["same"]} for r in records]),
+            },
+        )
+        for config, records in found.items()
+    ]
 
 
 def table(found):
-    lines = [f"{'':28}{'own decisions':34} same decisions",
-             f"{'reuse':20} {'alpha':>6} " + "  ".join([f"{'FLOPs':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7} "] * 2)]
+    lines = [
+        f"{'':28}{'own decisions':34} same decisions",
+        f"{'reuse':20} {'alpha':>6} " + "  ".join([f"{'FLOPs':>7} {'computed':>8} {'PSNR':>6} {'SSIM':>7} "] * 2),
+    ]
     for config, row in rows_of(found):
-        cells = [f"{row[d]['cost']:7.1%} {row[d]['computed']:8.1f} {text(row[d]['psnr'], '.2f'):>6} "
-                 f"{text(row[d]['ssim'], '.4f'):>7} " for d in DECISIONS]
+        cells = [
+            f"{row[d]['cost']:7.1%} {row[d]['computed']:8.1f} {text(row[d]['psnr'], '.2f'):>6} "
+            f"{text(row[d]['ssim'], '.4f'):>7} "
+            for d in DECISIONS
+        ]
         lines.append(f"{config.reuse:20} {config.alpha:6g} {'  '.join(cells)}".rstrip())
     return lines
 
@@ -65,8 +84,15 @@ def paint(panels, found):
     for panel, decisions in zip(panels[0], DECISIONS):
         for i, reuse in enumerate(REUSES):
             some = [row[decisions] for config, row in rows if config.reuse == reuse]
-            panel.plot([r["cost"] * 100 for r in some], [r["psnr"] for r in some], color=COLORS[i % len(COLORS)],
-                       marker=MARKERS[i % len(MARKERS)], markersize=8, linewidth=1.2, label=reuse)
+            panel.plot(
+                [r["cost"] * 100 for r in some],
+                [r["psnr"] for r in some],
+                color=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=8,
+                linewidth=1.2,
+                label=reuse,
+            )
         panel.set_title(f"{decisions} decisions, alpha {' and '.join(f'{a:g}' for a in ALPHAS)}")
         panel.set_xlabel("FLOPs, % of the uncached run's")
         panel.grid(alpha=0.3)

@@ -17,8 +17,14 @@ from benchmarks.study import RESULTS, head, host_version, write_table
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
-ROWS = ("lfcache fitted 0.5", "lfcache fitted 0.7", "flash paper 0.7", "paper 0.5", "easycache 0.2",
-        "uniform fitted 0.20")
+ROWS = (
+    "lfcache fitted 0.5",
+    "lfcache fitted 0.7",
+    "flash paper 0.7",
+    "paper 0.5",
+    "easycache 0.2",
+    "uniform fitted 0.20",
+)
 
 
 def seconds(bench, model, schedule, noise, clock):
@@ -47,8 +53,10 @@ def table(times):
     lines = [f"{'row':26} {'seconds':>8} {'of uncached':>11}  least to most"]
     for name, row in times.items():
         ratios = [t / full for t, full in zip(row, times["uncached"])]
-        lines.append(f"{name:26} {statistics.median(row):8.2f} {statistics.median(ratios):11.1%}  "
-                     f"{min(ratios):.1%} to {max(ratios):.1%}")
+        lines.append(
+            f"{name:26} {statistics.median(row):8.2f} {statistics.median(ratios):11.1%}  "
+            f"{min(ratios):.1%} to {max(ratios):.1%}"
+        )
     return lines
 
 
@@ -65,10 +73,13 @@ def main():
     rows = [row for row in all_rows() if row.name in args.rows]
     bench = open_bench()
     torch.set_num_threads(1)
-    lines = [*head("wall_clock", host_version(), describe_machine()),
-             f"tiny model, latents {schedule.shape}, {schedule.sampler} {schedule.steps} steps, "
-             f"shift {schedule.shift:g}, cfg 4, {args.rounds} rounds, decoding not included", "",
-             *table(rounds(bench, schedule, rows, args.rounds))]
+    lines = [
+        *head("wall_clock", host_version(), describe_machine()),
+        f"tiny model, latents {schedule.shape}, {schedule.sampler} {schedule.steps} steps, "
+        f"shift {schedule.shift:g}, cfg 4, {args.rounds} rounds, decoding not included",
+        "",
+        *table(rounds(bench, schedule, rows, args.rounds)),
+    ]
     write_table(RESULTS / f"wall_clock_{schedule.name}.txt", lines)
 
 

@@ -29,7 +29,12 @@ def test_with_a_gpu_the_model_has_its_full_size():
     with mock.patch.object(torch.cuda, "is_available", return_value=True):
         case = cost.case_of("wan14b", "720p")
         assert (case.latent, case.layers, case.dtype, case.device, case.notes) == (
-            (16, 21, 90, 160), 40, torch.bfloat16, "cuda", ())
+            (16, 21, 90, 160),
+            40,
+            torch.bfloat16,
+            "cuda",
+            (),
+        )
         assert cost.case_of("hunyuan", "640x512", "fp16", layers=7).latent == (16, 17, 64, 80)
         assert cost.case_of("wan14b", "720p", device="cpu").device == "cpu"
 
@@ -78,7 +83,11 @@ def test_every_storage_is_measured(fitted):
     case, patcher = fitted
     found = cost.block_runs(case, patcher)
     assert [(storage, device) for storage, device, _, _ in found] == [
-        ("merged", "model"), ("merged", "cpu"), ("per_block", "model"), ("per_block", "cpu")]
+        ("merged", "model"),
+        ("merged", "cpu"),
+        ("per_block", "model"),
+        ("per_block", "cpu"),
+    ]
     for storage, _, run, skips in found:
         entry = run.report["blockcache"]
         assert run.report["warnings"] == [] and run.report["decisions"] == "C" * cost.BLOCK_STEPS
@@ -105,8 +114,10 @@ def test_the_gpus_dtype_runs(bench, model):
 
 
 def test_running_out_of_memory_later_is_reported_in_a_line(bench):
-    with (mock.patch.object(cost, "forced_runs", side_effect=torch.cuda.OutOfMemoryError("full")),
-          mock.patch.object(cost, "block_runs", side_effect=torch.cuda.OutOfMemoryError("full"))):
+    with (
+        mock.patch.object(cost, "forced_runs", side_effect=torch.cuda.OutOfMemoryError("full")),
+        mock.patch.object(cost, "block_runs", side_effect=torch.cuda.OutOfMemoryError("full")),
+    ):
         groups = list(cost.report_lines(tiny(), None, 12, 1))
     assert groups == [["BlockCache: memory ran out (full)", ""], ["end to end: memory ran out (full)"]]
 

@@ -59,8 +59,10 @@ def test_reusing_one_call_equals_a_run_that_computes_all_others(study, recorded)
 
 def test_reuse_does_no_harm_where_nothing_changed(study, recorded):
     recording, reference = recorded
-    own, before = (study.sample(step_impact.attach_one_reused(study.base, recording, 4, recording.predictions[call]), 0)
-                   for call in (4, 3))
+    own, before = (
+        study.sample(step_impact.attach_one_reused(study.base, recording, 4, recording.predictions[call]), 0)
+        for call in (4, 3)
+    )
     # the conversion from denoised to prediction and back is rounded, and five more steps follow
     assert (own - reference).norm() < 1e-4 * reference.norm()
     assert (before - reference).norm() > 1e-3 * reference.norm()
@@ -72,8 +74,10 @@ def test_reuse_does_no_harm_where_nothing_changed(study, recorded):
 
 def test_the_changes_of_both_bands_add_up_to_that_of_the_prediction(recorded):
     recording, _ = recorded
-    low, high, whole = (step_impact.stand_in(recording, 3, kind, 0.2) - recording.predictions[3]
-                        for kind in ("low", "high", "prediction"))
+    low, high, whole = (
+        step_impact.stand_in(recording, 3, kind, 0.2) - recording.predictions[3]
+        for kind in ("low", "high", "prediction")
+    )
     assert torch.allclose(low + high, whole, atol=1e-6)
     assert low.norm() > 0 and high.norm() > 0
 
@@ -181,9 +185,11 @@ def test_the_constant_is_the_smallest_that_holds_for_every_record(bench):
     def records(computed, psnr, *errors):
         return [{"computed": computed, "psnr": psnr, "threshold": t, "video_error": e} for t, e in errors]
 
-    found = {bench.config(alpha=0.2): records(20, 40.0, (1.0, 2.0), (2.0, 3.0)),
-             bench.config(alpha=0.4): records(19, 39.0, (2.0, 4.5), (4.0, 5.0)),
-             bench.config(alpha=0.8): records(15, 35.0, (4.0, 7.0), (8.0, 9.0))}
+    found = {
+        bench.config(alpha=0.2): records(20, 40.0, (1.0, 2.0), (2.0, 3.0)),
+        bench.config(alpha=0.4): records(19, 39.0, (2.0, 4.5), (4.0, 5.0)),
+        bench.config(alpha=0.8): records(15, 35.0, (4.0, 7.0), (8.0, 9.0)),
+    }
     assert alpha_bound.constant(found, "video_error") == 2.25
     shown = alpha_bound.shown_of(found)
     assert [config.alpha for config in shown] == [0.2, 0.8]  # 0.4 computes only one call fewer
@@ -208,9 +214,18 @@ def test_without_matplotlib_a_line_says_what_to_install(tmp_path, monkeypatch, c
     assert "precisecache[plot]" in capsys.readouterr().out and not (tmp_path / "plot.png").exists()
 
 
-@pytest.mark.parametrize("command, arguments", [
-    (step_impact, ["--every", "4", "--kinds", "prediction", "low"]), (band_difference, []), (trial_resolution, []),
-    (block_importance, []), (downsample_factors, []), (reuse_strategies, []), (alpha_bound, ["--alphas", "0.1", "2"])])
+@pytest.mark.parametrize(
+    "command, arguments",
+    [
+        (step_impact, ["--every", "4", "--kinds", "prediction", "low"]),
+        (band_difference, []),
+        (trial_resolution, []),
+        (block_importance, []),
+        (downsample_factors, []),
+        (reuse_strategies, []),
+        (alpha_bound, ["--alphas", "0.1", "2"]),
+    ],
+)
 def test_a_command_writes_its_table_and_its_plot_and_measures_once(study, tmp_path, monkeypatch, command, arguments):
     from PIL import Image
 

@@ -25,8 +25,10 @@ def test_every_row_has_a_name_of_its_own():
 
 @pytest.mark.usefixtures("host_of_benchmarks")
 def test_a_record_has_cost_and_quality(bench):
-    records = {r["name"]: r for r in frontier.measure(
-        bench, SCHEDULE, 0, rows("lfcache fitted 0.7", "uniform fitted 0.50", "fora N2"))}
+    records = {
+        r["name"]: r
+        for r in frontier.measure(bench, SCHEDULE, 0, rows("lfcache fitted 0.7", "uniform fitted 0.50", "fora N2"))
+    }
     uniform, lfcache, fora = (records[n] for n in ("uniform fitted 0.50", "lfcache fitted 0.7", "fora N2"))
     # three calls of warm-up, then every second of the other seven
     assert uniform["computed"] == 6 and uniform["cost"] == pytest.approx(0.6) and uniform["trial_cost"] == 0
@@ -71,8 +73,16 @@ def test_points_between_and_beyond_a_curve():
 
 def test_families_are_compared_on_the_same_clips_only():
     def record(name, seed, cost, psnr):
-        return {"name": name, "seed": seed, "cost": cost, "psnr": psnr, "computed": 1, "trial_cost": 0,
-                "ssim": None, "lpips": None}
+        return {
+            "name": name,
+            "seed": seed,
+            "cost": cost,
+            "psnr": psnr,
+            "computed": 1,
+            "trial_cost": 0,
+            "ssim": None,
+            "lpips": None,
+        }
 
     records = [record("lfcache fitted 0.5", s, 0.3, 40) for s in (0, 1)]
     records += [record("uniform fitted 0.50", s, 0.5, 41 + s) for s in (0, 1)]

@@ -72,7 +72,7 @@ def test_trial_shares(bench):
     assert small == small_latent("wan14b", latent, 2, 4) == (16, 10, 22, 40)
     # the trial has less than 1 / 32 of the positions, and attention shrinks with their square
     tokens = 10 * 11 * 20 / (21 * 45 * 80)
-    assert tokens ** 2 < trial.macs / call < tokens
+    assert tokens**2 < trial.macs / call < tokens
     assert trial.macs / call <= 0.012
     assert trial_of("wan14b", latent, rows=1)[0].macs == pytest.approx(trial.macs / 2)
 

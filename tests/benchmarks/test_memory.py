@@ -10,9 +10,15 @@ RESIDUAL = 2 * TOKENS * DIM * 2  # bytes of one block's residual: two branches, 
 SKIPPED = {3, 4, 5, 10, 20, 21}  # three ranges
 
 
-@pytest.mark.parametrize("storage, device, steady_gpu, steady_host", [
-    ("merged", "model", 3, 0), ("merged", "cpu", 0, 3), ("per_block", "model", 6, 0), ("per_block", "cpu", 0, 6),
-])
+@pytest.mark.parametrize(
+    "storage, device, steady_gpu, steady_host",
+    [
+        ("merged", "model", 3, 0),
+        ("merged", "cpu", 0, 3),
+        ("per_block", "model", 6, 0),
+        ("per_block", "cpu", 0, 6),
+    ],
+)
 def test_steady_state(storage, device, steady_gpu, steady_host):
     _, gpu, host = bytes_held(TOKENS, BlockCacheConfig(storage=storage, cache_device=device), SKIPPED)
     assert (gpu / RESIDUAL, host / RESIDUAL) == (steady_gpu, steady_host)

@@ -47,7 +47,9 @@ GENEROUS = {
     "taylorseer block": (lambda m: attach_taylorseer(m, 3, 2, features="block"), [0, 1, 2, 5, 8, 11]),
 }
 CACHES = {name: attach for name, (attach, _) in GENEROUS.items()} | {
-    "easycache": lambda m: attach_easycache(m, 0.5), "lazycache": lambda m: attach_lazycache(m, 0.5)}
+    "easycache": lambda m: attach_easycache(m, 0.5),
+    "lazycache": lambda m: attach_lazycache(m, 0.5),
+}
 
 
 def watch(patcher, seen):
@@ -70,6 +72,7 @@ def decide(rule, *signals):
 
 
 # rules on numbers
+
 
 def test_teacache_adds_up_changes_of_consecutive_signals():
     signals = (10, 11, 12.1, 13.31, 14.641, 16.1051)  # each 10 % larger than the one before
@@ -198,8 +201,12 @@ def test_the_stack_computes_the_rows_of_one_branch_and_reuses_the_other():
 
     for value, outs in ((10.0, [160.0, 160.0]), (11.0, [176.0, 161.0])):
         img = torch.full((2, 1, 1), value)
-        args = {"txt": torch.zeros(2, 1, 1), "vec": torch.zeros(2, 1, 6, 1), "pe": torch.zeros(1, 1),
-                "transformer_options": {"cond_or_uncond": [0, 1], "uuids": ["a", "b"]}}
+        args = {
+            "txt": torch.zeros(2, 1, 1),
+            "vec": torch.zeros(2, 1, 6, 1),
+            "pe": torch.zeros(1, 1),
+            "transformer_options": {"cond_or_uncond": [0, 1], "uuids": ["a", "b"]},
+        }
         for patch in patches:
             img = patch(args | {"img": img}, {"original_block": block})["img"]
         assert img.flatten().tolist() == outs
@@ -207,6 +214,7 @@ def test_the_stack_computes_the_rows_of_one_branch_and_reuses_the_other():
 
 
 # in the host
+
 
 @pytest.fixture(scope="module")
 def bare(bench):
@@ -256,9 +264,16 @@ def test_branches_of_one_batch_decide_separately(bench):
     assert last == {0: 2, 1: 2} | {call: 1 + (call % 2) for call in range(2, STEPS)}
 
 
-@pytest.mark.parametrize("attach", (
-    lambda m: attach_teacache(m, 0.2), lambda m: attach_magcache(m, 0.25, UNEQUAL),
-    GENEROUS["fora"][0], GENEROUS["pab"][0], GENEROUS["taylorseer block"][0]))
+@pytest.mark.parametrize(
+    "attach",
+    (
+        lambda m: attach_teacache(m, 0.2),
+        lambda m: attach_magcache(m, 0.25, UNEQUAL),
+        GENEROUS["fora"][0],
+        GENEROUS["pab"][0],
+        GENEROUS["taylorseer block"][0],
+    ),
+)
 def test_batched_guidance_equals_split_guidance(bench, monkeypatch, attach):
     model = attach(bench.model)
     together = bench.sample(model, steps=STEPS)
@@ -328,6 +343,7 @@ def test_teacaches_signal_is_the_input_of_the_first_attention(bench):
 
 # calibration
 
+
 def test_calibration_records_an_unchanged_run(bench, bare):
     outs = []
     recorders = calibrate.record(lambda model: outs.append(bench.sample(model, steps=STEPS)), bench.model)
@@ -346,7 +362,9 @@ def test_the_kept_calibration_can_be_attached(bench):
     kept = calibrate.read_calibration(calibrate.calibration_path(30, (1, 16, 4, 16, 16)))
     assert "calibrate" in kept["command"]
     assert all(ratios[0] == 1.0 and len(ratios) == 30 for ratios in kept["magcache"])
-    for model in (attach_magcache(bench.model, 0.2, kept["magcache"]),
-                  *(attach_teacache(bench.model, 0.2, fit, name) for name, fit in kept["teacache"].items())):
+    for model in (
+        attach_magcache(bench.model, 0.2, kept["magcache"]),
+        *(attach_teacache(bench.model, 0.2, fit, name) for name, fit in kept["teacache"].items()),
+    ):
         bench.sample(watch(model, seen := []), steps=20)
         assert 2 <= len({call for call, block, *_ in seen if block == LAST}) < 18

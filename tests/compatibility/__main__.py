@@ -47,8 +47,11 @@ def run(cells, bench):
         results[cell.key] = {"verdict": cell.verdict, "says": cell.says}
         if outcome is not None:
             results[cell.key] |= asdict(outcome)
-            results[cell.key] |= {"says": "; ".join(outcome.warnings), "is_trained": cell.bound is not None,
-                                  "is_skipping": outcome.skipped_blocks > 0 if cell.blocks is not None else None}
+            results[cell.key] |= {
+                "says": "; ".join(outcome.warnings),
+                "is_trained": cell.bound is not None,
+                "is_skipping": outcome.skipped_blocks > 0 if cell.blocks is not None else None,
+            }
     return results
 
 
@@ -61,8 +64,13 @@ def page(kept):
     keys = list(dict.fromkeys(key for version in reversed(versions) for key in kept[version]["cells"]))
     for area in dict.fromkeys(key.split(": ")[0] for key in keys):
         columns = [f"ComfyUI {version}" for version in versions]
-        lines += ["", f"## {area}", "", f"| graph | {' | '.join(columns)} | change | BlockCache | what the log says |",
-                  "|" + "---|" * (len(columns) + 4)]
+        lines += [
+            "",
+            f"## {area}",
+            "",
+            f"| graph | {' | '.join(columns)} | change | BlockCache | what the log says |",
+            "|" + "---|" * (len(columns) + 4),
+        ]
         for key in (k for k in keys if k.split(": ")[0] == area):
             results = [kept[version]["cells"].get(key, {"verdict": "no such graph"}) for version in versions]
             lines.append(row(key.split(": ", 1)[1], results))
@@ -92,8 +100,10 @@ def main():
         cells = [cell for cell in all_cells() if any(part in cell.key for part in args.only)]
         results = known | run(cells, bench)
         keys = [cell.key for cell in all_cells()]
-        kept = {"head": head("compatibility", describe_machine()),
-                "cells": {key: results[key] for key in keys if key in results}}
+        kept = {
+            "head": head("compatibility", describe_machine()),
+            "cells": {key: results[key] for key in keys if key in results},
+        }
         path.write_text(json.dumps(kept, indent=1) + "\n")
     files = sorted(RESULTS.glob("*.json"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.stem)])
     PAGE.write_text("\n".join(page({p.stem: json.loads(p.read_text()) for p in files})) + "\n")

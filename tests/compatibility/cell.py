@@ -24,8 +24,20 @@ UNTRIED = "cached without trials"
 COMPUTED = "computed"
 SKIPPED = "not run"
 # the classes whose objects live only as long as a run
-OF_A_RUN = {SamplerRun, TrialGuider, UnconditionalFeed, CallFeed, CachedRun, LFCacheRun, Stage, Predictions, Call,
-            BlockCacheRun, BlockPass, Residual}
+OF_A_RUN = {
+    SamplerRun,
+    TrialGuider,
+    UnconditionalFeed,
+    CallFeed,
+    CachedRun,
+    LFCacheRun,
+    Stage,
+    Predictions,
+    Call,
+    BlockCacheRun,
+    BlockPass,
+    Residual,
+}
 
 
 class Skip(Exception):
@@ -119,8 +131,11 @@ class Attached:
 
     def runs(self):
         """Report entries of all runs of the models."""
-        return [run for model in self.models
-                for run in self.bench.reports.runs_of(self.bench.attachment.attachment_of(model).id)]
+        return [
+            run
+            for model in self.models
+            for run in self.bench.reports.runs_of(self.bench.attachment.attachment_of(model).id)
+        ]
 
 
 def check(cell, bench):
@@ -167,10 +182,13 @@ def compare(cell, bench):
             assert all(torch.isfinite(other).all() for other in others), "the cache made a latent that is not finite"
 
     outcome = Outcome(
-        calls=sum(run["calls"] for run in runs), reused=sum(run["reused"] for run in runs),
-        trials=sum(run["trials"] for run in runs), skipped_blocks=sum(b["block_calls_skipped"] for b in blocks),
+        calls=sum(run["calls"] for run in runs),
+        reused=sum(run["reused"] for run in runs),
+        trials=sum(run["trials"] for run in runs),
+        skipped_blocks=sum(b["block_calls_skipped"] for b in blocks),
         error=max(relative_error(a, b) for a, b in zip(bare, cached)),
-        warnings=tuple(dict.fromkeys(text for run in runs for text in run["warnings"])))
+        warnings=tuple(dict.fromkeys(text for run in runs for text in run["warnings"])),
+    )
     assert outcome.verdict == cell.verdict, outcome
     assert len(outcome.warnings) == bool(cell.says) and all(cell.says in text for text in outcome.warnings), outcome
     assert cell.bound is None or outcome.error <= cell.bound, outcome

@@ -40,8 +40,13 @@ def with_lora(bench, model):
 
 
 def merged(bench, model):
-    return stock("comfy_extras.nodes_model_merging", "ModelMergeSimple", model1=model, ratio=0.9,
-                 model2=with_lora(bench, bench.model))
+    return stock(
+        "comfy_extras.nodes_model_merging",
+        "ModelMergeSimple",
+        model1=model,
+        ratio=0.9,
+        model2=with_lora(bench, bench.model),
+    )
 
 
 def shifted(bench, model):
@@ -61,7 +66,11 @@ def windowed(bench, attach):
         model = model.clone()
         model.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(
             comfy.context_windows.get_matching_context_schedule("standard_static"),
-            comfy.context_windows.get_matching_fuse_method("pyramid"), context_length=4, context_overlap=2, dim=2)
+            comfy.context_windows.get_matching_fuse_method("pyramid"),
+            context_length=4,
+            context_overlap=2,
+            dim=2,
+        )
         return model
 
     return sample(bench, windows(attach(bench.model)), noise=bench.noise((1, 16, 8, 8, 8)))
@@ -78,8 +87,7 @@ def split_guidance(bench, attach):
     model.set_additional_models("multigpu", [other])
     model.match_multigpu_clones()
     threads = set()
-    handle = other.model.diffusion_model.register_forward_pre_hook(
-        lambda *given: threads.add(threading.get_ident()))
+    handle = other.model.diffusion_model.register_forward_pre_hook(lambda *given: threads.add(threading.get_ident()))
     try:
         latent = sample(bench, model)
     finally:
@@ -109,6 +117,7 @@ def low_vram(bench, attach):
 
 def loaded(**options):
     """A cell's run: the host loads the tiny model with these options."""
+
     def run(bench, attach):
         weights, metadata = bundle.read_weights()
         try:
@@ -116,6 +125,7 @@ def loaded(**options):
         except TypeError as error:
             raise Skip("this host does not read sizes from a file's metadata") from error
         return sample(bench, attach(model))
+
     return run
 
 
@@ -156,10 +166,12 @@ def lazycache(bench, model):
 
 def gpu(run):
     """A cell's run that needs a GPU; `python3 tests/gpu` runs it on one."""
+
     def guarded(bench, attach):
         if bench.model.load_device.type != "cuda":
             raise Skip("needs a GPU")
         return run(bench, attach)
+
     return guarded
 
 

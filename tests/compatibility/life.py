@@ -48,11 +48,13 @@ def spoil(model, calls, answer, is_trial=False):
 def raising(error):
     def answer(result):
         raise error("simulated")
+
     return answer
 
 
 def fails(error):
     """At every call, the error passes through and leaves nothing behind, and the next run is unchanged."""
+
     def examine(bench):
         bare = bench.sample(bench.model, steps=STEPS)
         fresh = bench.sample(flash(bench), steps=STEPS)
@@ -72,6 +74,7 @@ def fails(error):
             assert left_behind(bench) == [], f"after call {call}"
         assert torch.equal(bench.sample(keep, steps=STEPS), fresh)
         assert torch.equal(bench.sample(bench.model, steps=STEPS), bare)
+
     return examine
 
 
@@ -89,6 +92,7 @@ def interrupted_in_trials(bench):
 
 def not_finite(value):
     """The model's answer is not finite at a call of the warm-up or after it: the run goes on to its last step."""
+
     def examine(bench):
         for call in (0, 2, 3):
             model = spoil(flash(bench), {call}, lambda result: result * value)
@@ -96,7 +100,8 @@ def not_finite(value):
             decisions = bench.report(model)["decisions"]
             spoilt = [i for i, letter in enumerate(decisions) if letter == "C"][call]
             # from then on no change can be measured, so nothing is reused any more
-            assert len(decisions) == STEPS and "R" not in decisions[spoilt + 1:]
+            assert len(decisions) == STEPS and "R" not in decisions[spoilt + 1 :]
+
     return examine
 
 
@@ -107,11 +112,13 @@ def spoilt_trials(calls, answer, is_extrapolated):
         run = bench.report(model)
         assert run["reused"] > 0 and run["warnings"]
         assert any("without trials" in text for text in run["warnings"]) == is_extrapolated
+
     return examine
 
 
 def no_memory(method, says):
     """There is no memory for LFCache's predictions: it stands aside, and the run is computed to its end."""
+
     def examine(bench):
         model = bench.lfcache(alpha=1.0)
 
@@ -123,6 +130,7 @@ def no_memory(method, says):
         run = bench.report(model)
         assert torch.equal(latent, bench.sample(bench.model, steps=STEPS)) == (run["reused"] == 0)
         assert torch.isfinite(latent).all() and says in " ".join(run["warnings"])
+
     return examine
 
 
@@ -178,15 +186,32 @@ def grows(bench):
     """A sampler enlarges the latent in mid-run: the warm-up starts again."""
     name = "flux"
     model = bench.lfcache(architecture(name), alpha=10.0)
-    sampler = stock("comfy_extras.nodes_advanced_samplers", "SamplerLCMUpscale", scale_ratio=2.0, scale_steps=8,
-                    upscale_method="bilinear")
+    sampler = stock(
+        "comfy_extras.nodes_advanced_samplers",
+        "SamplerLCMUpscale",
+        scale_ratio=2.0,
+        scale_steps=8,
+        upscale_method="bilinear",
+    )
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))
-    sigmas = stock("comfy_extras.nodes_custom_sampler", "BasicScheduler", model=model, scheduler="simple", steps=16,
-                   denoise=1.0)
+    sigmas = stock(
+        "comfy_extras.nodes_custom_sampler", "BasicScheduler", model=model, scheduler="simple", steps=16, denoise=1.0
+    )
+
     def run(model):
         torch.manual_seed(0)  # this sampler draws its noise from the global generator
-        return comfy.sample.sample_custom(model, noise, 3.0, sampler, sigmas, conditioning(name, 1),
-                                          conditioning(name, 2), torch.zeros_like(noise), disable_pbar=True, seed=0)
+        return comfy.sample.sample_custom(
+            model,
+            noise,
+            3.0,
+            sampler,
+            sigmas,
+            conditioning(name, 1),
+            conditioning(name, 2),
+            torch.zeros_like(noise),
+            disable_pbar=True,
+            seed=0,
+        )
 
     assert torch.isfinite(run(model)).all() and run(model).shape[-1] == 16
     report = bench.report(model)
@@ -210,18 +235,32 @@ def cells():
         case("out of memory in the model at every call", fails(oom), "ends with the model's error, nothing stays"),
         case("NaN from the model", not_finite(float("nan")), LESS),
         case("Inf from the model", not_finite(float("inf")), LESS),
-        case("NaN from one trial", spoilt_trials({4}, lambda r: r * float("nan"), False), "that call is computed",
-             "was not finite"),
-        case("Inf from every trial", spoilt_trials(set(range(99)), lambda r: r * float("inf"), True), untried,
-             "not finite"),
-        case("an error in a trial", spoilt_trials({4}, raising(RuntimeError), True), untried,
-             "the trial failed"),
-        case("out of memory in a trial", spoilt_trials({4}, raising(oom), True), untried,
-             "the trial failed"),
-        case("no memory to keep a prediction", no_memory("store", "no memory for a prediction"),
-             "every call is computed", "no memory"),
-        case("no memory to reuse a prediction", no_memory("predict", "no memory to reuse"),
-             "every call is computed", "no memory"),
+        case(
+            "NaN from one trial",
+            spoilt_trials({4}, lambda r: r * float("nan"), False),
+            "that call is computed",
+            "was not finite",
+        ),
+        case(
+            "Inf from every trial",
+            spoilt_trials(set(range(99)), lambda r: r * float("inf"), True),
+            untried,
+            "not finite",
+        ),
+        case("an error in a trial", spoilt_trials({4}, raising(RuntimeError), True), untried, "the trial failed"),
+        case("out of memory in a trial", spoilt_trials({4}, raising(oom), True), untried, "the trial failed"),
+        case(
+            "no memory to keep a prediction",
+            no_memory("store", "no memory for a prediction"),
+            "every call is computed",
+            "no memory",
+        ),
+        case(
+            "no memory to reuse a prediction",
+            no_memory("predict", "no memory to reuse"),
+            "every call is computed",
+            "no memory",
+        ),
         case("the latent grows in mid-run", grows, "the warm-up starts again", "the latent changed"),
         case("two models by turns", in_turns, "each as alone"),
         case("two threads", at_once, "each as alone"),

@@ -50,14 +50,17 @@ X = torch.zeros(2, 4, 3)
 GAINS = (5.0, 0.1, 0.2, 4.0, 0.3, 6.0)  # cache_rate 0.5 skips 1, 2 and 4
 
 
-@pytest.mark.parametrize("scores, rate, expected", [
-    ((5, 1, 2, 4, 3), 0.4, {1, 2}),
-    ((5, 1, 2, 4, 3), 0.39, {1}),
-    ((5, 1, 2, 4, 3), 0.0, set()),
-    ((5, 1, 2, 4, 3), 0.99, {1, 2, 3, 4}),
-    ((1, 1, 1, 1), 0.5, {3, 2}),
-    ((float("nan"), 1, float("inf"), 4), 0.75, {1, 3}),
-])
+@pytest.mark.parametrize(
+    "scores, rate, expected",
+    [
+        ((5, 1, 2, 4, 3), 0.4, {1, 2}),
+        ((5, 1, 2, 4, 3), 0.39, {1}),
+        ((5, 1, 2, 4, 3), 0.0, set()),
+        ((5, 1, 2, 4, 3), 0.99, {1, 2, 3, 4}),
+        ((1, 1, 1, 1), 0.5, {3, 2}),
+        ((float("nan"), 1, float("inf"), 4), 0.75, {1, 3}),
+    ],
+)
 def test_the_smallest_scores_are_skipped(scores, rate, expected):
     assert skipped_blocks(scores, rate) == expected
 
@@ -140,7 +143,7 @@ def test_split_and_batched_branches_skip_the_same_blocks():
         toy = Toy([g * (1 + step) for g in GAINS])
         both = call(toy, together, x)
         apart.begin_call()
-        rows = [toy.forward(apart, x[i:i + 1], [(name, slice(0, 1))]) for i, name in enumerate(("cond", "uncond"))]
+        rows = [toy.forward(apart, x[i : i + 1], [(name, slice(0, 1))]) for i, name in enumerate(("cond", "uncond"))]
         assert torch.allclose(both, torch.cat(rows), atol=1e-5)
     assert together.tally.pivotal_sets == apart.tally.pivotal_sets
 
@@ -213,11 +216,16 @@ def test_an_unknown_result_is_passed_on_and_every_block_is_computed(result):
     assert run.is_standing_aside and len(run.journal.warnings) == 1 and run.cache_bytes == 0
 
 
-@pytest.mark.parametrize("streams, branches", [
-    ({"img": (X, X)}, BRANCHES), ({"img": X, "txt": None}, BRANCHES), ({}, BRANCHES),
-    ({"img": X[0]}, [("cond", slice(0, 1)), ("uncond", slice(1, 2)), ("third", slice(2, 3))]),
-    ({"img": X}, [("cond", slice(0, 0)), ("uncond", slice(0, 0))]),
-])
+@pytest.mark.parametrize(
+    "streams, branches",
+    [
+        ({"img": (X, X)}, BRANCHES),
+        ({"img": X, "txt": None}, BRANCHES),
+        ({}, BRANCHES),
+        ({"img": X[0]}, [("cond", slice(0, 1)), ("uncond", slice(1, 2)), ("third", slice(2, 3))]),
+        ({"img": X}, [("cond", slice(0, 0)), ("uncond", slice(0, 0))]),
+    ],
+)
 def test_streams_that_are_no_batches_are_computed(streams, branches):
     run = BlockCacheRun(BlockCacheConfig(0.5))
     for _ in range(5):
@@ -309,11 +317,22 @@ def test_release_lets_go_of_every_tensor():
     assert run.cache_bytes == 0 and not run.residuals
 
 
-@pytest.mark.parametrize("setting, value", [
-    ("cache_rate", 1.0), ("cache_rate", -0.1), ("cache_rate", float("nan")), ("cache_rate", "0.4"),
-    ("reuse_steps", 0), ("reuse_steps", 1.5), ("warmup", 1), ("start_percent", 1.0), ("start_percent", -0.1),
-    ("storage", "both"), ("cache_device", "disk")
-])
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("cache_rate", 1.0),
+        ("cache_rate", -0.1),
+        ("cache_rate", float("nan")),
+        ("cache_rate", "0.4"),
+        ("reuse_steps", 0),
+        ("reuse_steps", 1.5),
+        ("warmup", 1),
+        ("start_percent", 1.0),
+        ("start_percent", -0.1),
+        ("storage", "both"),
+        ("cache_device", "disk"),
+    ],
+)
 def test_bad_settings_name_setting_value_and_remedy(setting, value):
     with pytest.raises(ValueError, match=f"PreciseCache: {setting} must be .*got .*\\. ."):
         BlockCacheConfig(**{setting: value})

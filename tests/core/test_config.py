@@ -8,13 +8,33 @@ import pytest
 from precisecache_core.lfcache.config import LFCacheConfig
 
 OUT_OF_BOUNDS = [
-    ("alpha", -0.1), ("alpha", math.nan), ("alpha", math.inf), ("alpha", "0.5"), ("alpha", None), ("alpha", True),
-    ("warmup", 1), ("warmup", 3.0), ("warmup", True),
-    ("start_percent", -0.01), ("start_percent", 1.01), ("start_percent", math.nan), ("start_percent", 1.0),
-    ("end_percent", -0.01), ("end_percent", 1.01), ("end_percent", True),
-    ("factor_t", 0), ("factor_t", 2.0), ("factor_hw", 0), ("factor_hw", True),
-    ("cutoff", 0), ("cutoff", 0.51), ("cutoff", math.nan),
-    ("trial", "snr"), ("reference", "cache"), ("reuse", "Taylor"), ("cache_device", "cuda"),
+    ("alpha", -0.1),
+    ("alpha", math.nan),
+    ("alpha", math.inf),
+    ("alpha", "0.5"),
+    ("alpha", None),
+    ("alpha", True),
+    ("warmup", 1),
+    ("warmup", 3.0),
+    ("warmup", True),
+    ("start_percent", -0.01),
+    ("start_percent", 1.01),
+    ("start_percent", math.nan),
+    ("start_percent", 1.0),
+    ("end_percent", -0.01),
+    ("end_percent", 1.01),
+    ("end_percent", True),
+    ("factor_t", 0),
+    ("factor_t", 2.0),
+    ("factor_hw", 0),
+    ("factor_hw", True),
+    ("cutoff", 0),
+    ("cutoff", 0.51),
+    ("cutoff", math.nan),
+    ("trial", "snr"),
+    ("reference", "cache"),
+    ("reuse", "Taylor"),
+    ("cache_device", "cuda"),
 ]
 
 
@@ -27,10 +47,22 @@ def test_a_value_out_of_bounds_raises(name, value):
     assert message.split(f"got {value!r}.")[1].strip(), "no next action"
 
 
-@pytest.mark.parametrize("name, value", [
-    ("alpha", 0), ("warmup", 2), ("start_percent", 0.99), ("end_percent", 0.01), ("factor_t", 1), ("factor_hw", 1),
-    ("cutoff", 0.5), ("trial", "plain"), ("reference", "cached"), ("reuse", "residual"), ("cache_device", "cpu"),
-])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("alpha", 0),
+        ("warmup", 2),
+        ("start_percent", 0.99),
+        ("end_percent", 0.01),
+        ("factor_t", 1),
+        ("factor_hw", 1),
+        ("cutoff", 0.5),
+        ("trial", "plain"),
+        ("reference", "cached"),
+        ("reuse", "residual"),
+        ("cache_device", "cpu"),
+    ],
+)
 def test_the_bounds_themselves_are_allowed(name, value):
     assert getattr(LFCacheConfig(**{name: value}), name) == value
 
@@ -48,7 +80,8 @@ def test_base_and_turbo_ignore_a_given_alpha():
 
 def test_custom_takes_alpha_and_every_other_setting():
     assert LFCacheConfig.from_preset("custom", 0.9, warmup=4, reuse="residual") == LFCacheConfig(
-        alpha=0.9, warmup=4, reuse="residual")
+        alpha=0.9, warmup=4, reuse="residual"
+    )
 
 
 def test_turbo_keeps_the_other_settings():
@@ -57,11 +90,33 @@ def test_turbo_keeps_the_other_settings():
 
 def test_paper_sets_every_open_choice_to_the_papers_text():
     config = LFCacheConfig.from_preset(
-        "paper", 0.6, warmup=5, start_percent=0.1, end_percent=0.9, trial="snr_matched", reference="trial",
-        reuse="taylor", factor_t=1, factor_hw=2, cutoff=0.3, cache_device="cpu")
+        "paper",
+        0.6,
+        warmup=5,
+        start_percent=0.1,
+        end_percent=0.9,
+        trial="snr_matched",
+        reference="trial",
+        reuse="taylor",
+        factor_t=1,
+        factor_hw=2,
+        cutoff=0.3,
+        cache_device="cpu",
+    )
     assert config == LFCacheConfig(
-        alpha=0.6, warmup=3, start_percent=0.0, end_percent=1.0, trial="plain", reference="cached",
-        reuse="prediction", factor_t=2, factor_hw=4, cutoff=0.2, cache_device="cpu", try_every_call=True)
+        alpha=0.6,
+        warmup=3,
+        start_percent=0.0,
+        end_percent=1.0,
+        trial="plain",
+        reference="cached",
+        reuse="prediction",
+        factor_t=2,
+        factor_hw=4,
+        cutoff=0.2,
+        cache_device="cpu",
+        try_every_call=True,
+    )
 
 
 def test_an_unknown_preset_raises():

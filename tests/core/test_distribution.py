@@ -17,10 +17,13 @@ def pyproject():
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-@pytest.mark.parametrize("key, is_fitting", [
-    ("Icon", lambda width, height: width == height <= 400),
-    ("Banner", lambda width, height: abs(width / height - 21 / 9) < 0.01),
-])
+@pytest.mark.parametrize(
+    "key, is_fitting",
+    [
+        ("Icon", lambda width, height: width == height <= 400),
+        ("Banner", lambda width, height: abs(width / height - 21 / 9) < 0.01),
+    ],
+)
 def test_icon_and_banner_are_where_the_registry_will_look(pyproject, key, is_fitting):
     Image = pytest.importorskip("PIL.Image")
     owner = pyproject["project"]["urls"]["Repository"].removeprefix("https://github.com/")
@@ -55,8 +58,9 @@ def checks():
 
 
 def is_accepted(check, folder, **variables):
-    done = subprocess.run(["bash", "-eo", "pipefail", "-c", check], cwd=folder, env={**os.environ, **variables},
-                          capture_output=True)
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", check], cwd=folder, env={**os.environ, **variables}, capture_output=True
+    )
     return done.returncode == 0
 
 
@@ -66,9 +70,17 @@ def test_it_publishes_only_from_the_repository_that_pyproject_names(checks):
     assert not is_accepted(checks[0], ROOT, GITHUB_REPOSITORY="somebody/PreciseCache")
 
 
-@pytest.mark.parametrize("tag, heading, accepted", [
-    ("v1.2.0", "## 1.2.0", True), ("v1.2.0", "## 1.2.0 (2026-12-01)", True), ("v1.2.0", "## 1.2.0 (unreleased)", False),
-    ("v1.2.0", "## 1.2.01", False), ("v1.2.0", "## 1x2.0", False), ("v1.2.1", "## 1.2.1", False)])
+@pytest.mark.parametrize(
+    "tag, heading, accepted",
+    [
+        ("v1.2.0", "## 1.2.0", True),
+        ("v1.2.0", "## 1.2.0 (2026-12-01)", True),
+        ("v1.2.0", "## 1.2.0 (unreleased)", False),
+        ("v1.2.0", "## 1.2.01", False),
+        ("v1.2.0", "## 1x2.0", False),
+        ("v1.2.1", "## 1.2.1", False),
+    ],
+)
 def test_it_publishes_a_tag_only_if_pyproject_and_changelog_have_that_version(checks, tmp_path, tag, heading, accepted):
     (tmp_path / "pyproject.toml").write_text('version = "1.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n{heading}\n")
@@ -77,8 +89,10 @@ def test_it_publishes_a_tag_only_if_pyproject_and_changelog_have_that_version(ch
 
 def test_pushes_and_pull_requests_are_checked_on_the_oldest_python_and_on_that_which_publishes():
     yaml = pytest.importorskip("yaml")
-    check, publish = (yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
-                      for name in ("check.yml", "publish.yml"))
+    check, publish = (
+        yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text("utf-8"))
+        for name in ("check.yml", "publish.yml")
+    )
     assert check[True].keys() == {"push", "pull_request"}  # YAML reads the key `on` as true
     job = check["jobs"]["check"]
     pythons = job["strategy"]["matrix"]["python-version"]

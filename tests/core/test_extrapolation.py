@@ -76,13 +76,16 @@ def test_ten_steps_by_hand():
     torch.testing.assert_close(x, torch.full(SHAPE, -0.59), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape, settings, reason", [
-    ((1, 4, 1, 2, 3), {}, "too small"),
-    ((1, 4, 3, 3), {}, "too small"),
-    ((1, 200), {}, "2 dimensions"),
-    ((4, 8, 8), {}, "3 dimensions"),
-    (SHAPE, UNTRIED, "factor_t and factor_hw are 1"),
-])
+@pytest.mark.parametrize(
+    "shape, settings, reason",
+    [
+        ((1, 4, 1, 2, 3), {}, "too small"),
+        ((1, 4, 3, 3), {}, "too small"),
+        ((1, 200), {}, "2 dimensions"),
+        ((4, 8, 8), {}, "3 dimensions"),
+        (SHAPE, UNTRIED, "factor_t and factor_hw are 1"),
+    ],
+)
 def test_a_latent_that_cannot_shrink_is_cached_without_trials(shape, settings, reason, caplog):
     toy = Toy(linear)
     x, run = sample_flow(toy, noise(shape), flow_sigmas(10), LFCacheConfig(alpha=EAGER, **settings))
@@ -134,6 +137,7 @@ def test_if_trials_end_in_the_warm_up_its_computed_calls_give_the_scale():
     run = LFCacheRun(plain(alpha=0.5, warmup=6), FLOW_MODEL)
     x = torch.zeros(SHAPE)
     for call, (sigma, velocity) in enumerate(zip(flow_sigmas(12)[:-1], velocities)):
+
         def trial(small, s, call=call, velocity=velocity):
             return None if call == 2 else small - s * velocity
 

@@ -6,8 +6,15 @@ import torch
 
 from precisecache_core.lfcache.latent.frequency import low_band_weights, low_frequency_difference
 
-SHAPES = [(2, 3, 8, 8), (1, 2, 7, 9), (1, 4, 12, 5), (1, 2, 3, 16, 16), (2, 4, 2, 15, 8), (1, 2, 1, 4, 4),
-          (1, 16, 4, 3, 30)]
+SHAPES = [
+    (2, 3, 8, 8),
+    (1, 2, 7, 9),
+    (1, 4, 12, 5),
+    (1, 2, 3, 16, 16),
+    (2, 4, 2, 15, 8),
+    (1, 2, 1, 4, 4),
+    (1, 16, 4, 3, 30),
+]
 
 
 def lfd_by_numpy(difference, cutoff):
@@ -31,8 +38,9 @@ def test_equals_the_numpy_reference(shape, cutoff):
 def test_precomputed_weights_give_the_same():
     current, reference = torch.randn(2, 1, 2, 4, 10, 6)
     weights = low_band_weights(10, 6, 0.3)
-    assert torch.equal(low_frequency_difference(current, reference, 0.3, weights),
-                       low_frequency_difference(current, reference, 0.3))
+    assert torch.equal(
+        low_frequency_difference(current, reference, 0.3, weights), low_frequency_difference(current, reference, 0.3)
+    )
 
 
 def test_a_4_by_4_latent_keeps_the_mean_and_the_first_ring():

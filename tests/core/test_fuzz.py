@@ -17,14 +17,24 @@ TRIAL_FAULTS = ("none", "another shape", "nan", "inf", "no memory")
 MODEL_FAULTS = ("nan", "inf", "one nan", "no memory to keep")
 
 configs = st.builds(
-    LFCacheConfig, alpha=st.one_of(st.just(0.0), st.floats(0.05, 3), st.just(1e6)), warmup=st.integers(2, 5),
-    trial=st.sampled_from(("snr_matched", "plain")), reference=st.sampled_from(("trial", "cached")),
-    reuse=st.sampled_from(("fitted", "taylor", "prediction", "residual")), factor_t=st.integers(1, 3),
-    factor_hw=st.integers(1, 5), cutoff=st.sampled_from((0.1, 0.2, 0.5)),
-    cache_device=st.sampled_from(("model", "cpu")), try_every_call=st.booleans())
+    LFCacheConfig,
+    alpha=st.one_of(st.just(0.0), st.floats(0.05, 3), st.just(1e6)),
+    warmup=st.integers(2, 5),
+    trial=st.sampled_from(("snr_matched", "plain")),
+    reference=st.sampled_from(("trial", "cached")),
+    reuse=st.sampled_from(("fitted", "taylor", "prediction", "residual")),
+    factor_t=st.integers(1, 3),
+    factor_hw=st.integers(1, 5),
+    cutoff=st.sampled_from((0.1, 0.2, 0.5)),
+    cache_device=st.sampled_from(("model", "cpu")),
+    try_every_call=st.booleans(),
+)
 levels = st.lists(st.floats(0.02, 1.0), min_size=8, max_size=20)
-schedules = st.one_of(levels.map(lambda s: sorted(s, reverse=True)), levels,
-                      levels.map(lambda s: [v for v in sorted(s, reverse=True)[::2] for _ in range(2)]))
+schedules = st.one_of(
+    levels.map(lambda s: sorted(s, reverse=True)),
+    levels,
+    levels.map(lambda s: [v for v in sorted(s, reverse=True)[::2] for _ in range(2)]),
+)
 
 
 @st.composite
@@ -32,11 +42,21 @@ def runs(draw):
     sigmas = draw(schedules)
     faults = {}
     for call in draw(st.lists(st.integers(0, len(sigmas) - 1), max_size=3)):
-        faults[call] = draw(st.one_of(st.tuples(st.just("trial"), st.sampled_from(TRIAL_FAULTS)),
-                                      st.tuples(st.just("model"), st.sampled_from(MODEL_FAULTS)),
-                                      st.tuples(st.just("shape"), st.sampled_from(SHAPES))))
-    return draw(configs), draw(st.sampled_from(SHAPES)), sigmas, faults, draw(st.integers(0, 9)), draw(
-        st.one_of(st.none(), st.tuples(st.floats(0.5, 1.0), st.floats(0.0, 0.4))))
+        faults[call] = draw(
+            st.one_of(
+                st.tuples(st.just("trial"), st.sampled_from(TRIAL_FAULTS)),
+                st.tuples(st.just("model"), st.sampled_from(MODEL_FAULTS)),
+                st.tuples(st.just("shape"), st.sampled_from(SHAPES)),
+            )
+        )
+    return (
+        draw(configs),
+        draw(st.sampled_from(SHAPES)),
+        sigmas,
+        faults,
+        draw(st.integers(0, 9)),
+        draw(st.one_of(st.none(), st.tuples(st.floats(0.5, 1.0), st.floats(0.0, 0.4)))),
+    )
 
 
 def answer(x, sigma, fault=None):

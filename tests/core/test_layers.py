@@ -34,8 +34,11 @@ def imports_of(source):
 
 def faults_of_core(source, depth=0):
     """The imports that a file of the core, `depth` folders down, must not have."""
-    return [package or "." * dots for package, dots, is_lazy in imports_of(source)
-            if not (package in CORE_MAY or is_lazy and package in CORE_MAY_LAZILY or 0 < dots <= depth + 1)]
+    return [
+        package or "." * dots
+        for package, dots, is_lazy in imports_of(source)
+        if not (package in CORE_MAY or is_lazy and package in CORE_MAY_LAZILY or 0 < dots <= depth + 1)
+    ]
 
 
 def files(folder, pattern):
@@ -55,34 +58,62 @@ def test_node_files_import_nothing_of_the_hosts_inside(path):
     assert not packages & HOST_INSIDE
 
 
-@pytest.mark.parametrize("source, faults", [
-    ("import comfy.samplers", ["comfy"]),
-    ("def f():\n    from comfy.utils import x", ["comfy"]),
-    ("from comfy_api.latest import io", ["comfy_api"]),
-    ("import scipy, torch", ["scipy"]),
-    ("import matplotlib", ["matplotlib"]),
-    ("def f():\n    import matplotlib.figure", []),
-    ("from . import run", []),
-    ("from ..nodes import lfcache", [".."]),
-])
+@pytest.mark.parametrize(
+    "source, faults",
+    [
+        ("import comfy.samplers", ["comfy"]),
+        ("def f():\n    from comfy.utils import x", ["comfy"]),
+        ("from comfy_api.latest import io", ["comfy_api"]),
+        ("import scipy, torch", ["scipy"]),
+        ("import matplotlib", ["matplotlib"]),
+        ("def f():\n    import matplotlib.figure", []),
+        ("from . import run", []),
+        ("from ..nodes import lfcache", [".."]),
+    ],
+)
 def test_forbidden_imports_of_the_core_are_found(source, faults):
     assert faults_of_core(source) == faults
 
 
 # what comes with ComfyUI, our own modules, and what a benchmark can run without
-NOT_DECLARED = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths", "nodes", "lpips",
-                "PreciseCache", "benchmarks", "compatibility", "pip", "precisecache_core", "run", "testkit", "tools",
-                "toys", "comfy_aimdo", "conftest", "dynamic_offload", "network", "pack"} | set(sys.stdlib_module_names)
+NOT_DECLARED = {
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "comfy_extras",
+    "folder_paths",
+    "nodes",
+    "lpips",
+    "PreciseCache",
+    "benchmarks",
+    "compatibility",
+    "pip",
+    "precisecache_core",
+    "run",
+    "testkit",
+    "tools",
+    "toys",
+    "comfy_aimdo",
+    "conftest",
+    "dynamic_offload",
+    "network",
+    "pack",
+} | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # modules whose package has another name
 
 
 def test_what_demo_tests_and_benchmarks_import_is_declared():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     declared = set(re.findall(r'^\s+"([\w-]+)(?:\[\w+\])?[^"]*",$', text, re.MULTILINE)) | set(
-        re.findall(r'\["([\w-]+)"\]', text))
-    used = {package for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks")
-            for path in (ROOT / folder).rglob("*.py")
-            for package, dots, _ in imports_of(path.read_text(encoding="utf-8")) if not dots}
+        re.findall(r'\["([\w-]+)"\]', text)
+    )
+    used = {
+        package
+        for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+        for package, dots, _ in imports_of(path.read_text(encoding="utf-8"))
+        if not dots
+    }
     assert {PACKAGES.get(package, package) for package in used - NOT_DECLARED} <= declared
 
 
@@ -98,7 +129,7 @@ def modules_in(path, root):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = [*here[:len(here) - node.level], *filter(None, [node.module])] if node.level else [node.module]
+            base = [*here[: len(here) - node.level], *filter(None, [node.module])] if node.level else [node.module]
             names = [".".join([*base, alias.name]) for alias in node.names]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", None)
@@ -113,8 +144,11 @@ def modules_in(path, root):
 def part_of(module, root):
     """The part that a module belongs to, or None: its folder, or the module itself if it lies directly in FOLDERS."""
     names = module.split(".")
-    while names and not (is_folder := (root.joinpath(*names) / "__init__.py").is_file()) and not (
-            root.joinpath(*names).with_suffix(".py").is_file()):
+    while (
+        names
+        and not (is_folder := (root.joinpath(*names) / "__init__.py").is_file())
+        and not (root.joinpath(*names).with_suffix(".py").is_file())
+    ):
         names.pop()  # a name in a module
     if not names or names[0] not in FOLDERS:
         return None
@@ -138,7 +172,7 @@ def circle(graph):
 
     def search(part, trail):
         if part in trail:
-            return trail[trail.index(part):]
+            return trail[trail.index(part) :]
         if part in done:
             return None
         found = next(filter(None, (search(other, [*trail, part]) for other in sorted(graph.get(part, ())))), None)
@@ -154,18 +188,27 @@ def test_no_folders_import_each_other_in_a_circle():
     assert circle(graph) is None
 
 
-@pytest.mark.parametrize("planted, found", [
-    ({}, None),
-    ({"tools/graph/run.py": "from tools.demo import main"}, ["tools.demo", "tools.graph"]),
-    ({"tools/graph/run.py": "def f():\n    import tools.demo.main as m"}, ["tools.demo", "tools.graph"]),
-    ({"tools/comfyui.py": "from .demo.main import x"}, ["tools.comfyui", "tools.demo", "tools.graph"]),
-    ({"testkit/host.py": "pack_module('nodes.a')", "nodes/a.py": "from ..testkit import host"},
-     ["nodes.a", "testkit.host"]),
-    ({"testkit/host.py": "import nodes", "nodes/a.py": "from ..testkit import host"}, None),  # ComfyUI's `nodes`
-])
+@pytest.mark.parametrize(
+    "planted, found",
+    [
+        ({}, None),
+        ({"tools/graph/run.py": "from tools.demo import main"}, ["tools.demo", "tools.graph"]),
+        ({"tools/graph/run.py": "def f():\n    import tools.demo.main as m"}, ["tools.demo", "tools.graph"]),
+        ({"tools/comfyui.py": "from .demo.main import x"}, ["tools.comfyui", "tools.demo", "tools.graph"]),
+        (
+            {"testkit/host.py": "pack_module('nodes.a')", "nodes/a.py": "from ..testkit import host"},
+            ["nodes.a", "testkit.host"],
+        ),
+        ({"testkit/host.py": "import nodes", "nodes/a.py": "from ..testkit import host"}, None),  # ComfyUI's `nodes`
+    ],
+)
 def test_a_planted_circle_is_found(tmp_path, planted, found):
-    for name, source in {"tools/demo/main.py": "from tools.graph import run", "tools/graph/run.py": "",
-                         "tools/comfyui.py": "", **planted}.items():
+    for name, source in {
+        "tools/demo/main.py": "from tools.graph import run",
+        "tools/graph/run.py": "",
+        "tools/comfyui.py": "",
+        **planted,
+    }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
@@ -179,9 +222,12 @@ def test_a_planted_circle_is_found(tmp_path, planted, found):
 def uses_of_benchmarks(root):
     """Test files that import a module of the benchmarks, without those in tests/benchmarks."""
     tests = root / "tests"
-    return [path.relative_to(root).as_posix() for path in sorted(tests.rglob("*.py"))
-            if path.relative_to(tests).parts[0] != "benchmarks"
-            and any(module.startswith("benchmarks.") for module in modules_in(path, root))]
+    return [
+        path.relative_to(root).as_posix()
+        for path in sorted(tests.rglob("*.py"))
+        if path.relative_to(tests).parts[0] != "benchmarks"
+        and any(module.startswith("benchmarks.") for module in modules_in(path, root))
+    ]
 
 
 def test_only_the_tests_of_benchmarks_import_benchmarks():
@@ -190,10 +236,13 @@ def test_only_the_tests_of_benchmarks_import_benchmarks():
 
 
 def test_a_planted_import_of_the_benchmarks_is_found(tmp_path):
-    for name, source in {"core/test_a.py": "from benchmarks import study", "conftest.py": "import benchmarks",
-                         "benchmarks/test_b.py": "import benchmarks.tables",
-                         "host/test_c.py": "pytest.importorskip('benchmarks.quality')",
-                         "host/test_d.py": "def f():\n    from benchmarks.tables.macs import x"}.items():
+    for name, source in {
+        "core/test_a.py": "from benchmarks import study",
+        "conftest.py": "import benchmarks",
+        "benchmarks/test_b.py": "import benchmarks.tables",
+        "host/test_c.py": "pytest.importorskip('benchmarks.quality')",
+        "host/test_d.py": "def f():\n    from benchmarks.tables.macs import x",
+    }.items():
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).write_text(source)
     assert uses_of_benchmarks(tmp_path) == ["tests/core/test_a.py", "tests/host/test_c.py", "tests/host/test_d.py"]
@@ -212,8 +261,9 @@ print(module.__all__, module.WEB_DIRECTORY)
 def load_pack(folder):
     """Import the pack in a process of its own, started in `folder` in place of ComfyUI's folder."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run([sys.executable, "-c", LOAD_AS_THE_HOST_DOES, str(ROOT)], cwd=folder, env=env,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", LOAD_AS_THE_HOST_DOES, str(ROOT)], cwd=folder, env=env, capture_output=True, text=True
+    )
 
 
 def test_the_pack_loads_without_comfyui(tmp_path):

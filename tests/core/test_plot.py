@@ -37,9 +37,18 @@ def test_the_curve_is_the_controllers_error():
 
 
 def run_of(decisions, **more):
-    run = {"model": "WAN21", "calls": len(decisions), "decisions": decisions, "trials": 3, "threshold": 2.0,
-           "computed": decisions.count("C"), "reused": decisions.count("R"), "blockcache": None, "warnings": [],
-           "lfd": [None, 4.0][:len(decisions)] + [1.0] * (len(decisions) - 2)}
+    run = {
+        "model": "WAN21",
+        "calls": len(decisions),
+        "decisions": decisions,
+        "trials": 3,
+        "threshold": 2.0,
+        "computed": decisions.count("C"),
+        "reused": decisions.count("R"),
+        "blockcache": None,
+        "warnings": [],
+        "lfd": [None, 4.0][: len(decisions)] + [1.0] * (len(decisions) - 2),
+    }
     return run | more
 
 

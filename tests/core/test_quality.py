@@ -30,9 +30,18 @@ def test_psnr_is_over_the_whole_video(video):
 def test_ssim_is_scikit_images_with_a_gaussian_window(video):
     metrics = pytest.importorskip("skimage.metrics")
     other = (video + 0.1 * torch.randn(video.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
-    expected = [metrics.structural_similarity(
-        a.numpy(), b.numpy(), data_range=1.0, channel_axis=-1, gaussian_weights=True, sigma=1.5,
-        use_sample_covariance=False) for a, b in zip(video, other)]
+    expected = [
+        metrics.structural_similarity(
+            a.numpy(),
+            b.numpy(),
+            data_range=1.0,
+            channel_axis=-1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(video, other)
+    ]
     assert compare_videos(video, other)[1] == pytest.approx(sum(expected) / 2, abs=1e-5)
     assert 0.3 < expected[0] < 0.999
 
@@ -42,7 +51,7 @@ def test_equal_videos(video):
 
 
 def test_frames_smaller_than_the_window_have_no_ssim(video):
-    small = video[:, :WINDOW - 1]
+    small = video[:, : WINDOW - 1]
     assert compare_videos(small, small)[1] is None
 
 
@@ -51,10 +60,13 @@ def test_without_kornia_there_is_only_psnr(video, monkeypatch):
     assert compare_videos(video, video + 0.1) == (pytest.approx(20, abs=1e-3), None)
 
 
-@pytest.mark.parametrize("other, says", [
-    (lambda v: v[:1], "2 frames of 24 x 20 with 3 channels with 1 frames of 24 x 20 with 3 channels"),
-    (lambda v: v[..., :1], "with 1 channels"),
-])
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        (lambda v: v[:1], "2 frames of 24 x 20 with 3 channels with 1 frames of 24 x 20 with 3 channels"),
+        (lambda v: v[..., :1], "with 1 channels"),
+    ],
+)
 def test_videos_of_different_shapes_are_refused_with_their_sizes(video, other, says):
     with pytest.raises(ValueError, match=says):
         compare_videos(video, other(video))
@@ -62,9 +74,15 @@ def test_videos_of_different_shapes_are_refused_with_their_sizes(video, other, s
         compare_videos(video[:0], video[:0])
 
 
-@pytest.mark.parametrize("quality, text", [
-    ((41.009, 0.5), "41.01 dB, SSIM 0.5000"), ((41.0, None), "41.00 dB"), ((math.inf, 1.0), "equal"),
-    ((math.nan, math.nan), "not finite")])
+@pytest.mark.parametrize(
+    "quality, text",
+    [
+        ((41.009, 0.5), "41.01 dB, SSIM 0.5000"),
+        ((41.0, None), "41.00 dB"),
+        ((math.inf, 1.0), "equal"),
+        ((math.nan, math.nan), "not finite"),
+    ],
+)
 def test_quality_in_words(quality, text):
     assert quality_text(*quality) == text
 
@@ -91,9 +109,17 @@ def test_an_interrupt_ends_the_comparison_at_a_frame(video):
         compare_videos(video, video, each_frame=stop)
 
 
-@pytest.mark.parametrize("shape, panel", [
-    ((256, 256), (256, 256)), ((20, 300), (20, 300)), ((40, 100), (120, 300)), ((360, 640), (360, 640)),
-    ((720, 1280), (360, 640)), ((1280, 720), (640, 360))])
+@pytest.mark.parametrize(
+    "shape, panel",
+    [
+        ((256, 256), (256, 256)),
+        ((20, 300), (20, 300)),
+        ((40, 100), (120, 300)),
+        ((360, 640), (360, 640)),
+        ((720, 1280), (360, 640)),
+        ((1280, 720), (640, 360)),
+    ],
+)
 def test_videos_stand_side_by_side_under_their_captions(shape, panel):
     height, width = panel
     ramp = torch.linspace(0, 1, shape[1])[None, :, None].expand(*shape, 3)
@@ -102,17 +128,17 @@ def test_videos_stand_side_by_side_under_their_captions(shape, panel):
     scale = max(1, width / 256)
     gap, strip = round(GAP * scale), round(CAPTION_HEIGHT * scale)
     assert film.shape == (2, height + strip + gap, 2 * width + 3 * gap, 3)
-    left, right = (film[:, strip:-gap, start:start + width] for start in (gap, 2 * gap + width))
+    left, right = (film[:, strip:-gap, start : start + width] for start in (gap, 2 * gap + width))
     assert (right == 0.75).all()
     assert left[0, 0, 0, 0] < 0.01 < 0.99 < left[0, 0, -1, 0]
     assert left[0, 0].diff(dim=0).min() >= 0 >= left[1, 0].diff(dim=0).max()
-    assert (film[:, strip:, gap + width:2 * gap + width] == 1).all()
+    assert (film[:, strip:, gap + width : 2 * gap + width] == 1).all()
 
 
 def test_both_lines_of_a_caption_are_drawn_large_enough_over_their_video():
     def lines(width, caption):
         strip = side_by_side([torch.zeros(1, 300, width, 3)] * 2, ["", caption])[0]
-        strip = strip[:round(CAPTION_HEIGHT * width / 256), width + 2 * round(GAP * width / 256):, 0]
+        strip = strip[: round(CAPTION_HEIGHT * width / 256), width + 2 * round(GAP * width / 256) :, 0]
         return [(half < 0.5).any(1).sum().item() for half in strip.chunk(2)]
 
     for width in (256, 640):
@@ -124,7 +150,7 @@ def test_both_lines_of_a_caption_are_drawn_large_enough_over_their_video():
 def test_a_long_caption_stays_over_its_video():
     videos = [torch.zeros(1, 256, 256, 3)] * 2
     film = side_by_side(videos, ["W" * 500, ""])
-    assert (film[0, :CAPTION_HEIGHT, GAP + 256:] == 1).all()
+    assert (film[0, :CAPTION_HEIGHT, GAP + 256 :] == 1).all()
 
 
 def test_letters_that_pillows_font_lacks_are_drawn_with_another_font():

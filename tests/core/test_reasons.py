@@ -26,14 +26,17 @@ def warnings_of(run):
     return run.report()["warnings"]
 
 
-@pytest.mark.parametrize("run, reason", [
-    (dict(alpha=0.0), "alpha is 0"),
-    (dict(calls=3), "all 3 calls that may be reused were warm-up"),
-    (dict(alpha=0.1), "every low-frequency difference reached the threshold"),
-    (dict(lfd=0.0), "the warm-up's predictions did not differ"),
-])
+@pytest.mark.parametrize(
+    "run, reason",
+    [
+        (dict(alpha=0.0), "alpha is 0"),
+        (dict(calls=3), "all 3 calls that may be reused were warm-up"),
+        (dict(alpha=0.1), "every low-frequency difference reached the threshold"),
+        (dict(lfd=0.0), "the warm-up's predictions did not differ"),
+    ],
+)
 def test_a_run_that_reused_nothing_says_why(run, reason):
-    warning, = warnings_of(run_of(**run))
+    (warning,) = warnings_of(run_of(**run))
     assert reason in warning
 
 
@@ -45,7 +48,7 @@ def test_a_doubtful_scale_gives_one_advice_and_not_a_second():
 
 def test_the_smallest_difference_is_named():
     run = run_of(lambda call: 1.0 if call < 8 else 0.5, alpha=0.3)
-    warning, = warnings_of(run)
+    (warning,) = warnings_of(run)
     assert f"smallest {min(run.journal.lfds[3:]):.3g}, threshold {run.lfcache.threshold:.3g}" in warning
 
 

@@ -11,8 +11,10 @@ from precisecache_core.record.report import build_report, dump_report, summary_l
 def test_nan_and_inf_become_null_however_deep():
     run = {"lfd": [1.5, math.nan, None], "seconds": {"trial": math.inf, "deep": ([-math.inf, 2],)}, 7: "kept"}
     report = build_report([run, {}])
-    assert report == {"version": 2, "runs": [
-        {"lfd": [1.5, None, None], "seconds": {"trial": None, "deep": [[None, 2]]}, "7": "kept"}, {}]}
+    assert report == {
+        "version": 2,
+        "runs": [{"lfd": [1.5, None, None], "seconds": {"trial": None, "deep": [[None, 2]]}, "7": "kept"}, {}],
+    }
     assert json.loads(dump_report(report)) == report
     assert math.isnan(run["lfd"][1]), "the run entry itself was changed"
 
@@ -22,10 +24,13 @@ def test_a_report_with_nan_cannot_be_dumped():
         dump_report({"lfd": math.nan})
 
 
-@pytest.mark.parametrize("calls, expected", [
-    (30, "reused 11 of 30 steps"),
-    (60, "reused 11 of 60 calls (30 steps)"),
-])
+@pytest.mark.parametrize(
+    "calls, expected",
+    [
+        (30, "reused 11 of 30 steps"),
+        (60, "reused 11 of 60 calls (30 steps)"),
+    ],
+)
 def test_the_summary_names_calls_where_they_differ_from_steps(calls, expected):
     assert summary_line({"steps": 30, "calls": calls, "reused": 11, "blockcache": None}) == expected
 

@@ -20,12 +20,15 @@ def stored(reuse, *calls):
     return cache
 
 
-@pytest.mark.parametrize("reuse, expected", [
-    ("prediction", 44.0),  # the last prediction, unchanged
-    ("residual", 45.0),  # 44 - 10 + 11
-    ("taylor", 52.0),  # 40 at 1.0 and 44 at 0.9, extrapolated by two steps of 0.1
-    ("fitted", 44.0),  # no forecast has been checked yet
-])
+@pytest.mark.parametrize(
+    "reuse, expected",
+    [
+        ("prediction", 44.0),  # the last prediction, unchanged
+        ("residual", 45.0),  # 44 - 10 + 11
+        ("taylor", 52.0),  # 40 at 1.0 and 44 at 0.9, extrapolated by two steps of 0.1
+        ("fitted", 44.0),  # no forecast has been checked yet
+    ],
+)
 def test_each_strategy_by_hand(reuse, expected):
     cache = stored(reuse, (8, 1.0, 40), (10, 0.9, 44))
     torch.testing.assert_close(cache.predict(field(11), 0.7), field(expected), rtol=1e-6, atol=0)
@@ -40,12 +43,15 @@ def test_a_linear_prediction_is_followed_exactly_over_uneven_steps(reuse):
     torch.testing.assert_close(cache.predict(start, 0.65), start + 0.65 * slope, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("third, expected", [
-    (48, 56),  # the forecast 44 + 4 came true: gain 1, so 48 + 2 x 4
-    (46, 47),  # half of the forecast change came: gain 1/2 per step, so 1/4 of the new slope 2 two steps later
-    (40, 40),  # the opposite change came: gain 0, so the last prediction unchanged
-    (60, 92),  # more than the forecast change came: gain 1 of the new slope 16
-])
+@pytest.mark.parametrize(
+    "third, expected",
+    [
+        (48, 56),  # the forecast 44 + 4 came true: gain 1, so 48 + 2 x 4
+        (46, 47),  # half of the forecast change came: gain 1/2 per step, so 1/4 of the new slope 2 two steps later
+        (40, 40),  # the opposite change came: gain 0, so the last prediction unchanged
+        (60, 92),  # more than the forecast change came: gain 1 of the new slope 16
+    ],
+)
 def test_fitted_follows_the_trend_as_far_as_it_held(third, expected):
     cache = stored("fitted", (0, 1.0, 40), (0, 0.9, 44), (0, 0.8, third))
     torch.testing.assert_close(cache.predict(field(0), 0.6), field(expected), rtol=1e-5, atol=0)

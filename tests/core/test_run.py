@@ -24,23 +24,44 @@ from precisecache_core.lfcache.latent.trial import match_snr
 SMALL = (1, 4, 2, 2, 2)
 SMALL_ROOT = math.sqrt(32)  # of the number of elements of SMALL
 FIELDS = {
-    "run", "nodes", "model", "latent_shape", "steps", "calls", "computed", "reused", "trials", "decisions", "sigmas",
-    "lfd", "alpha", "delta_max", "threshold", "trial_agreement", "seconds", "cache_bytes", "blockcache", "warnings",
+    "run",
+    "nodes",
+    "model",
+    "latent_shape",
+    "steps",
+    "calls",
+    "computed",
+    "reused",
+    "trials",
+    "decisions",
+    "sigmas",
+    "lfd",
+    "alpha",
+    "delta_max",
+    "threshold",
+    "trial_agreement",
+    "seconds",
+    "cache_bytes",
+    "blockcache",
+    "warnings",
 }
 
 
 # --- decisions and values by hand ---
 
 
-@pytest.mark.parametrize("reuse, moved", [
-    # the velocities used, those of reused calls in brackets: 1 .9 .8 (.8) .6 (.6) .4 (.4) .2 (.2)
-    ("prediction", 0.59),
-    # a reused velocity is v - x_cached + x, and x has moved by -0.1 v: (.72) (.54) (.36) (.18)
-    ("residual", 0.57),
-    # a linear velocity is extrapolated exactly: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
-    ("taylor", 0.55),
-    ("fitted", 0.55),
-])
+@pytest.mark.parametrize(
+    "reuse, moved",
+    [
+        # the velocities used, those of reused calls in brackets: 1 .9 .8 (.8) .6 (.6) .4 (.4) .2 (.2)
+        ("prediction", 0.59),
+        # a reused velocity is v - x_cached + x, and x has moved by -0.1 v: (.72) (.54) (.36) (.18)
+        ("residual", 0.57),
+        # a linear velocity is extrapolated exactly: 1 .9 .8 (.7) .6 (.5) .4 (.3) .2 (.1)
+        ("taylor", 0.55),
+        ("fitted", 0.55),
+    ],
+)
 def test_ten_steps_by_hand(reuse, moved):
     # velocity = sigma: the LFD is d over one step and 2 d over two. The threshold is 2.5 d: after a
     # computed call, the next (error d) is reused and the one after it (error d + 2 d) is computed
@@ -59,16 +80,23 @@ def test_reuse_by_hand_under_another_parametrization():
     run = LFCacheRun(plain(alpha=EAGER, warmup=2), model)
     denoised = None
     for x, sigma, answer in ((9, 0.9, 40), (10, 0.8, 44), (11, 0.7, -1)):
-        denoised = run.denoised(torch.full(SHAPE, float(x)), torch.tensor([sigma]),
-                                lambda: torch.full(SHAPE, float(answer)), lambda small, s: small * s)
+        denoised = run.denoised(
+            torch.full(SHAPE, float(x)),
+            torch.tensor([sigma]),
+            lambda: torch.full(SHAPE, float(answer)),
+            lambda small, s: small * s,
+        )
     assert "".join(run.journal.decisions) == "CCR"
     torch.testing.assert_close(denoised, torch.full(SHAPE, 47.0), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("reference, first_lfd", [
-    ("trial", 0.1),  # trial against trial: the bias of 1 cancels
-    ("cached", 0.9),  # trial with 0.9 + 1 against the full model with 1.0
-])
+@pytest.mark.parametrize(
+    "reference, first_lfd",
+    [
+        ("trial", 0.1),  # trial against trial: the bias of 1 cancels
+        ("cached", 0.9),  # trial with 0.9 + 1 against the full model with 1.0
+    ],
+)
 def test_the_reference_decides_whether_a_resolution_bias_counts(reference, first_lfd):
     def biased(x, sigma):
         return torch.ones_like(x) * (sigma + (x.shape != SHAPE))
@@ -166,6 +194,7 @@ def test_the_model_is_called_on_computed_steps_only():
 def test_one_read_back_per_call(monkeypatch):
     reads = []
     for name in ("item", "tolist", "numpy", "__float__", "__bool__", "__int__", "__index__"):
+
         def counted(tensor, *args, original=getattr(torch.Tensor, name), name=name):
             reads.append(name)
             return original(tensor, *args)
@@ -196,9 +225,14 @@ def test_two_calls_at_the_first_sigma_give_no_slope(dtype):
     torch.testing.assert_close(denoised, torch.full(SHAPE, -1.6), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape, dtype", [
-    ((1, 4, 4, 8, 12), torch.float32), ((2, 4, 4, 8, 8), torch.float32), (SHAPE, torch.float64),
-])
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ((1, 4, 4, 8, 12), torch.float32),
+        ((2, 4, 4, 8, 8), torch.float32),
+        (SHAPE, torch.float64),
+    ],
+)
 def test_another_latent_in_mid_run_starts_the_warm_up_again(shape, dtype, caplog):
     run = LFCacheRun(LFCacheConfig(alpha=EAGER), FLOW_MODEL)
     changed = noise(shape).to(dtype)
@@ -265,12 +299,15 @@ def test_a_call_without_noise_is_computed_and_leaves_the_cache_alone():
     torch.testing.assert_close(answers[5], x - 0.5 * velocity, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("start, end, sizes, decisions", [
-    # 11 steps, so that the step at half of the schedule is the sixth
-    (0.5, 1.0, "FFFFF" + "SF" * 3 + "SSS", "CCCCC" + "CCCRRR"),
-    (0.0, 0.5, "SF" * 3 + "SSS" + "FFFFF", "CCCRRR" + "CCCCC"),
-    (0.2, 0.6, "FF" + "SF" * 3 + "SS" + "FFFF", "CC" + "CCCRR" + "CCCC"),
-])
+@pytest.mark.parametrize(
+    "start, end, sizes, decisions",
+    [
+        # 11 steps, so that the step at half of the schedule is the sixth
+        (0.5, 1.0, "FFFFF" + "SF" * 3 + "SSS", "CCCCC" + "CCCRRR"),
+        (0.0, 0.5, "SF" * 3 + "SSS" + "FFFFF", "CCCRRR" + "CCCCC"),
+        (0.2, 0.6, "FF" + "SF" * 3 + "SS" + "FFFF", "CC" + "CCCRR" + "CCCC"),
+    ],
+)
 def test_outside_the_window_every_call_is_computed_without_a_trial(start, end, sizes, decisions):
     toy = Toy(linear)
     config = LFCacheConfig(alpha=EAGER, start_percent=start, end_percent=end, try_every_call=True)
@@ -287,11 +324,14 @@ def broken_when_small(x, sigma):
     return linear(x, sigma) if x.shape == SHAPE else x * math.inf
 
 
-@pytest.mark.parametrize("velocity, steps, is_measured", [
-    (linear, 12, True),
-    (broken_when_small, 12, None),  # decided without trials; fewer pairs than an agreement needs
-    (linear, 7, False),  # stands aside
-])
+@pytest.mark.parametrize(
+    "velocity, steps, is_measured",
+    [
+        (linear, 12, True),
+        (broken_when_small, 12, None),  # decided without trials; fewer pairs than an agreement needs
+        (linear, 7, False),  # stands aside
+    ],
+)
 def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measured):
     toy, sigmas = Toy(velocity), flow_sigmas(steps)
     _, run = sample_flow(toy, noise(), sigmas, plain(alpha=1.0), model_name="toy")
@@ -312,21 +352,27 @@ def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measu
     assert json.loads(dump_report(report)) == report
 
 
-@pytest.mark.parametrize("reuse, count", [
-    ("prediction", 1),
-    ("taylor", 2),
-    ("fitted", 2),
-    ("residual", 2),  # the residual, and the prediction that the true LFD is taken against
-])
+@pytest.mark.parametrize(
+    "reuse, count",
+    [
+        ("prediction", 1),
+        ("taylor", 2),
+        ("fitted", 2),
+        ("residual", 2),  # the residual, and the prediction that the true LFD is taken against
+    ],
+)
 def test_cache_bytes_count_every_tensor_once(reuse, count):
     _, run = sample_flow(Toy(linear), noise(), flow_sigmas(10), plain(reuse=reuse))
     assert run["cache_bytes"] == {"lfcache": count * noise().nbytes, "blockcache": 0}
 
 
-@pytest.mark.parametrize("small, expected", [
-    (lambda s: s**2, 1.0),  # changes as the full model does
-    (lambda s: (1 - s) ** 2, -1.0),  # changes most when the full model changes least
-])
+@pytest.mark.parametrize(
+    "small, expected",
+    [
+        (lambda s: s**2, 1.0),  # changes as the full model does
+        (lambda s: (1 - s) ** 2, -1.0),  # changes most when the full model changes least
+    ],
+)
 def test_trial_agreement_separates_a_good_estimator_from_a_bad_one(small, expected):
     def velocity(x, sigma):
         return torch.ones_like(x) * (sigma**2 if x.shape == SHAPE else small(sigma))
@@ -347,13 +393,16 @@ def test_trial_agreement_needs_four_pairs(warmup, expected):
 # --- out of memory ---
 
 
-@pytest.mark.parametrize("place, decisions, reason", [
-    ("precisecache_core.lfcache.change.trials.make_trial", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.lfcache.change.trials.Trials.read", "CCCRCRCRCR", "without trials"),
-    ("precisecache_core.lfcache.predictions.Predictions.store", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.lfcache.stage.Stage.keep", "CCCRCCCCCC", "computing every call"),
-    ("precisecache_core.lfcache.predictions.Predictions.predict", "CCCRCCCCCC", "computing every call"),
-])
+@pytest.mark.parametrize(
+    "place, decisions, reason",
+    [
+        ("precisecache_core.lfcache.change.trials.make_trial", "CCCRCRCRCR", "without trials"),
+        ("precisecache_core.lfcache.change.trials.Trials.read", "CCCRCRCRCR", "without trials"),
+        ("precisecache_core.lfcache.predictions.Predictions.store", "CCCRCCCCCC", "computing every call"),
+        ("precisecache_core.lfcache.stage.Stage.keep", "CCCRCCCCCC", "computing every call"),
+        ("precisecache_core.lfcache.predictions.Predictions.predict", "CCCRCCCCCC", "computing every call"),
+    ],
+)
 def test_out_of_memory_ends_the_cache_and_not_the_run(place, decisions, reason, monkeypatch):
     """Memory runs out from the fifth call on; for `predict` from the sixth, the next call that would reuse."""
     run = LFCacheRun(plain(alpha=2.5, try_every_call=True), FLOW_MODEL)
@@ -365,7 +414,7 @@ def test_out_of_memory_ends_the_cache_and_not_the_run(place, decisions, reason, 
         denoised = run.denoised(x, sigma, lambda: toy(x, sigma), toy)
         assert torch.isfinite(denoised).all()
     assert run.journal.decisions == decisions
-    warning, = run.journal.warnings
+    (warning,) = run.journal.warnings
     assert "no memory" in warning and reason in warning
     assert not run.stage.source.makes_trials and (run.is_standing_aside == (run.cache_bytes == 0))
 

@@ -6,17 +6,20 @@ import torch
 from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
 
 
-@pytest.mark.parametrize("shape, expected", [
-    ((1, 16, 8, 16, 16), (2, 4, 4)),
-    ((1, 16, 21, 45, 79), (2, 4, 4)),  # odd sides are cropped; the factors stay
-    ((1, 16, 1, 16, 16), (1, 4, 4)),  # a single frame
-    ((1, 16, 8, 6, 16), (2, 3, 4)),  # 6 rows hold 3 patches
-    ((1, 16, 8, 7, 5), (2, 3, 2)),
-    ((1, 16, 8, 3, 2), (2, 1, 1)),  # one patch high and wide
-    ((1, 16, 1, 1, 1), (1, 1, 1)),  # less than a patch
-    ((1, 4, 64, 64), (1, 4, 4)),  # an image has no time
-    ((1, 4, 4, 64), (1, 2, 4)),
-])
+@pytest.mark.parametrize(
+    "shape, expected",
+    [
+        ((1, 16, 8, 16, 16), (2, 4, 4)),
+        ((1, 16, 21, 45, 79), (2, 4, 4)),  # odd sides are cropped; the factors stay
+        ((1, 16, 1, 16, 16), (1, 4, 4)),  # a single frame
+        ((1, 16, 8, 6, 16), (2, 3, 4)),  # 6 rows hold 3 patches
+        ((1, 16, 8, 7, 5), (2, 3, 2)),
+        ((1, 16, 8, 3, 2), (2, 1, 1)),  # one patch high and wide
+        ((1, 16, 1, 1, 1), (1, 1, 1)),  # less than a patch
+        ((1, 4, 64, 64), (1, 4, 4)),  # an image has no time
+        ((1, 4, 4, 64), (1, 2, 4)),
+    ],
+)
 def test_factors_leave_at_least_one_patch_per_side(shape, expected):
     assert fit_factors(shape, 2, 4) == expected
 

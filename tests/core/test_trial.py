@@ -24,10 +24,17 @@ MIXTURE = {
 FACTORS = (2, 4, 4)
 
 
-@pytest.mark.parametrize("space, sigma", [
-    (FLOW, 0.3), (FLOW, 0.9), (VARIANCE_EXPLODING, 0.5), (VARIANCE_EXPLODING, 8.0),
-    (VARIANCE_PRESERVING, 0.5), (VARIANCE_PRESERVING, 8.0),
-])
+@pytest.mark.parametrize(
+    "space, sigma",
+    [
+        (FLOW, 0.3),
+        (FLOW, 0.9),
+        (VARIANCE_EXPLODING, 0.5),
+        (VARIANCE_EXPLODING, 8.0),
+        (VARIANCE_PRESERVING, 0.5),
+        (VARIANCE_PRESERVING, 8.0),
+    ],
+)
 def test_the_shown_latent_is_on_the_schedule_at_sigma_small(space, sigma):
     small_data = torch.randn(1, 16, 4, 16, 16)
     data = small_data.repeat_interleave(2, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)

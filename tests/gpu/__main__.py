@@ -108,8 +108,23 @@ def install_missing(target, log):
         return True
     log.say("installing for this run: " + ", ".join(w.name.split("-py3")[0].split("-cp3")[0] for w in wheels))
     made = subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--no-compile", "--quiet",
-         "--disable-pip-version-check", "--target", str(target), *map(str, wheels)], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--no-index",
+            "--no-deps",
+            "--no-compile",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--target",
+            str(target),
+            *map(str, wheels),
+        ],
+        capture_output=True,
+        text=True,
+    )
     if made.returncode:
         log.say(made.stdout + made.stderr)
     return made.returncode == 0
@@ -117,9 +132,11 @@ def install_missing(target, log):
 
 def machine(environment):
     """{gpu: name or None, count, torch, text}, from a process that imports torch; None if it cannot be imported."""
-    code = ("import json, torch; from tools.machine import describe_machine; have = torch.cuda.is_available()\n"
-            "print(json.dumps({'gpu': torch.cuda.get_device_name() if have else None, 'count': "
-            "torch.cuda.device_count(), 'torch': torch.__version__, 'text': describe_machine()}))")
+    code = (
+        "import json, torch; from tools.machine import describe_machine; have = torch.cuda.is_available()\n"
+        "print(json.dumps({'gpu': torch.cuda.get_device_name() if have else None, 'count': "
+        "torch.cuda.device_count(), 'torch': torch.__version__, 'text': describe_machine()}))"
+    )
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     if told.returncode:
         print(told.stderr, file=sys.stderr)
@@ -151,9 +168,16 @@ def run_part(part, limit, environment, log):
     """Run a part to its end or its limit; returns (exit status or None if it was cut, seconds)."""
     log.say(f"\n=== {part.name} (at most {limit:.0f} s): python3 {' '.join(short(a) for a in part.arguments)}")
     start = time.monotonic()
-    child = subprocess.Popen([sys.executable, *part.arguments], cwd=ROOT, env=environment | part.environment,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                             start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, *part.arguments],
+        cwd=ROOT,
+        env=environment | part.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
     cut = threading.Event()
 
     def stop():
@@ -190,16 +214,20 @@ def run(args):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (target, os.environ.get("PYTHONPATH"))))
         log.say(f"command: python3 tests/gpu {' '.join(sys.argv[1:])}".rstrip())
         if not install_missing(Path(target), log):
-            log.say("The packed wheels do not fit this Python: python3 tests/gpu pack --python "
-                    f"{sys.version_info.major}.{sys.version_info.minor}, where there is a network, packs others.")
+            log.say(
+                "The packed wheels do not fit this Python: python3 tests/gpu pack --python "
+                f"{sys.version_info.major}.{sys.version_info.minor}, where there is a network, packs others."
+            )
             return MISSING
         found = machine(environment)
         if found is None:
             log.say("torch cannot be imported: run this with the Python that has it.")
             return MISSING
         host = find_host()
-        log.say(f"python {platform.python_version()}, torch {found['torch']}, ComfyUI "
-                f"{comfyui_version(host) if host else 'not found'}, commit {commit()}")
+        log.say(
+            f"python {platform.python_version()}, torch {found['torch']}, ComfyUI "
+            f"{comfyui_version(host) if host else 'not found'}, commit {commit()}"
+        )
         log.say(f"{found['text']}; {found['count']} GPU(s)")
         if host is None:
             log.say("No ComfyUI: set COMFYUI_PATH, or python3 tests/gpu pack where one is installed.")
@@ -241,8 +269,9 @@ def main():
         from pack import main as pack
 
         return pack(BUNDLE, find_comfyui(ROOT))
-    parser = argparse.ArgumentParser(prog="tests/gpu", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="tests/gpu", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the log and the results")
     parser.add_argument("--seconds", type=int, default=570, help="time for all parts together")
     parser.add_argument("--only", nargs="*", choices=[part.name for part in parts("", [])], help="run these parts")

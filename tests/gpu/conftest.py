@@ -34,8 +34,9 @@ collect_ignore = [] if HOST else ["test_host.py", "test_dynamic_offload.py"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--device", choices=("cuda", "cpu"), default="cuda",
-                     help="cpu: rehearse the tests that can run there")
+    parser.addoption(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: rehearse the tests that can run there"
+    )
 
 
 def pytest_configure(config):

@@ -15,16 +15,37 @@ from tools.versions import requirement_classes  # noqa: E402
 # the machine has these, built for its GPU, and all packages that only they need
 TORCH = {"torch", "torchvision", "torchaudio", "triton"}
 # requirements of ComfyUI that are not used here: its page, its database, and those of unused nodes
-UNUSED = {"comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs", "alembic", "sqlalchemy",
-          "kornia", "spandrel", "pyopengl", "comfy-angle", "requests"}
+UNUSED = {
+    "comfyui-frontend-package",
+    "comfyui-workflow-templates",
+    "comfyui-embedded-docs",
+    "alembic",
+    "sqlalchemy",
+    "kornia",
+    "spandrel",
+    "pyopengl",
+    "comfy-angle",
+    "requests",
+}
 OURS = ("einops", "numpy", "safetensors", "pytest")
 # the wheel with CUDA kernels takes 56 MiB; the plain one has the same functions in Triton and torch
 PLAIN = {"comfy-kitchen"}
 # left out of ComfyUI's top folder, and of all its folders; no text encoder is loaded, as prompts are tensors
-TOP_LEFT_OUT = ("models", "custom_nodes", "input", "output", "temp", "user", "blueprints", "script_examples",
-                "tests", "tests-unit", "comfy_api_nodes", "openapi.yaml")
-LEFT_OUT = ("merges.txt", "vocab.*", "tokenizer.json", "tokenizer.model", "__pycache__", ".*", "*.pyc",
-            "*.safetensors")
+TOP_LEFT_OUT = (
+    "models",
+    "custom_nodes",
+    "input",
+    "output",
+    "temp",
+    "user",
+    "blueprints",
+    "script_examples",
+    "tests",
+    "tests-unit",
+    "comfy_api_nodes",
+    "openapi.yaml",
+)
+LEFT_OUT = ("merges.txt", "vocab.*", "tokenizer.json", "tokenizer.model", "__pycache__", ".*", "*.pyc", "*.safetensors")
 LIMIT = 64 << 20  # bytes of .gpu and of the tree together, which are carried to the other machine
 
 
@@ -60,28 +81,52 @@ def closure(roots, known):
 
 def names_in(file):
     """Package names in a file, one per line or separated by commas; versions are ignored."""
-    return {name_of(entry.strip()) for entry in re.split(r"[\n,]", file.read_text("utf-8"))
-            if re.match(r"\s*[A-Za-z0-9]", entry)}
+    return {
+        name_of(entry.strip())
+        for entry in re.split(r"[\n,]", file.read_text("utf-8"))
+        if re.match(r"\s*[A-Za-z0-9]", entry)
+    }
 
 
 def download(packages, folder, python):
     """Wheels of {name: version} for Linux on x86-64 and a Python version; ends the program if pip cannot get one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    linux = ["--implementation=cp", "--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64",
-             *(f"--platform=manylinux_2_{n}_x86_64" for n in (39, 35, 34, 31, 28, 27, 24, 17))]
+    linux = [
+        "--implementation=cp",
+        "--platform=manylinux2014_x86_64",
+        "--platform=manylinux1_x86_64",
+        *(f"--platform=manylinux_2_{n}_x86_64" for n in (39, 35, 34, 31, 28, 27, 24, 17)),
+    ]
     plain = ["--implementation=py", "--abi=none", "--platform=any"]
     for tags, is_plain in ((linux, False), (plain, True)):
         pinned = [f"{name}=={version}" for name, version in packages.items() if (name in PLAIN) == is_plain]
-        if pinned and subprocess.run([
-                sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet",
-                "--disable-pip-version-check", f"--python-version={python}", *tags, "-d", str(folder),
-                *pinned]).returncode:
+        if (
+            pinned
+            and subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--no-deps",
+                    "--only-binary=:all:",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    f"--python-version={python}",
+                    *tags,
+                    "-d",
+                    str(folder),
+                    *pinned,
+                ]
+            ).returncode
+        ):
             sys.exit("pip could not get these wheels; its own message is above")
 
 
 def copy_source(host, target):
     """Copy a ComfyUI without the parts that only its users and its page need."""
+
     def left_out(folder, names):
         patterns = LEFT_OUT + TOP_LEFT_OUT if Path(folder) == host else LEFT_OUT
         return shutil.ignore_patterns(*patterns)(folder, names)
@@ -96,8 +141,9 @@ def size(folder):
 
 def tree_size(root):
     """Bytes of the tree's own files, those that git does not ignore."""
-    told = subprocess.run(["git", "-C", str(root), "ls-files", "-z", "-co", "--exclude-standard"],
-                          capture_output=True, text=True)
+    told = subprocess.run(
+        ["git", "-C", str(root), "ls-files", "-z", "-co", "--exclude-standard"], capture_output=True, text=True
+    )
     return sum((root / name).stat().st_size for name in told.stdout.split("\0") if name and (root / name).is_file())
 
 
@@ -109,19 +155,25 @@ def main(bundle, host):
     if host is None:
         sys.exit("no ComfyUI to pack: set COMFYUI_PATH")
     known = TORCH | UNUSED | (names_in(args.have) if args.have else set())
-    requirements = [line for line in (host / "requirements.txt").read_text("utf-8").splitlines()
-                    if re.match(r"[A-Za-z0-9]", line)]
+    requirements = [
+        line for line in (host / "requirements.txt").read_text("utf-8").splitlines() if re.match(r"[A-Za-z0-9]", line)
+    ]
     packages = closure([*requirements, *OURS], known)
     print(f"packing {host} and {', '.join(f'{n} {v}' for n, v in sorted(packages.items()))}", flush=True)
     download(packages, bundle / "wheels", args.python)
     copy_source(host, bundle / "ComfyUI")
-    parts = {"wheels": size(bundle / "wheels"), "ComfyUI": size(bundle / "ComfyUI"),
-             "the tree": tree_size(bundle.parent)}
+    parts = {
+        "wheels": size(bundle / "wheels"),
+        "ComfyUI": size(bundle / "ComfyUI"),
+        "the tree": tree_size(bundle.parent),
+    }
     total = sum(parts.values())
     print(", ".join(f"{name} {n / 2**20:.1f} MiB" for name, n in parts.items()) + f": {total / 2**20:.1f} MiB in all")
     if total > LIMIT:
         largest = sorted((bundle / "wheels").iterdir(), key=lambda file: -file.stat().st_size)[:5]
-        print(f"More than {LIMIT >> 20} MiB. The largest wheels: {', '.join(file.name for file in largest)}. "
-              "Name packages that the other machine has in a file for --have.")
+        print(
+            f"More than {LIMIT >> 20} MiB. The largest wheels: {', '.join(file.name for file in largest)}. "
+            "Name packages that the other machine has in a file for --have."
+        )
         return 1
     return 0

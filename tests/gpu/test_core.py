@@ -62,7 +62,8 @@ def test_residuals_on_the_cpu_add_no_waits_for_the_gpu(device):
 def test_predictions_on_the_cpu_give_the_same_latent(device, reuse):
     (kept, entry), (moved, other) = (
         sampled(network(device), device, lfcache=LFCacheConfig(alpha=0.5, reuse=reuse, cache_device=place))
-        for place in ("model", "cpu"))
+        for place in ("model", "cpu")
+    )
     assert 0 < entry["reused"] < STEPS - 3 and entry["decisions"] == other["decisions"]
     assert kept.device.type == moved.device.type == device.type
     assert torch.equal(kept, moved) and not torch.equal(kept, sampled(network(device), device)[0])
@@ -101,10 +102,15 @@ def test_no_memory_is_left_after_a_run(device):
     assert memory.peak > 2 * prediction_bytes() and memory.after == 0
 
 
-@pytest.mark.parametrize("settings, predictions", [
-    ({"reuse": "fitted"}, 2), ({"reuse": "taylor"}, 2), ({"reuse": "prediction"}, 1),
-    ({"reuse": "fitted", "cache_device": "cpu"}, 0),
-])
+@pytest.mark.parametrize(
+    "settings, predictions",
+    [
+        ({"reuse": "fitted"}, 2),
+        ({"reuse": "taylor"}, 2),
+        ({"reuse": "prediction"}, 1),
+        ({"reuse": "fitted", "cache_device": "cpu"}, 0),
+    ],
+)
 def test_lfcache_takes_the_memory_of_its_predictions(device, settings, predictions):
     if device.type == "cpu" and not predictions:
         pytest.skip("needs a GPU: predictions cannot leave the CPU")

@@ -12,8 +12,10 @@ from conftest import OFFLOAD
 
 from precisecache_core.tiny import bundle
 
-pytestmark = [pytest.mark.gpu_only,
-              pytest.mark.skipif(not OFFLOAD, reason="needs a process with dynamic offload, which the command starts")]
+pytestmark = [
+    pytest.mark.gpu_only,
+    pytest.mark.skipif(not OFFLOAD, reason="needs a process with dynamic offload, which the command starts"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,8 @@ def test_the_latent_is_close_to_that_of_a_model_that_stays_on_the_gpu(bench):
 
     def sampled(disable_dynamic):
         patcher = comfy.sd.load_diffusion_model_state_dict(
-            dict(weights), metadata=metadata, disable_dynamic=disable_dynamic)
+            dict(weights), metadata=metadata, disable_dynamic=disable_dynamic
+        )
         assert patcher.is_dynamic() != disable_dynamic
         model = bench.blockcache(bench.lfcache(patcher, alpha=0.5), cache_device="cpu")
         return bench.sample(model, steps=16), bench.report(model)

@@ -181,6 +181,7 @@ def test_no_memory_is_left_after_a_run(bench, device, place):
 @pytest.mark.gpu_only
 def test_a_reused_step_waits_for_the_gpu_once(bench):
     """A bare run shows the host's own waits in a step; a reused step may add one wait, for the decision."""
+
     def waits_of_steps(model):
         counts = []
         with synchronisations() as waits:

@@ -8,7 +8,8 @@ from precisecache_core import BlockCacheConfig, LFCacheConfig
 
 pytestmark = [
     pytest.mark.gpu_only,
-    pytest.mark.skipif(torch.cuda.device_count() < 2, reason=f"needs two GPUs, {torch.cuda.device_count()} found")]
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason=f"needs two GPUs, {torch.cuda.device_count()} found"),
+]
 
 FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 
@@ -16,8 +17,9 @@ FIRST, SECOND = torch.device("cuda", 0), torch.device("cuda", 1)
 @pytest.mark.parametrize("place", ("model", "cpu"))
 def test_a_run_on_the_second_gpu(place):
     """The first GPU stays the current device, so that events and copies must name the second."""
-    caches = dict(lfcache=LFCacheConfig(alpha=0.5, cache_device=place),
-                  blockcache=BlockCacheConfig(0.5, cache_device=place))
+    caches = dict(
+        lfcache=LFCacheConfig(alpha=0.5, cache_device=place), blockcache=BlockCacheConfig(0.5, cache_device=place)
+    )
     (here, entry), (there, other) = (sampled(network(device), device, **caches) for device in (FIRST, SECOND))
     assert torch.cuda.current_device() == 0 and there.device == SECOND
     assert entry["decisions"] == other["decisions"] and "R" in entry["decisions"]

@@ -16,11 +16,31 @@ def sample(model, name, steps=12, shape=None):
         from comfy_extras.nodes_void import VOIDSampler
 
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
-        return comfy.sample.sample_custom(model, noise, 3.0, VOIDSampler.execute().args[0], sigmas,
-                                          conditioning(name, 1), conditioning(name, 2), torch.zeros(shape),
-                                          disable_pbar=True, seed=0)
-    return comfy.sample.sample(model, noise, steps, 3.0, "euler", "simple", conditioning(name, 1),
-                               conditioning(name, 2), torch.zeros(shape), disable_pbar=True, seed=0)
+        return comfy.sample.sample_custom(
+            model,
+            noise,
+            3.0,
+            VOIDSampler.execute().args[0],
+            sigmas,
+            conditioning(name, 1),
+            conditioning(name, 2),
+            torch.zeros(shape),
+            disable_pbar=True,
+            seed=0,
+        )
+    return comfy.sample.sample(
+        model,
+        noise,
+        steps,
+        3.0,
+        "euler",
+        "simple",
+        conditioning(name, 1),
+        conditioning(name, 2),
+        torch.zeros(shape),
+        disable_pbar=True,
+        seed=0,
+    )
 
 
 @pytest.fixture(params=[name for name, spec in ARCHITECTURES.items() if spec.blocks])

@@ -9,17 +9,20 @@ from PreciseCache.nodes.host.parametrization import parametrization_of
 from PreciseCache.nodes.lfcache import PreciseCacheLFCache
 
 
-@pytest.mark.parametrize("settings, setting", (
-    ({"alpha": -0.1}, "alpha"),
-    ({"alpha": math.nan}, "alpha"),
-    ({"factor_t": 0}, "factor_t"),
-    ({"factor_hw": -4}, "factor_hw"),
-    ({"start_percent": 0.6, "end_percent": 0.5}, "start_percent"),
-    ({"cutoff": 0.7}, "cutoff"),
-    ({"warmup": 1}, "warmup"),
-    ({"reuse": "magic"}, "reuse"),
-    ({"preset": "fastest"}, "preset"),
-))
+@pytest.mark.parametrize(
+    "settings, setting",
+    (
+        ({"alpha": -0.1}, "alpha"),
+        ({"alpha": math.nan}, "alpha"),
+        ({"factor_t": 0}, "factor_t"),
+        ({"factor_hw": -4}, "factor_hw"),
+        ({"start_percent": 0.6, "end_percent": 0.5}, "start_percent"),
+        ({"cutoff": 0.7}, "cutoff"),
+        ({"warmup": 1}, "warmup"),
+        ({"reuse": "magic"}, "reuse"),
+        ({"preset": "fastest"}, "preset"),
+    ),
+)
 def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, setting):
     arguments = {"model": bench.model, "preset": "custom", "alpha": 0.5} | settings
     with pytest.raises(ValueError) as error:

@@ -123,7 +123,11 @@ def test_context_windows_keep_their_own_residuals(bench):
         model = model.clone()
         model.model_options["context_handler"] = comfy.context_windows.IndexListContextHandler(
             comfy.context_windows.get_matching_context_schedule("standard_static"),
-            comfy.context_windows.get_matching_fuse_method("pyramid"), context_length=2, context_overlap=0, dim=2)
+            comfy.context_windows.get_matching_fuse_method("pyramid"),
+            context_length=2,
+            context_overlap=0,
+            dim=2,
+        )
         return model
 
     model = windowed(bench.blockcache())
@@ -234,7 +238,7 @@ def test_blocks_that_cannot_be_found_are_computed_and_lfcache_still_works(bench)
     run = bench.report(both)
     assert torch.equal(out, bench.sample(bench.lfcache(alpha=1.0), steps=16)) and run["reused"] > 0
     assert run["blockcache"]["blocks"] == 0
-    warning, = run["warnings"]
+    (warning,) = run["warnings"]
     assert "the blocks of WanModel cannot be found" in warning
 
 
@@ -250,14 +254,17 @@ def test_a_block_that_returns_something_unknown_is_computed(bench):
     assert torch.equal(bench.sample(cached, steps=12), bench.sample(bench.model, steps=12))
     run = bench.report(cached)
     assert run["blockcache"]["block_calls_skipped"] == 0
-    warning, = run["warnings"]
+    (warning,) = run["warnings"]
     assert "a block's outputs do not match its inputs" in warning
 
 
-@pytest.mark.parametrize("node, settings", [
-    ("SkipLayerGuidanceDiT", {"scale": 3.0, "start_percent": 0.0, "end_percent": 1.0}),
-    ("SkipLayerGuidanceDiTSimple", {"start_percent": 0.0, "end_percent": 1.0}),
-])
+@pytest.mark.parametrize(
+    "node, settings",
+    [
+        ("SkipLayerGuidanceDiT", {"scale": 3.0, "start_percent": 0.0, "end_percent": 1.0}),
+        ("SkipLayerGuidanceDiTSimple", {"start_percent": 0.0, "end_percent": 1.0}),
+    ],
+)
 def test_skip_layer_guidance_keeps_its_own_residuals(bench, node, settings):
     nodes_slg = pytest.importorskip("comfy_extras.nodes_slg")
     execute = getattr(getattr(nodes_slg, node), "execute", None)
@@ -290,8 +297,8 @@ def test_a_wrapper_that_takes_the_batch_apart(bench):
     def halves(apply_model, args):
         parts = []
         for i in range(len(args["input"])):
-            c = {k: v[i:i + 1] if isinstance(v, torch.Tensor) else v for k, v in args["c"].items()}
-            parts.append(apply_model(args["input"][i:i + 1], args["timestep"][i:i + 1], **c))
+            c = {k: v[i : i + 1] if isinstance(v, torch.Tensor) else v for k, v in args["c"].items()}
+            parts.append(apply_model(args["input"][i : i + 1], args["timestep"][i : i + 1], **c))
         return torch.cat(parts)
 
     model = bench.blockcache()

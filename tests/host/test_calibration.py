@@ -12,16 +12,29 @@ def stage(bench, model, start, end, latent=None):
     import nodes
 
     latent = torch.zeros_like(bench.noise()) if latent is None else latent
-    out, = nodes.KSamplerAdvanced().sample(
-        model, "enable" if start == 0 else "disable", 3, STEPS, 4.0, "euler", "simple", bench.positive,
-        bench.negative, {"samples": latent}, start, end, "disable" if end == STEPS else "enable")
+    (out,) = nodes.KSamplerAdvanced().sample(
+        model,
+        "enable" if start == 0 else "disable",
+        3,
+        STEPS,
+        4.0,
+        "euler",
+        "simple",
+        bench.positive,
+        bench.negative,
+        {"samples": latent},
+        start,
+        end,
+        "disable" if end == STEPS else "enable",
+    )
     return out["samples"]
 
 
 def second(bench, first, model=None, **settings):
     """A MODEL with LFCache and calibrate_from."""
-    return PreciseCacheLFCache.execute(model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first,
-                                       **settings).result[0]
+    return PreciseCacheLFCache.execute(
+        model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first, **settings
+    ).result[0]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +74,7 @@ def test_split_between_computed_calls_only_the_first_decision_differs_much(bench
     latent = stage(bench, first, 0, SPLIT - 3)
     later = second(bench, first)
     stage(bench, later, SPLIT - 3, STEPS, latent)
-    ended, rest = bench.report(later)["decisions"], whole[0]["decisions"][SPLIT - 3:]
+    ended, rest = bench.report(later)["decisions"], whole[0]["decisions"][SPLIT - 3 :]
     assert ended[0] == "C" and rest[0] == "R"  # nothing is cached when the second stage begins
     assert abs(ended.count("C") - rest.count("C")) <= 2
 
@@ -83,10 +96,13 @@ def test_one_model_sampled_in_two_stages_needs_no_input(bench, whole):
     assert ended["decisions"] == whole[0]["decisions"][SPLIT:]
 
 
-@pytest.mark.parametrize("settings, says", [
-    (dict(factor_hw=2), "calibrate_from has different settings"),
-    (dict(factor_t=1, factor_hw=1), "calibrate_from has different settings"),
-])
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        (dict(factor_hw=2), "calibrate_from has different settings"),
+        (dict(factor_t=1, factor_hw=1), "calibrate_from has different settings"),
+    ],
+)
 def test_a_calibration_that_does_not_fit_is_not_taken_over(bench, settings, says):
     first = bench.lfcache(alpha=0.5)
     begun, ended, _ = split(bench, first, second(bench, first, **settings))

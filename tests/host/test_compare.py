@@ -33,9 +33,17 @@ def test_two_videos_against_the_reference(video):
     assert text == f"mine: 20.00 dB, SSIM {first['ssim']:.4f}\nsame: equal"
 
 
-@pytest.mark.parametrize("labels, expected", [
-    ("", ["first", "second"]), ("a", ["first", "second"]), ("a,,b", ["first", "b"]), ("a, b ,c,d", ["b", "c"]),
-    ("a，b、c", ["b", "c"]), ("a, two\nlines", ["two lines", "second"])])
+@pytest.mark.parametrize(
+    "labels, expected",
+    [
+        ("", ["first", "second"]),
+        ("a", ["first", "second"]),
+        ("a,,b", ["first", "b"]),
+        ("a, b ,c,d", ["b", "c"]),
+        ("a，b、c", ["b", "c"]),
+        ("a, two\nlines", ["two lines", "second"]),
+    ],
+)
 def test_labels(video, labels, expected):
     assert [entry["label"] for entry in entries(compare(video, video, video, labels=labels))] == expected
 
@@ -78,7 +86,7 @@ def test_frames_that_are_not_finite_are_reported(video, value):
     broken = video.clone()
     broken[1, 2, 3] = value
     out = compare(video, broken)
-    entry, = entries(out)
+    (entry,) = entries(out)
     assert "not finite" in out.result[1] and entry["psnr"] is None and not entry["equal"]
 
 

@@ -21,8 +21,19 @@ def bare():
 
 def sample(model, seed=3):
     noise = torch.randn(ARCHITECTURES[NAME].latent, generator=torch.Generator().manual_seed(seed))
-    return comfy.sample.sample(model, noise, STEPS, 3.0, "euler", "simple", conditioning(NAME, 1),
-                               conditioning(NAME, 2), torch.zeros_like(noise), disable_pbar=True, seed=0)
+    return comfy.sample.sample(
+        model,
+        noise,
+        STEPS,
+        3.0,
+        "euler",
+        "simple",
+        conditioning(NAME, 1),
+        conditioning(NAME, 2),
+        torch.zeros_like(noise),
+        disable_pbar=True,
+        seed=0,
+    )
 
 
 def compiled(model, backend="eager"):
@@ -44,8 +55,10 @@ def fresh_dynamo(monkeypatch):
 
     free = 8 << 30
     monkeypatch.setattr(
-        comfy.model_management, "get_free_memory",
-        torch.compiler.disable(lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free))
+        comfy.model_management,
+        "get_free_memory",
+        torch.compiler.disable(lambda dev=None, torch_free_too=False: (free, free) if torch_free_too else free),
+    )
     forget()
     yield
     forget()

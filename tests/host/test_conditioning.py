@@ -19,8 +19,9 @@ def test_latent_shaped_inputs_shrink_and_text_does_not():
     image = comfy.conds.CONDNoiseShape(torch.randn(1, 20, 4, 16, 16))
     vace = comfy.conds.CONDRegular(torch.randn(1, 2, 96, 4, 16, 16))
     reference = comfy.conds.CONDRegular(torch.randn(1, 16, 16, 16))
-    small = shrink({"model_conds": {"c_crossattn": text, "c_concat": image, "vace_context": vace,
-                                    "reference_latent": reference}})["model_conds"]
+    small = shrink(
+        {"model_conds": {"c_crossattn": text, "c_concat": image, "vace_context": vace, "reference_latent": reference}}
+    )["model_conds"]
     assert small["c_crossattn"] is text
     assert small["c_concat"].cond.shape == (1, 20, 2, 4, 4)
     assert torch.allclose(small["c_concat"].cond[0, 0, 0, 0, 0], image.cond[0, 0, :2, :4, :4].mean())
@@ -57,12 +58,15 @@ def with_entries(conditioning, **entries):
     return [[tensor, {**values, **entries}] for tensor, values in conditioning]
 
 
-@pytest.mark.parametrize("name, entries", (
-    ("area", {"area": (8, 8, 0, 8), "strength": 0.7}),
-    ("mask", {"mask": torch.rand(1, 64, 64), "mask_strength": 1.0}),
-    ("early", {"start_percent": 0.0, "end_percent": 0.4}),
-    ("late", {"start_percent": 0.4, "end_percent": 1.0}),
-))
+@pytest.mark.parametrize(
+    "name, entries",
+    (
+        ("area", {"area": (8, 8, 0, 8), "strength": 0.7}),
+        ("mask", {"mask": torch.rand(1, 64, 64), "mask_strength": 1.0}),
+        ("early", {"start_percent": 0.0, "end_percent": 0.4}),
+        ("late", {"start_percent": 0.4, "end_percent": 1.0}),
+    ),
+)
 def test_a_run_with_regional_or_timed_prompts_is_cached(bench, name, entries):
     """Two prompts, one of them restricted: alpha 0 is exact, and with reuse the latent is finite."""
     whole, other = bench.positive, bench.tiny.conditioning("square", "blue", "left")

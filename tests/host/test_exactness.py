@@ -39,7 +39,7 @@ def test_reuse_stays_close_to_the_uncached_run(bench):
     cached = bench.sample(model, steps=30, noise=noise)
     assert bench.report(model)["reused"] >= 10
     error = (bench.vae.decode(cached) - bench.vae.decode(bare)).square().mean()
-    assert error < 10 ** -2.5  # 25 dB; 35 dB and more were measured, and unrelated clips have 10 dB
+    assert error < 10**-2.5  # 25 dB; 35 dB and more were measured, and unrelated clips have 10 dB
 
 
 def test_inputs_are_never_written_to(bench):

@@ -16,6 +16,7 @@ FILES = ("main.json", "nodeDefs.json")
 
 def texts(language, file):
     """{path of keys: text}"""
+
     def walk(value, path=()):
         if isinstance(value, str):
             return {path: value}
@@ -47,14 +48,21 @@ def test_english_says_what_the_nodes_say():
     for node in nodes:
         schema = node.define_schema()
         expected[schema.node_id] = {
-            "display_name": schema.display_name, "description": schema.description,
+            "display_name": schema.display_name,
+            "description": schema.description,
             "inputs": {i.id: {"name": i.id, "tooltip": i.tooltip} for i in schema.inputs},
-            "outputs": {str(number): {"name": o.display_name or o.get_io_type(), "tooltip": o.tooltip}
-                        for number, o in enumerate(schema.outputs)}}
+            "outputs": {
+                str(number): {"name": o.display_name or o.get_io_type(), "tooltip": o.tooltip}
+                for number, o in enumerate(schema.outputs)
+            },
+        }
     assert json.loads((LOCALES / "en" / "nodeDefs.json").read_text("utf-8")) == expected
 
 
 def test_the_translated_words_are_those_that_the_page_asks_for():
-    asked = {word for file in (ROOT / "web").glob("*.js")
-             for word in re.findall(r'\b(?:t|add)\("([^"]+)"', file.read_text("utf-8"))}
+    asked = {
+        word
+        for file in (ROOT / "web").glob("*.js")
+        for word in re.findall(r'\b(?:t|add)\("([^"]+)"', file.read_text("utf-8"))
+    }
     assert {path[-1] for path in texts("en", "main.json")} == asked

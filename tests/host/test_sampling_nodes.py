@@ -23,8 +23,8 @@ def latent(bench):
 def test_ksampler(bench, stock, alpha):
     model = bench.lfcache(alpha=alpha)
     ask = (3, 12, 4.0, "euler", "simple", bench.positive, bench.negative, latent(bench))
-    cached, = stock.KSampler().sample(model, *ask)
-    bare, = stock.KSampler().sample(bench.model, *ask)
+    (cached,) = stock.KSampler().sample(model, *ask)
+    (bare,) = stock.KSampler().sample(bench.model, *ask)
     assert torch.equal(cached["samples"], bare["samples"]) == (alpha == 0.0)
     assert bench.report(model)["steps"] == 12
 
@@ -33,10 +33,24 @@ def test_ksampler_advanced_in_two_stages(bench, stock):
     model = bench.lfcache(alpha=0.0)
 
     def stages(model):
-        first, = stock.KSamplerAdvanced().sample(model, "enable", 3, 24, 4.0, "euler", "simple", bench.positive,
-                                                 bench.negative, latent(bench), 0, 12, "enable")
-        return stock.KSamplerAdvanced().sample(model, "disable", 3, 24, 4.0, "euler", "simple", bench.positive,
-                                               bench.negative, first, 12, 24, "disable")[0]["samples"]
+        (first,) = stock.KSamplerAdvanced().sample(
+            model,
+            "enable",
+            3,
+            24,
+            4.0,
+            "euler",
+            "simple",
+            bench.positive,
+            bench.negative,
+            latent(bench),
+            0,
+            12,
+            "enable",
+        )
+        return stock.KSamplerAdvanced().sample(
+            model, "disable", 3, 24, 4.0, "euler", "simple", bench.positive, bench.negative, first, 12, 24, "disable"
+        )[0]["samples"]
 
     assert torch.equal(stages(model), stages(bench.model))
     attachment = bench.attachment.attachment_of(model)

@@ -28,6 +28,7 @@ def small_graph(**lfcache):
 
 def queue(server, *graphs):
     """[(frames, report)] of graphs run one after another."""
+
     async def run():
         async with ComfyClient(server) as client:
             found = []
@@ -44,7 +45,7 @@ def queue(server, *graphs):
 def test_the_graph_runs_and_reports_in_the_history(server):
     (frames, report), (again, _) = queue(server, *[small_graph(preset="turbo")] * 2)
     assert frames.shape == (5, 64, 64, 3) and np.array_equal(frames, again)
-    run, = report["runs"]
+    (run,) = report["runs"]
     assert run["calls"] == run["steps"] == 12 and run["reused"] > 0 and run["warnings"] == []
     assert run["latent_shape"] == [1, 16, 2, 8, 8]
 
@@ -59,6 +60,7 @@ def test_alpha_zero_gives_the_frames_of_a_graph_without_the_node(server):
 
 def test_a_graph_queued_again_changed_bypassed_and_changed_back(server):
     """One session of the server, as a user has it, with both nodes in the graph."""
+
     def flash(**lfcache):
         graph = load_flash()
         set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
@@ -106,16 +108,19 @@ def test_flash_runs_and_reports_both_caches(server):
     graph = load_flash()
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=20)
-    run, = queue(server, graph)[0][1]["runs"]
+    (run,) = queue(server, graph)[0][1]["runs"]
     assert run["alpha"] == 0.7 and run["reused"] > 0 and run["warnings"] == []
     assert run["blockcache"]["blocks"] == 16 and run["blockcache"]["block_calls_skipped"] > 0
     assert run["cache_bytes"]["blockcache"] > run["cache_bytes"]["lfcache"] > 0
 
 
-@pytest.mark.parametrize("node, name, first, count", [
-    ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 14),
-    ("PreciseCacheBlockCache", "PreciseCache BlockCache", ["model", "cache_rate", "reuse_steps"], 6),
-])
+@pytest.mark.parametrize(
+    "node, name, first, count",
+    [
+        ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 14),
+        ("PreciseCacheBlockCache", "PreciseCache BlockCache", ["model", "cache_rate", "reuse_steps"], 6),
+    ],
+)
 def test_every_input_of_a_node_has_a_tooltip_and_bounds(server, node, name, first, count):
     import json
     import urllib.request

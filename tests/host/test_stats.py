@@ -24,8 +24,9 @@ from tools.comfyui.client import ComfyClient
 from tools.comfyui.server import ComfyServer
 from tools.graph.shipped import load_flash, only_node, set_inputs
 
-SCHEMA = Draft202012Validator(json.loads(
-    (ROOT / "precisecache_core" / "record" / "report.schema.json").read_text("utf-8")))
+SCHEMA = Draft202012Validator(
+    json.loads((ROOT / "precisecache_core" / "record" / "report.schema.json").read_text("utf-8"))
+)
 
 
 def checked(*runs):
@@ -35,22 +36,25 @@ def checked(*runs):
     return report["runs"]
 
 
-@pytest.mark.parametrize("settings, blocks, reason", [
-    (dict(alpha=0.5), None, None),
-    (dict(alpha=0.5), dict(cache_rate=0.4), None),
-    (dict(alpha=0.0), None, "alpha is 0"),
-    (dict(alpha=0.5, warmup=20), None, "all 12 calls that may be reused were warm-up"),
-    (dict(alpha=1e-6), dict(cache_rate=0.0), "every low-frequency difference reached the threshold"),
-    (dict(alpha=0.0), dict(cache_rate=0.0), "BlockCache: cache_rate is 0"),
-    (dict(alpha=0.0), dict(start_percent=0.9), "computed calls after start_percent are too few to skip blocks"),
-    (dict(alpha=0.0), dict(cache_rate=0.05), "0.05 of 16 blocks is less than one block: raise cache_rate"),
-    (None, dict(cache_rate=0.4), None),
-])
+@pytest.mark.parametrize(
+    "settings, blocks, reason",
+    [
+        (dict(alpha=0.5), None, None),
+        (dict(alpha=0.5), dict(cache_rate=0.4), None),
+        (dict(alpha=0.0), None, "alpha is 0"),
+        (dict(alpha=0.5, warmup=20), None, "all 12 calls that may be reused were warm-up"),
+        (dict(alpha=1e-6), dict(cache_rate=0.0), "every low-frequency difference reached the threshold"),
+        (dict(alpha=0.0), dict(cache_rate=0.0), "BlockCache: cache_rate is 0"),
+        (dict(alpha=0.0), dict(start_percent=0.9), "computed calls after start_percent are too few to skip blocks"),
+        (dict(alpha=0.0), dict(cache_rate=0.05), "0.05 of 16 blocks is less than one block: raise cache_rate"),
+        (None, dict(cache_rate=0.4), None),
+    ],
+)
 def test_the_report_is_valid_and_says_why_nothing_was_reused(bench, settings, blocks, reason):
     model = bench.lfcache(**settings) if settings else bench.model
     model = bench.blockcache(model, **blocks) if blocks else model
     bench.sample(model, steps=12)
-    run, = checked(bench.report(model))
+    (run,) = checked(bench.report(model))
     assert (run["blockcache"] is not None) == (blocks is not None)
     if reason:
         assert run["reused"] == 0 and any(reason in warning for warning in run["warnings"])
@@ -61,8 +65,10 @@ def test_the_report_is_valid_and_says_why_nothing_was_reused(bench, settings, bl
 def test_the_report_of_an_interrupted_or_failed_run_is_valid_and_says_so(bench):
     from comfy.model_management import InterruptProcessingException
 
-    for error, text in ((InterruptProcessingException(), "was interrupted after"),
-                        (ValueError("no"), "failed with ValueError after")):
+    for error, text in (
+        (InterruptProcessingException(), "was interrupted after"),
+        (ValueError("no"), "failed with ValueError after"),
+    ):
         model = bench.lfcache(alpha=0.5)
         calls = []
 
@@ -73,7 +79,7 @@ def test_the_report_of_an_interrupted_or_failed_run_is_valid_and_says_so(bench):
 
         with pytest.raises(type(error)):
             bench.sample(model, steps=12, callback=callback)
-        run, = checked(bench.report(model))
+        (run,) = checked(bench.report(model))
         assert run["calls"] == 6 and f"the run {text} 6 calls" in run["warnings"]
 
 
@@ -82,7 +88,7 @@ def test_answers_that_are_not_finite_are_null_in_the_report(bench):
     noise = bench.noise()
     noise[0, 0, 0, 0, 0] = math.nan
     bench.sample(model, steps=12, noise=noise)
-    run, = checked(bench.report(model))
+    (run,) = checked(bench.report(model))
     assert run["reused"] == 0 and run["warnings"]
 
 
@@ -144,7 +150,8 @@ def test_events_are_few_small_and_complete(bench, server):
     assert [v is None for v in lfds] == [v is None for v in run["lfd"]]
     assert [v for v in lfds if v is not None] == pytest.approx([v for v in run["lfd"] if v is not None], rel=1e-3)
     assert {k: last[-1][k] for k in ("calls", "computed", "reused", "trials", "model", "steps")} == {
-        k: run[k] for k in ("calls", "computed", "reused", "trials", "model", "steps")}
+        k: run[k] for k in ("calls", "computed", "reused", "trials", "model", "steps")
+    }
     assert last[-1]["blocks"] == {k: run["blockcache"][k] for k in ("block_calls", "block_calls_skipped")}
     assert last[-1]["nodes"] == ["7", "8"] and last[-1]["cache_bytes"] > 0
 
@@ -185,8 +192,10 @@ def test_a_server_that_has_ended_stops_the_events_but_not_the_run(bench, server,
 
 def test_fingerprints_and_the_cache_stats_of_a_node():
     graph = load_flash()
-    stats, sampler, lfcache, blocks = (only_node(graph, kind) for kind in (
-        "PreciseCacheStats", "KSampler", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
+    stats, sampler, lfcache, blocks = (
+        only_node(graph, kind)
+        for kind in ("PreciseCacheStats", "KSampler", "PreciseCacheLFCache", "PreciseCacheBlockCache")
+    )
     prompt = Prompt("a", sampler, graph)
     assert prompt.stats_of(blocks) == [stats] and prompt.stats_of(lfcache) == []
     renamed = json.loads(json.dumps(graph).replace(f'"{sampler}"', '"77"'))
@@ -234,6 +243,7 @@ def calls_told(events):
 
 def queue(server, *graphs):
     """({Cache Stats node: runs}, [event text]) for each of the graphs, which run one after another."""
+
     async def run():
         found, events = [], []
         async with ComfyClient(server, events.append) as client:
@@ -243,8 +253,16 @@ def queue(server, *graphs):
                 # a run's last event may come after the end of its prompt
                 while (told := calls_told(events)) and not told[-1]["is_ended"]:
                     events.append(await client.socket.receive_str(timeout=SECONDS))
-                found.append(({node: checked(*output["precisecache"][0]["runs"]) for node, output in outputs.items()
-                               if "precisecache" in output}, list(events)))
+                found.append(
+                    (
+                        {
+                            node: checked(*output["precisecache"][0]["runs"])
+                            for node, output in outputs.items()
+                            if "precisecache" in output
+                        },
+                        list(events),
+                    )
+                )
         return found
 
     return asyncio.run(run())
@@ -267,8 +285,16 @@ def test_a_result_from_comfyuis_cache_has_the_report_of_the_run_that_made_it(com
 def test_a_model_sampled_twice_has_two_runs_even_if_one_comes_from_the_cache(comfyui):
     def twice(seed):
         graph = small(seed=5)
-        graph["80"] = {"class_type": "KSampler", "inputs": {
-            **graph[SAMPLER]["inputs"], "latent_image": [SAMPLER, 0], "seed": seed, "denoise": 0.6, "steps": 20}}
+        graph["80"] = {
+            "class_type": "KSampler",
+            "inputs": {
+                **graph[SAMPLER]["inputs"],
+                "latent_image": [SAMPLER, 0],
+                "seed": seed,
+                "denoise": 0.6,
+                "steps": 20,
+            },
+        }
         graph[STATS]["inputs"]["samples"] = ["80", 0]
         return graph
 
@@ -283,21 +309,25 @@ def test_two_equal_nodes_have_a_report_each(comfyui):
     lfcache, blocks = (only_node(graph, kind) for kind in ("PreciseCacheLFCache", "PreciseCacheBlockCache"))
     ids = {lfcache: "60", blocks: "61", SAMPLER: "62", STATS: "63"}
     for old, new in ids.items():
-        inputs = {name: [ids.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
-                  for name, value in graph[old]["inputs"].items()}
+        inputs = {
+            name: [ids.get(value[0], value[0]), value[1]] if isinstance(value, list) else value
+            for name, value in graph[old]["inputs"].items()
+        }
         graph[new] = {"class_type": graph[old]["class_type"], "inputs": inputs}
     graph["62"]["inputs"]["steps"] = 24
-    (found, events), = queue(comfyui, graph)
+    ((found, events),) = queue(comfyui, graph)
     assert {node: [run["steps"] for run in runs] for node, runs in found.items()} == {STATS: [16], "63": [24]}
     assert {(d["steps"], *d["stats"], *d["nodes"]) for d in calls_told(events)} == {
-        (16, STATS, lfcache, blocks), (24, "63", "60", "61")}
+        (16, STATS, lfcache, blocks),
+        (24, "63", "60", "61"),
+    }
 
 
 def test_events_reach_a_program_on_the_websocket(comfyui):
     graph = small(seed=9)
     set_inputs(graph, "KSampler", steps=60)
-    (found, events), = queue(comfyui, graph)
-    run, = found[STATS]
+    ((found, events),) = queue(comfyui, graph)
+    (run,) = found[STATS]
     assert max(len(text) for text in events if '"precisecache.calls"' in text) <= 2048
     data = calls_told(events)
     assert 0 < len(data) <= 10 * run["seconds"]["sampling"] + 2  # a fast machine sends few

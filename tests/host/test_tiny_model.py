@@ -36,25 +36,26 @@ def test_the_stock_loader_loads_the_file(bench, stock, tmp_path, monkeypatch):
         pytest.skip("this host's Load Diffusion Model does not read sizes from the file's metadata")
     shutil.copy(bundle.MODEL_FILE, tmp_path)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", ([str(tmp_path)], {".safetensors"}))
-    loaded, = stock.UNETLoader().load_unet(bundle.MODEL_FILE.name, "default")
+    (loaded,) = stock.UNETLoader().load_unet(bundle.MODEL_FILE.name, "default")
     x, t = torch.randn(1, 16, 2, 8, 8), torch.tensor([500.0])
     context = bench.positive[0][0]
     import comfy.model_management
 
     comfy.model_management.load_models_gpu([loaded])
-    assert torch.allclose(loaded.model.diffusion_model(x, t, context), bench.model.model.diffusion_model(x, t, context),
-                          atol=1e-4)
+    assert torch.allclose(
+        loaded.model.diffusion_model(x, t, context), bench.model.model.diffusion_model(x, t, context), atol=1e-4
+    )
 
 
 def test_decode_tiled_decode_and_encode(bench, stock):
     samples = {"samples": bench.sample(bench.model, noise=bench.noise((1, 16, 4, 16, 16)))}
-    frames, = stock.VAEDecode().decode(bench.vae, samples)
+    (frames,) = stock.VAEDecode().decode(bench.vae, samples)
     assert frames.shape == (13, 128, 128, 3) and 0 <= frames.min() and frames.max() <= 1
-    tiled, = stock.VAEDecodeTiled().decode(bench.vae, samples, 64, 16, 64, 8)
+    (tiled,) = stock.VAEDecodeTiled().decode(bench.vae, samples, 64, 16, 64, 8)
     assert tiled.shape == frames.shape
     assert (tiled - frames).abs().mean() < 0.01
-    encoded, = stock.VAEEncode().encode(bench.vae, frames)
-    again, = stock.VAEDecode().decode(bench.vae, encoded)
+    (encoded,) = stock.VAEEncode().encode(bench.vae, frames)
+    (again,) = stock.VAEDecode().decode(bench.vae, encoded)
     assert encoded["samples"].shape == samples["samples"].shape
     assert (again - frames).square().mean() < 1e-3
 

@@ -64,8 +64,14 @@ def test_a_model_without_an_unconditional_prediction_is_sampled(bench):
         guider.set_conds(bench.positive)
         sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 12)
         noise = bench.noise()
-        return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler_cfg_pp"), sigmas,
-                             disable_pbar=True, seed=0)
+        return guider.sample(
+            noise,
+            torch.zeros_like(noise),
+            comfy.samplers.sampler_object("euler_cfg_pp"),
+            sigmas,
+            disable_pbar=True,
+            seed=0,
+        )
 
     assert torch.equal(sample(bench.lfcache(alpha=0.0)), sample(bench.model))
     assert torch.isfinite(sample(bench.lfcache(alpha=1.0))).all()
@@ -115,8 +121,9 @@ def sample_with(bench, sampler, model):
     guider.set_conds(bench.positive, bench.negative)
     guider.set_cfg(1.5)
     noise = bench.noise()
-    return guider.sample(noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True,
-                         seed=0)
+    return guider.sample(
+        noise, torch.zeros_like(noise), comfy.samplers.KSAMPLER(sampler), sigmas, disable_pbar=True, seed=0
+    )
 
 
 @pytest.mark.parametrize("settings, fed", [({"begins": 6}, 10), ({"grows": 8}, 16), ({"reads": ["cond_scale"]}, 16)])

@@ -37,10 +37,15 @@ def test_the_graph_is_valid_except_for_model_files(server, file):
     graph = load_graph(file)
     if not has_nodes(server, graph):
         pytest.skip("this ComfyUI is too old for the graph")
-    names = {node["inputs"][name] for node in graph.values() for name in MODEL_FILES & node["inputs"].keys()
-             if isinstance(node["inputs"][name], str)}
-    request = urllib.request.Request(f"http://{server.address}/prompt", json.dumps({"prompt": graph}).encode(),
-                                     {"Content-Type": "application/json"})
+    names = {
+        node["inputs"][name]
+        for node in graph.values()
+        for name in MODEL_FILES & node["inputs"].keys()
+        if isinstance(node["inputs"][name], str)
+    }
+    request = urllib.request.Request(
+        f"http://{server.address}/prompt", json.dumps({"prompt": graph}).encode(), {"Content-Type": "application/json"}
+    )
     try:
         urllib.request.urlopen(request).close()
         assert not names
@@ -60,27 +65,36 @@ def with_tiny_model(graph):
     outputs = {}
     for kind, output in TINY.items():
         outputs |= {(key, 0): [tiny, output] for key in nodes_of(graph, kind)}
-    positives = {value[0] for node in graph.values() for name, value in node["inputs"].items()
-                 if name in ("positive", "conditioning") and isinstance(value, list)}
+    positives = {
+        value[0]
+        for node in graph.values()
+        for name, value in node["inputs"].items()
+        if name in ("positive", "conditioning") and isinstance(value, list)
+    }
     for key in nodes_of(graph, "CLIPTextEncode"):
         outputs[key, 0] = [tiny, 1 if key in positives else 2]
     replaced = {key for key, _ in outputs} | set(nodes_of(graph, "CLIPLoader") + nodes_of(graph, "DualCLIPLoader"))
     small = {}
     for key, node in graph.items():
         if key not in replaced:
-            inputs = {name: outputs.get(tuple(value), value) if isinstance(value, list) else value
-                      for name, value in node["inputs"].items()}
+            inputs = {
+                name: outputs.get(tuple(value), value) if isinstance(value, list) else value
+                for name, value in node["inputs"].items()
+            }
             inputs |= {name: size for name, size in dict(width=64, height=64, length=5).items() if name in inputs}
             small[key] = {**node, "inputs": inputs}
-    small[tiny] = {"class_type": "PreciseCacheTinyModel",
-                   "inputs": {"subject": "triangle", "color": "orange", "motion": "right"}}
+    small[tiny] = {
+        "class_type": "PreciseCacheTinyModel",
+        "inputs": {"subject": "triangle", "color": "orange", "motion": "right"},
+    }
     # Wan2.1's image encoder has no small replacement; the graphs run without its optional output
     for kind in ("CLIPVisionEncode", "CLIPVisionLoader", "LoadImage"):
         for key in nodes_of(small, kind):
             del small[key]
     for node in small.values():
-        node["inputs"] = {name: value for name, value in node["inputs"].items()
-                          if not isinstance(value, list) or value[0] in small}
+        node["inputs"] = {
+            name: value for name, value in node["inputs"].items() if not isinstance(value, list) or value[0] in small
+        }
     return small
 
 

@@ -14,8 +14,9 @@ def started(monkeypatch):
     """The commands that would be started, with their environment variables; nothing is set up."""
     calls = []
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed=False: None)
-    monkeypatch.setattr(commands, "run", lambda command, environment, folder=None: calls.append(
-        (command[1:], environment)) or 0)
+    monkeypatch.setattr(
+        commands, "run", lambda command, environment, folder=None: calls.append((command[1:], environment)) or 0
+    )
     return calls
 
 
@@ -36,12 +37,18 @@ def test_bench_lists_every_benchmark_with_a_description_without_setup(capsys, mo
     assert all(len(line.split()) > 3 and "`" not in line for line in lines) and "__init__" not in names
 
 
-@pytest.mark.parametrize("name, module", [
-    ("frontier", "benchmarks.tables.frontier"), ("step_impact", "benchmarks.figures.step_impact"),
-    ("calibrate", "benchmarks.peers.calibrate"), ("compatibility", "compatibility")])
+@pytest.mark.parametrize(
+    "name, module",
+    [
+        ("frontier", "benchmarks.tables.frontier"),
+        ("step_impact", "benchmarks.figures.step_impact"),
+        ("calibrate", "benchmarks.peers.calibrate"),
+        ("compatibility", "compatibility"),
+    ],
+)
 def test_bench_runs_the_module_of_that_name(started, name, module):
     assert run.main(["bench", name, "--clips", "2"]) == 0
-    (command, _), = started
+    ((command, _),) = started
     assert command == ["-m", module, "--clips", "2"]
 
 
@@ -68,8 +75,12 @@ def test_graph_reads_paths_relative_to_the_callers_folder(monkeypatch, tmp_path,
 
 def test_graph_and_demo_refuse_wrong_options_before_any_setup(monkeypatch):
     monkeypatch.setattr(commands, "set_up", None)
-    for arguments in (["graph"], ["graph", "a.json", "--comfyui", "no-such-folder"], ["demo", "--steps", "0"],
-                      ["versions", "--all"]):
+    for arguments in (
+        ["graph"],
+        ["graph", "a.json", "--comfyui", "no-such-folder"],
+        ["demo", "--steps", "0"],
+        ["versions", "--all"],
+    ):
         with pytest.raises(SystemExit) as stop:
             run.main(arguments)
         assert stop.value.code == 2
@@ -92,9 +103,14 @@ def test_check_lints_formats_types_and_tests_in_this_order(started):
 def fake_steps(monkeypatch, *statuses):
     """Replace the steps of `check` by ones that print their number and end with these exit statuses."""
     monkeypatch.setattr(commands, "set_up", lambda host, is_renewed: None)
-    monkeypatch.setattr(commands, "check_steps", lambda arguments: [
-        [sys.executable, "-c", f"print('step {number}'); raise SystemExit({status})"]
-        for number, status in enumerate(statuses)])
+    monkeypatch.setattr(
+        commands,
+        "check_steps",
+        lambda arguments: [
+            [sys.executable, "-c", f"print('step {number}'); raise SystemExit({status})"]
+            for number, status in enumerate(statuses)
+        ],
+    )
 
 
 @pytest.mark.parametrize("statuses, status", [((0, 0, 0), 0), ((3, 0, 0), 3), ((0, 0, 1), 1), ((0, 2, 5), 2)])
@@ -105,7 +121,8 @@ def test_check_runs_every_step_and_fails_if_one_failed(monkeypatch, capfd, statu
     steps = [line for line in lines if line.startswith("step")]
     assert steps == ["step 0", "step 1", "step 2"] and sum("$ python -c" in line for line in lines) == 3
     assert [line for line in lines if "failed with" in line] == [
-        f"[run.py] failed with exit status {s}" for s in statuses[:-1] if s]
+        f"[run.py] failed with exit status {s}" for s in statuses[:-1] if s
+    ]
     assert lines[-1] == "step 2"  # the tests' own last line
 
 

@@ -37,8 +37,16 @@ def test_a_graph_without_the_input_is_an_error():
         set_inputs(load_graph(), "KSampler", stepz=3)
 
 
-@pytest.mark.parametrize("arguments", [["--size", "4,4"], ["--size", "0,8,8"], ["--steps", "0"],
-                                       ["--comfyui", "no-such-folder"], ["--embedded", "--comfyui", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--size", "4,4"],
+        ["--size", "0,8,8"],
+        ["--steps", "0"],
+        ["--comfyui", "no-such-folder"],
+        ["--embedded", "--comfyui", "x"],
+    ],
+)
 def test_wrong_options_end_with_a_message(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         parse(arguments)
@@ -46,8 +54,10 @@ def test_wrong_options_end_with_a_message(arguments, capsys):
 
 
 def test_the_embedded_demo_prints_what_its_files_hold(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["tools.demo", "--embedded", "--size", "2,8,8", "--steps", "10", "--repeats", "1",
-                                     "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["tools.demo", "--embedded", "--size", "2,8,8", "--steps", "10", "--repeats", "1", "--out", str(tmp_path)],
+    )
     assert command.main() == 0
     run, flash = json.loads((tmp_path / "report.json").read_text())["runs"]
     assert run["calls"] == run["steps"] == 10 and run["reused"] > 0

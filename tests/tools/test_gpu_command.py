@@ -50,8 +50,15 @@ def parts_run(command, monkeypatch, outcomes, seconds=100, gpu="H100"):
         return (None if takes > limit else status), min(takes, limit)
 
     monkeypatch.setattr(command, "run_part", run_part)
-    monkeypatch.setattr(command, "parts", lambda out, options: [
-        command.Part("one", [], 60), command.Part("two", [], 60), command.Part("three", [], 60, needs_gpu=True)])
+    monkeypatch.setattr(
+        command,
+        "parts",
+        lambda out, options: [
+            command.Part("one", [], 60),
+            command.Part("two", [], 60),
+            command.Part("three", [], 60, needs_gpu=True),
+        ],
+    )
     return command.run_parts(SimpleNamespace(only=None, seconds=seconds), "", gpu, 0, {}, None)
 
 
@@ -62,12 +69,16 @@ def test_parts_share_the_time_and_a_part_that_did_not_run_is_named(command, monk
 
 def test_without_a_gpu_a_part_says_that_it_needs_one(command, monkeypatch):
     results = parts_run(command, monkeypatch, {"one": (0, 1), "two": (1, 1)}, gpu=None)
-    assert results == {"one": "passed in 1 s", "two": "FAILED with exit status 1 in 1 s",
-                       "three": "not run: needs a GPU"}
+    assert results == {
+        "one": "passed in 1 s",
+        "two": "FAILED with exit status 1 in 1 s",
+        "three": "not run: needs a GPU",
+    }
 
 
 def test_a_part_at_its_limit_is_ended_with_its_children(command, tmp_path, monkeypatch):
     """The limit is reached when the part's child has begun, however slow the machine is."""
+
     class Timer:
         def __init__(self, limit, stop):
             reach_limit.append(stop)
@@ -113,8 +124,14 @@ def test_lists_of_packages_are_read_in_either_form(pack, tmp_path):
 
 def test_source_is_copied_without_the_models_folder_but_with_modules_named_models(pack, tmp_path):
     host = tmp_path / "host"
-    for file in ("main.py", "models/big.py", "comfy/ldm/models/vae.py", "comfy/sd1_tokenizer/vocab.json",
-                 ".git/HEAD", "comfy/__pycache__/sd.pyc"):
+    for file in (
+        "main.py",
+        "models/big.py",
+        "comfy/ldm/models/vae.py",
+        "comfy/sd1_tokenizer/vocab.json",
+        ".git/HEAD",
+        "comfy/__pycache__/sd.pyc",
+    ):
         (host / file).parent.mkdir(parents=True, exist_ok=True)
         (host / file).touch()
     pack.copy_source(host, tmp_path / "copy")

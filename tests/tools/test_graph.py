@@ -37,45 +37,79 @@ def server(host, tmp_path_factory):
 
 
 def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tmp_path, capsys):
-    arguments = [str(DEMO), "--server", f"http://{server.address}/", "--preset", "flash", "--seed", "5",
-                 "--set", "KSampler.steps=20", *SMALL, "--out", str(tmp_path)]
+    arguments = [
+        str(DEMO),
+        "--server",
+        f"http://{server.address}/",
+        "--preset",
+        "flash",
+        "--seed",
+        "5",
+        "--set",
+        "KSampler.steps=20",
+        *SMALL,
+        "--out",
+        str(tmp_path),
+    ]
     assert command.main(arguments) == 0
     out = capsys.readouterr().out
     report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
-    run, = report["runs"]
+    (run,) = report["runs"]
     assert run["steps"] == 20 and run["alpha"] == 0.7 and run["latent_shape"] == [1, 16, 2, 8, 8]
     assert out.count(f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused\n") == 1
-    video, = tmp_path.glob("*.mp4")
+    (video,) = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 100 and f"wrote {video}" in out
 
 
 def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
-    assert command.main([str(GRAPHS / "precisecache_compare.json"), "--server", server.address, "--out", str(tmp_path),
-                         *(part for change in ("BasicScheduler.steps=10", "7.width=64", "7.height=64", "7.length=5")
-                           for part in ("--set", change))]) == 0
+    assert (
+        command.main(
+            [
+                str(GRAPHS / "precisecache_compare.json"),
+                "--server",
+                server.address,
+                "--out",
+                str(tmp_path),
+                *(
+                    part
+                    for change in ("BasicScheduler.steps=10", "7.width=64", "7.height=64", "7.length=5")
+                    for part in ("--set", change)
+                ),
+            ]
+        )
+        == 0
+    )
     entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
     out = capsys.readouterr().out
     assert [entry["label"] for entry in entries] == ["LFCache alpha 0.2", "EasyCache"]
     assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
-    (["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
-     "start_percent must be below end_percent"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--set", "KSampler.steps=-4"], "steps"),  # the server's own words
+        (
+            ["--set", "PreciseCacheLFCache.start_percent=0.9", "--set", "PreciseCacheLFCache.end_percent=0.1"],
+            "start_percent must be below end_percent",
+        ),
+    ],
+)
 def test_a_refusal_of_the_server_is_printed(server, tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), "--server", server.address, *SMALL, *arguments, "--out", str(tmp_path)]) == 1
     assert says in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments, says", [
-    (["--set", "KSampler.stepz=4"], "KSampler has no input 'stepz'; it has"),
-    (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
-    (["--set", "KSampler.model=4"], "comes from another node"),
-    (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
-    (["--preset", "fastest"], "there is no preset 'fastest'; choose from base, turbo, paper, custom, flash"),
-])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--set", "KSampler.stepz=4"], "KSampler has no input 'stepz'; it has"),
+        (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
+        (["--set", "KSampler.model=4"], "comes from another node"),
+        (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
+        (["--preset", "fastest"], "there is no preset 'fastest'; choose from base, turbo, paper, custom, flash"),
+    ],
+)
 def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):
     assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 2
     assert says in capsys.readouterr().err
@@ -116,8 +150,10 @@ def test_it_starts_and_stops_a_users_comfyui_and_leaves_no_results_in_it(host, t
         return {path for name in ("output", "temp") for path in (host / name).rglob("*")}
 
     before = results()
-    assert command.main([str(DEMO), "--comfyui", str(host), "--set", "KSampler.steps=8", *SMALL,
-                         "--out", str(tmp_path)]) == 0
+    assert (
+        command.main([str(DEMO), "--comfyui", str(host), "--set", "KSampler.steps=8", *SMALL, "--out", str(tmp_path)])
+        == 0
+    )
     assert "WAN21: 8 calls" in capsys.readouterr().out and list(tmp_path.glob("*.mp4"))
     assert results() == before
 
@@ -133,9 +169,30 @@ def test_a_comfyui_that_does_not_start_is_reported_with_its_log(tmp_path, capsys
 def start(server, out, *more):
     """Start the command in a process of its own; return it once the sampler runs."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "tools.graph", str(DEMO), "--server", server.address, *SMALL,
-         "--set", "KSampler.steps=10000", "--preset", "custom", "--set", "PreciseCacheLFCache.alpha=0",
-         "--out", str(out), *more], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            "-u",
+            "-m",
+            "tools.graph",
+            str(DEMO),
+            "--server",
+            server.address,
+            *SMALL,
+            "--set",
+            "KSampler.steps=10000",
+            "--preset",
+            "custom",
+            "--set",
+            "PreciseCacheLFCache.alpha=0",
+            "--out",
+            str(out),
+            *more,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while "KSampler" not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
     return process
@@ -191,6 +248,7 @@ def test_progress_prints_every_tenth_where_the_output_is_no_terminal():
 
 def test_every_run_is_printed_once_with_its_event_or_without():
     """The last event may come after the end, two Cache Stats may report one run, and two runs may be alike."""
+
     def run(id, **more):
         return {"model": "WAN21", "calls": 9, "computed": 3, "reused": 6, "run": id, "warnings": [], **more}
 
@@ -200,11 +258,24 @@ def test_every_run_is_printed_once_with_its_event_or_without():
         progress.take(json.dumps({"type": "precisecache.calls", "data": run(id, is_ended=True)}))
     lines = ["WAN21: 9 calls, 3 computed, 6 reused"] * 2
     assert out.getvalue().splitlines() == lines
-    progress.results({
-        "5": {"precisecache": [{"runs": [run("a"), run("b"), run("c"), run("d", reused=5)]}]},
-        "6": {"precisecache": [{"runs": [run("a"), run("e", computed=2, warnings=["too few"])]}],
-              "precisecache_compare": [{"label": "mine", "psnr": 40.5, "ssim": 0.99, "equal": False},
-                                       {"label": "same", "psnr": None, "ssim": 1.0, "equal": True}]}})
+    progress.results(
+        {
+            "5": {"precisecache": [{"runs": [run("a"), run("b"), run("c"), run("d", reused=5)]}]},
+            "6": {
+                "precisecache": [{"runs": [run("a"), run("e", computed=2, warnings=["too few"])]}],
+                "precisecache_compare": [
+                    {"label": "mine", "psnr": 40.5, "ssim": 0.99, "equal": False},
+                    {"label": "same", "psnr": None, "ssim": 1.0, "equal": True},
+                ],
+            },
+        }
+    )
     assert out.getvalue().splitlines() == [
-        *lines, lines[0], "WAN21: 9 calls, 3 computed, 5 reused", "WAN21: 9 calls, 2 computed, 6 reused",
-        "warning: too few", "mine: 40.50 dB, SSIM 0.9900", "same: equal"]
+        *lines,
+        lines[0],
+        "WAN21: 9 calls, 3 computed, 5 reused",
+        "WAN21: 9 calls, 2 computed, 6 reused",
+        "warning: too few",
+        "mine: 40.50 dB, SSIM 0.9900",
+        "same: equal",
+    ]

@@ -25,5 +25,5 @@ def test_only_the_server_can_take_a_held_port():
 
 
 def test_packs_beside_the_clone_are_not_loaded(tmp_path):
-    pack, = alone(tmp_path).iterdir()
+    (pack,) = alone(tmp_path).iterdir()
     assert pack.resolve() == ROOT

@@ -14,8 +14,11 @@ def pip(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "missing_packages", lambda wanted: [])
     monkeypatch.setattr(environment, "torch_fits", lambda: True)
     monkeypatch.setattr(environment, "constraints", lambda asked, **options: options)
-    monkeypatch.setattr(environment, "install", lambda requirements, files, constraints, options=(): given.append(
-        (constraints, files, options)))
+    monkeypatch.setattr(
+        environment,
+        "install",
+        lambda requirements, files, constraints, options=(): given.append((constraints, files, options)),
+    )
     return given
 
 

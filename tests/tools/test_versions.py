@@ -50,8 +50,11 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     def make_venv():
         subprocess.run([sys.executable, "-m", "venv", environment.VENV], check=True)
         # the newest pip downloads only the packages' metadata
-        newest = subprocess.run([python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries",
-                                 "0", "pip"], capture_output=True, text=True)
+        newest = subprocess.run(
+            [python, "-m", "pip", "install", "--upgrade", "--force-reinstall", "--retries", "0", "pip"],
+            capture_output=True,
+            text=True,
+        )
         if newest.returncode:
             pytest.skip(f"pip reaches no index: {newest.stderr.strip().splitlines()[-1]}")
         share_torch(python)
@@ -61,20 +64,31 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp.txt")
     monkeypatch.setattr(environment, "make_venv", make_venv)
     monkeypatch.setattr(environment, "torch_fits", lambda: True)  # it is not really installed there
-    monkeypatch.setattr(environment, "pip_command", lambda *given: [
-        *pip_command(*given), "--quiet", "--dry-run", "--report", str(report)])
+    monkeypatch.setattr(
+        environment,
+        "pip_command",
+        lambda *given: [*pip_command(*given), "--quiet", "--dry-run", "--report", str(report)],
+    )
     environment.set_up(find_host())
 
-    found = {versions.canonical(item["metadata"]["name"]): item["metadata"]["version"]
-             for item in json.loads(report.read_text("utf-8"))["install"]}
+    found = {
+        versions.canonical(item["metadata"]["name"]): item["metadata"]["version"]
+        for item in json.loads(report.read_text("utf-8"))["install"]
+    }
     held = versions.read(versions.tested_file())
     left = versions.left_out(held, ASKED, versions.torch_here())
     needed = versions.installed([*versions.own_requirements(), *ASKED])
-    expected = {name: version for name, version in held.items()
-                if name in needed and name not in left and not versions.TORCH.match(name)}
+    expected = {
+        name: version
+        for name, version in held.items()
+        if name in needed and name not in left and not versions.TORCH.match(name)
+    }
     assert len(expected) > 50 and "torch" not in found
-    assert {name: version for name, version in found.items() if name in held and name not in left
-            and not versions.TORCH.match(name)} == expected
+    assert {
+        name: version
+        for name, version in found.items()
+        if name in held and name not in left and not versions.TORCH.match(name)
+    } == expected
     if not left:
         assert found.keys() <= held.keys()
 
@@ -89,23 +103,34 @@ def test_a_difference_of_each_kind_is_found(monkeypatch):
     monkeypatch.setattr(versions, "read", lambda path: changed)
     found = set(versions.differences(["einops"])) - before
     numpy, einops = (importlib.metadata.version(name) for name in ("numpy", "einops"))
-    assert found >= {f"einops {einops} is installed, 0.0.1 was tested",
-                     f"numpy {numpy} is installed, no version was tested",
-                     "made-up 1.0 was tested, none is installed"}
+    assert found >= {
+        f"einops {einops} is installed, 0.0.1 was tested",
+        f"numpy {numpy} is installed, no version was tested",
+        "made-up 1.0 was tested, none is installed",
+    }
 
 
-HELD = {"torch": "2.11.0", "triton": "3.6.0", "numpy": "2.4.6", "comfyui-workflow-templates": "0.11.44",
-        "comfyui-workflow-templates-core": "0.3.315", "pydantic": "2.14.4"}
+HELD = {
+    "torch": "2.11.0",
+    "triton": "3.6.0",
+    "numpy": "2.4.6",
+    "comfyui-workflow-templates": "0.11.44",
+    "comfyui-workflow-templates-core": "0.3.315",
+    "pydantic": "2.14.4",
+}
 
 
-@pytest.mark.parametrize("asked, torch, left", [
-    (["numpy>=1.25.0  # a comment", "pydantic~=2.0", "--extra-index-url x", "torch"], "2.11.0", set()),
-    (["comfyui-workflow-templates==0.1"], None, {"comfyui-workflow-templates", "comfyui-workflow-templates-core"}),
-    (["Pydantic<2"], None, {"pydantic"}),
-    (["numpy<2; python_version < '3'"], None, set()),
-    (["torch>=3"], None, {"torch", "triton"}),
-    ([], "2.5.1", {"torch", "triton"}),
-])
+@pytest.mark.parametrize(
+    "asked, torch, left",
+    [
+        (["numpy>=1.25.0  # a comment", "pydantic~=2.0", "--extra-index-url x", "torch"], "2.11.0", set()),
+        (["comfyui-workflow-templates==0.1"], None, {"comfyui-workflow-templates", "comfyui-workflow-templates-core"}),
+        (["Pydantic<2"], None, {"pydantic"}),
+        (["numpy<2; python_version < '3'"], None, set()),
+        (["torch>=3"], None, {"torch", "triton"}),
+        ([], "2.5.1", {"torch", "triton"}),
+    ],
+)
 def test_versions_that_comfyui_or_the_machine_contradicts_are_not_held(asked, torch, left):
     reasons = versions.left_out(HELD, asked, torch)
     assert reasons.keys() == left

@@ -90,8 +90,14 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     downloads = tmp_path_factory.mktemp("downloads")
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage",
-                     "disable-background-networking", "window-size=1500,1000"):
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+        "window-size=1500,1000",
+    ):
         options.add_argument(f"--{argument}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -127,8 +133,9 @@ class Page:
         """Load the page, or load it again."""
         self.browser.get(f"http://{self.server.address}/")
         # the spinner turns until the page has restored the workflows that were open before
-        self.wait("app?.extensionManager?.spinner === false"
-                  " && !!window.LiteGraph.registered_node_types.PreciseCacheStats")
+        self.wait(
+            "app?.extensionManager?.spinner === false && !!window.LiteGraph.registered_node_types.PreciseCacheStats"
+        )
         self.js(COUNT_QUESTIONS)
 
     def wait_for_answers(self):
@@ -144,7 +151,8 @@ class Page:
             "const a = [...arguments], done = a.pop();"
             f"Promise.resolve().then(() => ({code}))"
             ".then(v => done([v ?? null]), e => done([null, `${e?.stack ?? e}`]))",
-            *arguments)
+            *arguments,
+        )
         if len(result) > 1:
             raise AssertionError(result[1])
         return result[0]
@@ -179,7 +187,7 @@ class Page:
         """Queue the graph of the page, as the button does; returns the prompt's id."""
         before = self.prompts()
         self.call("app.queuePrompt(0)")
-        prompt_id, = self.prompts() - before
+        (prompt_id,) = self.prompts() - before
         return prompt_id
 
     def history(self, prompt_id):
@@ -213,5 +221,8 @@ class Page:
     def errors(self):
         """The console's messages, since the last call, about our files or about listeners that threw."""
         ours = f"/extensions/{Path(__file__).resolve().parents[2].name}/", "Uncaught error in", "PreciseCache."
-        return [entry["message"] for entry in self.browser.get_log("browser")
-                if entry["level"] in ("SEVERE", "WARNING") and any(text in entry["message"] for text in ours)]
+        return [
+            entry["message"]
+            for entry in self.browser.get_log("browser")
+            if entry["level"] in ("SEVERE", "WARNING") and any(text in entry["message"] for text in ours)
+        ]

@@ -8,37 +8,83 @@ from hypothesis import strategies as st
 
 from tools.graph.shipped import load_flash, only_node
 
-STATS, LFCACHE, BLOCKCACHE = (only_node(load_flash(), kind) for kind in (
-    "PreciseCacheStats", "PreciseCacheLFCache", "PreciseCacheBlockCache"))
+STATS, LFCACHE, BLOCKCACHE = (
+    only_node(load_flash(), kind) for kind in ("PreciseCacheStats", "PreciseCacheLFCache", "PreciseCacheBlockCache")
+)
 
 HOSTILE = [
-    "<img src=x onerror='window.hacked = 1'>", "<script>window.hacked = 1</script>", "javascript:window.hacked=1",
-    "${window.hacked = 1}", "{{constructor.constructor('window.hacked = 1')()}}", "'; window.hacked = 1; '",
-    "__proto__", "constructor", "\u202e\u0000\ud7ff", "5:5:5", "-1", "x" * 5000,
+    "<img src=x onerror='window.hacked = 1'>",
+    "<script>window.hacked = 1</script>",
+    "javascript:window.hacked=1",
+    "${window.hacked = 1}",
+    "{{constructor.constructor('window.hacked = 1')()}}",
+    "'; window.hacked = 1; '",
+    "__proto__",
+    "constructor",
+    "\u202e\u0000\ud7ff",
+    "5:5:5",
+    "-1",
+    "x" * 5000,
 ]
 
 RUN = "0123456789ab"
 GOOD = {
-    "version": 2, "prompt_id": "p", "run": RUN, "nodes": [LFCACHE, BLOCKCACHE], "stats": [STATS], "model": "WAN21",
-    "steps": 10, "calls": 3, "computed": 2, "reused": 1, "trials": 1, "first": 1, "decisions": "CR",
-    "lfd": [None, 1.5], "threshold": 2.0, "cache_bytes": 100,
-    "blocks": {"block_calls": 32, "block_calls_skipped": 4}, "is_ended": False,
+    "version": 2,
+    "prompt_id": "p",
+    "run": RUN,
+    "nodes": [LFCACHE, BLOCKCACHE],
+    "stats": [STATS],
+    "model": "WAN21",
+    "steps": 10,
+    "calls": 3,
+    "computed": 2,
+    "reused": 1,
+    "trials": 1,
+    "first": 1,
+    "decisions": "CR",
+    "lfd": [None, 1.5],
+    "threshold": 2.0,
+    "cache_bytes": 100,
+    "blocks": {"block_calls": 32, "block_calls_skipped": 4},
+    "is_ended": False,
 }
-REPORT = {"version": 2, "runs": [{
-    "run": RUN, "nodes": [LFCACHE, BLOCKCACHE], "model": "WAN21", "latent_shape": [1],
-    "steps": 2, "calls": 2, "computed": 1, "reused": 1, "trials": 1, "decisions": "CR",
-    "sigmas": [1, 0.5], "lfd": [None, 1], "alpha": 0.5, "delta_max": 1, "threshold": 0.5,
-    "trial_agreement": None, "seconds": {"sampling": 1, "compute": 1, "trial": 0},
-    "cache_bytes": {"lfcache": 1, "blockcache": 0}, "warnings": ["one"],
-    "blockcache": {"blocks": 16, "pivotal": [[0, 1]], "block_calls": 32, "block_calls_skipped": 4}}]}
+REPORT = {
+    "version": 2,
+    "runs": [
+        {
+            "run": RUN,
+            "nodes": [LFCACHE, BLOCKCACHE],
+            "model": "WAN21",
+            "latent_shape": [1],
+            "steps": 2,
+            "calls": 2,
+            "computed": 1,
+            "reused": 1,
+            "trials": 1,
+            "decisions": "CR",
+            "sigmas": [1, 0.5],
+            "lfd": [None, 1],
+            "alpha": 0.5,
+            "delta_max": 1,
+            "threshold": 0.5,
+            "trial_agreement": None,
+            "seconds": {"sampling": 1, "compute": 1, "trial": 0},
+            "cache_bytes": {"lfcache": 1, "blockcache": 0},
+            "warnings": ["one"],
+            "blockcache": {"blocks": 16, "pivotal": [[0, 1]], "block_calls": 32, "block_calls_skipped": 4},
+        }
+    ],
+}
 
 WRONG_RUNS = [None, 7, True, "", RUN[1:], RUN + "0", RUN.upper(), f"{RUN}\n", [RUN], {"0": RUN}]
 WRONG_NODES = [None, 5, LFCACHE, {"0": LFCACHE}, [int(LFCACHE)], [[LFCACHE]], [{"id": LFCACHE}], ["5:5:5", "", ":"]]
 
 texts = st.sampled_from(HOSTILE) | st.text(max_size=20)
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-2**60, 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=8)
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
 
 
 @st.composite
@@ -97,8 +143,12 @@ def send(page, events, reports=(), prompt="p"):
 
 def badges(page):
     """The texts of LFCache's and BlockCache's badges, None for no badge."""
-    return page.js(r"""return [...arguments].map((id) => (app.graph.getNodeById(id).badges ?? [])
-        .map((b) => b.text ?? b()?.text).find((text) => /^\d+\/\d+$/.test(text)) ?? null)""", LFCACHE, BLOCKCACHE)
+    return page.js(
+        r"""return [...arguments].map((id) => (app.graph.getNodeById(id).badges ?? [])
+        .map((b) => b.text ?? b()?.text).find((text) => /^\d+\/\d+$/.test(text)) ?? null)""",
+        LFCACHE,
+        BLOCKCACHE,
+    )
 
 
 def test_malformed_messages_break_nothing(page):
@@ -111,7 +161,7 @@ def test_malformed_messages_break_nothing(page):
 
     check()
     send(page, [{**GOOD, "prompt_id": "good", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]}])
-    run, = page.panel(STATS)
+    (run,) = page.panel(STATS)
     assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "call 3, 10 steps")
     assert badges(page) == ["1/3", "4/32"]
 
@@ -152,14 +202,19 @@ def test_text_is_shown_as_text(page):
     report["runs"][0] |= {"model": HOSTILE[0], "warnings": HOSTILE[:3]}
     send(page, [GOOD])
     assert send(page, [], [report]) == [[], None, 0]
-    run, = page.panel(STATS)
+    (run,) = page.panel(STATS)
     assert run["model"] == HOSTILE[0] and run["warnings"] == HOSTILE[:3]
 
 
 def test_calls_that_were_missed_show_as_unknown(page):
     page.load(load_flash())
-    send(page, [{**GOOD, "prompt_id": "a", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]},
-                   {**GOOD, "prompt_id": "a", "calls": 7, "first": 5, "decisions": "RC", "lfd": [2, None]}])
+    send(
+        page,
+        [
+            {**GOOD, "prompt_id": "a", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]},
+            {**GOOD, "prompt_id": "a", "calls": 7, "first": 5, "decisions": "RC", "lfd": [2, None]},
+        ],
+    )
     assert page.panel(STATS)[0]["decisions"] == "CCR??RC" and page.panel(STATS)[0]["lfds"] == 3
     # a page that was loaded in mid-run has only the last calls
     send(page, [{**GOOD, "prompt_id": "b", "calls": 4, "first": 3, "decisions": "R", "lfd": [1]}])
@@ -172,7 +227,7 @@ def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
         event, end = ({**GOOD, "prompt_id": prompt, "is_ended": is_ended} for is_ended in (False, True))
         for message in (event, REPORT, end) if prompt == "p" else (REPORT, event, end):
             send(page, *([], [message], prompt) if message is REPORT else ([message],))
-        run, = page.panel(STATS)
+        (run,) = page.panel(STATS)
         assert (run["state"], run["seconds"], run["decisions"]) == ("ended", "1.0", "CR")
         assert badges(page) == ["1/2", "4/32"]
 

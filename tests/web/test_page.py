@@ -53,11 +53,18 @@ def texts(run):
     """What the panel must show of a run of the report."""
     blocks = run["blockcache"]
     return {
-        "model": run["model"], "state": "ended", "computed": str(run["computed"]), "reused": str(run["reused"]),
-        "trials": str(run["trials"]), "decisions": run["decisions"], "warnings": run["warnings"],
+        "model": run["model"],
+        "state": "ended",
+        "computed": str(run["computed"]),
+        "reused": str(run["reused"]),
+        "trials": str(run["trials"]),
+        "decisions": run["decisions"],
+        "warnings": run["warnings"],
         "blocks": f"{blocks['block_calls_skipped']} / {blocks['block_calls']}" if blocks else None,
         "agreement": None if run["trial_agreement"] is None else f"{run['trial_agreement']:.2f}",
-        "lfds": sum(v is not None for v in run["lfd"]), "seconds": f"{run['seconds']['sampling']:.1f}"}
+        "lfds": sum(v is not None for v in run["lfd"]),
+        "seconds": f"{run['seconds']['sampling']:.1f}",
+    }
 
 
 def shown(panel):
@@ -74,11 +81,12 @@ def test_the_store_is_the_only_listener_and_panel_and_badges_show_its_runs(page)
     assert [kind for kind, _ in heard].count("precisecache.calls") == 1
     mine = sorted((kind, file.split("/")[-1]) for kind, file in heard if f"/extensions/{ROOT.name}/" in file)
     assert mine == [(kind, "store.js") for kind in ("executed", "precisecache.calls", "reconnected")]
-    run, = page.report(page.queue(), STATS)["runs"]
+    (run,) = page.report(page.queue(), STATS)["runs"]
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     assert run["nodes"] == [LFCACHE, BLOCKCACHE] and shown(page.panel(STATS)) == [texts(run)]
     assert page.js("return app.graph.getNodeById(arguments[0]).badges.at(-1).text", LFCACHE) == (
-        f"{run['reused']}/{run['calls']}")
+        f"{run['reused']}/{run['calls']}"
+    )
 
 
 def test_an_interrupted_run_says_so(page):
@@ -87,7 +95,7 @@ def test_an_interrupted_run_says_so(page):
     page.wait("document.querySelector('.precisecache-run')")
     page.interrupt()
     page.wait("document.querySelector('.precisecache-state')?.textContent == 'ended'")
-    run, = page.panel(STATS)
+    (run,) = page.panel(STATS)
     assert any("was interrupted" in warning for warning in run["warnings"])
     assert 0 < len(run["decisions"]) < 5000
 
@@ -106,12 +114,14 @@ def test_the_panel_follows_a_run_and_ends_with_the_report(page):
     seen = page.js("return window.seen")
     assert len(seen) >= 2, seen  # while it ran, and the report
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
-    badges = page.js("return [arguments[0], arguments[1]].map((id) => app.graph.getNodeById(id).badges.at(-1).text)",
-                     LFCACHE, BLOCKCACHE)
-    run, = report["runs"]
+    badges = page.js(
+        "return [arguments[0], arguments[1]].map((id) => app.graph.getNodeById(id).badges.at(-1).text)",
+        LFCACHE,
+        BLOCKCACHE,
+    )
+    (run,) = report["runs"]
     blocks = run["blockcache"]
-    assert badges == [f"{run['reused']}/{run['calls']}",
-                      f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"]
+    assert badges == [f"{run['reused']}/{run['calls']}", f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"]
     page.picture("panel")
 
 
@@ -125,10 +135,12 @@ def test_the_report_is_there_after_the_page_was_loaded_again(page):
     page.call("app.loadGraphData(a[0])", workflow)
     page.wait("app.graph.getNodeById(a[0])?.widgets?.[0].element.textContent.includes('seconds')", STATS)
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
-    run, = report["runs"]
+    (run,) = report["runs"]
     blocks = run["blockcache"]
-    for node, badge in ((LFCACHE, f"{run['reused']}/{run['calls']}"),
-                        (BLOCKCACHE, f"{blocks['block_calls_skipped']}/{blocks['block_calls']}")):
+    for node, badge in (
+        (LFCACHE, f"{run['reused']}/{run['calls']}"),
+        (BLOCKCACHE, f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"),
+    ):
         page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", node, badge)
 
 
@@ -143,8 +155,12 @@ def test_a_node_removed_in_mid_run_leaves_nothing(page):
 
 def with_second_sampler(graph):
     """The graph with a second expert: its own LFCache, KSampler and Cache Stats; also returns the latter's id."""
-    ids = {only_node(graph, kind): f"{number}" for number, kind in
-           enumerate(("PreciseCacheLFCache", "PreciseCacheBlockCache", "KSampler", "PreciseCacheStats"), start=50)}
+    ids = {
+        only_node(graph, kind): f"{number}"
+        for number, kind in enumerate(
+            ("PreciseCacheLFCache", "PreciseCacheBlockCache", "KSampler", "PreciseCacheStats"), start=50
+        )
+    }
     for old, new in ids.items():
         node = json.loads(json.dumps(graph[old]))
         for name, value in node["inputs"].items():
@@ -166,12 +182,18 @@ def test_undo_paste_and_a_reload_in_mid_run_keep_what_is_shown(page):
     page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
-    run, = report["runs"]
-    page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", LFCACHE,
-              f"{run['reused']}/{run['calls']}")
+    (run,) = report["runs"]
+    page.wait(
+        "app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])",
+        LFCACHE,
+        f"{run['reused']}/{run['calls']}",
+    )
     # a copy is another node, with nothing to show, and the original keeps what it has
-    page.js("""const node = app.graph.getNodeById(arguments[0]); app.canvas.selectNode(node);
-        app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard();""", STATS)
+    page.js(
+        """const node = app.graph.getNodeById(arguments[0]); app.canvas.selectNode(node);
+        app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard();""",
+        STATS,
+    )
     copy = page.wait("app.graph.nodes.find((n) => n.type == 'PreciseCacheStats' && n.id != a[0])?.id", STATS)
     assert page.panel(copy) == [] and shown(page.panel(STATS)) == [texts(run)]
     page.js("app.graph.remove(app.graph.getNodeById(arguments[0]))", copy)
@@ -246,8 +268,9 @@ def test_two_nodes_show_their_own_runs_or_those_of_both(page):
     mine, other = ([texts(run) for run in report["runs"]] for report in reports)
     assert shown(page.panel(STATS)) == mine and shown(page.panel(second)) == other
     assert mine[0]["decisions"] != other[0]["decisions"]
-    badges = page.js("return app.graph.nodes.filter((n) => n.type == 'PreciseCacheLFCache')"
-                     ".map((n) => n.badges.at(-1).text)")
+    badges = page.js(
+        "return app.graph.nodes.filter((n) => n.type == 'PreciseCacheLFCache').map((n) => n.badges.at(-1).text)"
+    )
     assert badges == [f"{run['reused']}/{run['calls']}" for report in reports for run in report["runs"]]
     page.js("app.graph.getNodeById(arguments[0]).widgets[0].element.querySelector('input').click()", STATS)
     page.wait("app.graph.getNodeById(a[0]).widgets[0].element.querySelectorAll('.precisecache-run').length == 2", STATS)
@@ -264,13 +287,19 @@ def test_two_nodes_show_their_own_runs_or_those_of_both(page):
 
 def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
     page.load(graph_of(seed=5))
-    page.js("""const node = app.graph.getNodeById(arguments[0]);
-        node.setSize([600, 500]); node.collapse(); node.collapse();""", STATS)
+    page.js(
+        """const node = app.graph.getNodeById(arguments[0]);
+        node.setSize([600, 500]); node.collapse(); node.collapse();""",
+        STATS,
+    )
     prompt = page.queue()
     page.history(prompt)
     page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
-    width, height = page.wait("(r => r.width > 300 && [r.width, r.height])("
-                              "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())", STATS)
+    width, height = page.wait(
+        "(r => r.width > 300 && [r.width, r.height])("
+        "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())",
+        STATS,
+    )
     assert width > 400 and height > 250
     page.picture("resized")
     page.js("app.graph.getNodeById(arguments[0]).collapse()", STATS)
@@ -282,8 +311,11 @@ def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
         nodes[0].collapse();
         const {node} = app.graph.convertToSubgraph(new Set(nodes));
         return `${node.id}:${node.subgraph.nodes.find((n) => n.type == 'PreciseCacheStats').id}`;""")
-    page.js("app.graph.getNodeById(arguments[0].split(':')[0]).subgraph.nodes.find((n) => n.type == 'KSampler')"
-            ".widgets[0].value = 55", inner)
+    page.js(
+        "app.graph.getNodeById(arguments[0].split(':')[0]).subgraph.nodes.find((n) => n.type == 'KSampler')"
+        ".widgets[0].value = 55",
+        inner,
+    )
     prompt = page.queue()
     report = page.report(prompt, inner)
     page.js("app.canvas.openSubgraph(app.graph.getNodeById(arguments[0].split(':')[0]).subgraph)", inner)
@@ -306,17 +338,19 @@ def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
     text, ground = page.js("""const style = getComputedStyle(document.querySelector('.precisecache-panel'));
         return [style.color, style.backgroundColor]""")
     assert contrast(text, ground) > 4.5, (text, ground)
-    run, = report["runs"]
+    (run,) = report["runs"]
     if is_vue:
         assert page.js("return [...document.querySelectorAll('.precisecache-badge')].map((e) => e.textContent)")[0] == (
-            f"{run['reused']}/{run['calls']}")
+            f"{run['reused']}/{run['calls']}"
+        )
     page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}")
 
 
 def contrast(*colors):
     """WCAG contrast of two CSS colours `rgb(…)`."""
+
     def luminance(color):
-        values = [float(v) / 255 for v in color[color.index("(") + 1:-1].replace(" ", "").split(",")[:3]]
+        values = [float(v) / 255 for v in color[color.index("(") + 1 : -1].replace(" ", "").split(",")[:3]]
         linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -329,7 +363,8 @@ def test_the_report_can_be_copied_and_saved(page):
     report = page.report(page.queue(), STATS)
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     page.browser.execute_cdp_cmd(
-        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
     page.js("document.querySelectorAll('.precisecache-button')[0].click()")
     page.wait("document.querySelector('.precisecache-button').textContent == 'Copied'")
     assert json.loads(page.call("navigator.clipboard.readText()")) == report

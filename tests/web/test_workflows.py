@@ -41,7 +41,8 @@ def test_it_loads_and_saves_without_change_and_converts_to_its_api_graph(page, n
     again = page.call("app.graphToPrompt()")
     assert plain(again["output"]) == plain(expected)
     assert {n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in again["workflow"]["nodes"]} == {
-        n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in shipped["nodes"]}
+        n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in shipped["nodes"]
+    }
     page.js("app.canvas.ds.scale = 0.55; app.canvas.ds.offset = [120, 420]; app.graph.setDirtyCanvas(true, true)")
     page.picture(f"workflow_{name}")
 
@@ -58,9 +59,12 @@ PICTURES_SHOWN = """Object.fromEntries([...document.querySelectorAll('[role=dial
 
 def click_text(page, text):
     """Click the innermost element of the dialog that has this text."""
-    page.wait("""[...document.querySelectorAll('[role=dialog] *')]
+    page.wait(
+        """[...document.querySelectorAll('[role=dialog] *')]
         .filter((e) => !e.children.length && e.textContent.trim() === a[0])
-        .map((e) => (e.click(), true)).pop()""", text)
+        .map((e) => (e.click(), true)).pop()""",
+        text,
+    )
 
 
 def test_the_templates_are_in_the_browser_with_their_pictures_and_open(page):

@@ -55,8 +55,9 @@ class ComfyClient:
             except aiohttp.ClientConnectionError:
                 pass
             await asyncio.sleep(0.2)
-        raise ServerFailed(f"no ComfyUI answered at {self.server.address} within {self.patience} s:\n"
-                           f"{self.server.log_tail()}")
+        raise ServerFailed(
+            f"no ComfyUI answered at {self.server.address} within {self.patience} s:\n{self.server.log_tail()}"
+        )
 
     async def _require_pack(self):
         """Raise ServerFailed, with the reason that ComfyUI logged, if it could not load our nodes."""
@@ -128,8 +129,10 @@ def readable(text):
         parts = [error["message"], error.get("details"), (error.get("extra_info") or {}).get("class_type")]
         lines = [" ".join(f"{part}".strip() for part in parts if part)]
         for key, node in answer["node_errors"].items():
-            lines += [f"{node['class_type']} ({key}): {error['message']}: {error['details'][:MAX_DETAILS]}"
-                      for error in node["errors"]]
+            lines += [
+                f"{node['class_type']} ({key}): {error['message']}: {error['details'][:MAX_DETAILS]}"
+                for error in node["errors"]
+            ]
         return "\n".join(lines)
     except (ValueError, KeyError, TypeError, AttributeError):
         return text

@@ -59,8 +59,14 @@ class ComfyServer:
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         try:
             with self.log.open("w", encoding="utf-8") as log:
-                self.process = subprocess.Popen(self._command(), cwd=self.host, env=environment,
-                                                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+                self.process = subprocess.Popen(
+                    self._command(),
+                    cwd=self.host,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
         except BaseException:
             self.held_port.close()
             self.folder.cleanup()
@@ -69,9 +75,17 @@ class ComfyServer:
 
     def _command(self):
         return [
-            sys.executable, "main.py", *([] if torch.cuda.is_available() else ["--cpu"]),
-            "--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch",
-            "--database-url", "sqlite:///:memory:", *self._folders(Path(self.folder.name)),
+            sys.executable,
+            "main.py",
+            *([] if torch.cuda.is_available() else ["--cpu"]),
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--disable-auto-launch",
+            "--database-url",
+            "sqlite:///:memory:",
+            *self._folders(Path(self.folder.name)),
         ]
 
     def _folders(self, base):
@@ -79,8 +93,14 @@ class ComfyServer:
         for name in ("user", "models", "input", "output", "temp", "custom_nodes"):
             (base / name).mkdir()
         return [
-            "--base-directory", str(base), "--user-directory", str(base / "user"),
-            *pack_path(base), "--disable-all-custom-nodes", "--whitelist-custom-nodes", ROOT.name,
+            "--base-directory",
+            str(base),
+            "--user-directory",
+            str(base / "user"),
+            *pack_path(base),
+            "--disable-all-custom-nodes",
+            "--whitelist-custom-nodes",
+            ROOT.name,
             "--disable-api-nodes",
             *(["--cache-lru", str(self.cached_nodes)] if self.cached_nodes else ["--cache-none"]),
         ]
@@ -114,8 +134,9 @@ class ComfyServer:
 
     def import_error(self):
         """What the log says about a pack that could not be imported, or its last lines."""
-        found = re.search(r"Traceback \(most recent call last\)(?:(?!Traceback).)*?Cannot import [^\n]*",
-                          self.log_text(), re.DOTALL)
+        found = re.search(
+            r"Traceback \(most recent call last\)(?:(?!Traceback).)*?Cannot import [^\n]*", self.log_text(), re.DOTALL
+        )
         return found[0] if found else self.log_tail()
 
     def __exit__(self, *_):
@@ -137,8 +158,13 @@ class UsersComfyServer(ComfyServer):
         (base / "output").mkdir()
         is_installed = self.host in ROOT.parents
         # the folder "temp" is made inside the one named here
-        return ["--output-directory", str(base / "output"), "--temp-directory", str(base),
-                *([] if is_installed else pack_path(base, alone(base)))]
+        return [
+            "--output-directory",
+            str(base / "output"),
+            "--temp-directory",
+            str(base),
+            *([] if is_installed else pack_path(base, alone(base))),
+        ]
 
 
 class RunningServer:

@@ -22,8 +22,7 @@ class EmbeddedDemo:
         self.preset = options.preset
         words = encode_prompt(options.subject, options.color, options.motion)
         self.network = bundle.load_model().to(self.device)
-        self.denoise = guided(self.network, words.to(self.device),
-                              encode_prompt().to(self.device), CFG)
+        self.denoise = guided(self.network, words.to(self.device), encode_prompt().to(self.device), CFG)
         self.codec = bundle.load_codec().to(self.device)
         generator = torch.Generator().manual_seed(options.seed)
         self.noise = torch.randn(1, CHANNELS, *options.size, generator=generator).to(self.device)
@@ -34,8 +33,9 @@ class EmbeddedDemo:
         sigmas = flow_sigmas(steps, bundle.SHIFT).to(self.device)
         self._wait()
         start = time.perf_counter()
-        latent, run = sample_flow(self.denoise, self.noise, sigmas, lfcache, blockcache, self.network.blocks,
-                                  model_name="TinyVideoModel")
+        latent, run = sample_flow(
+            self.denoise, self.noise, sigmas, lfcache, blockcache, self.network.blocks, model_name="TinyVideoModel"
+        )
         self._wait()
         seconds = time.perf_counter() - start
         video = self.codec.decode(latent)[0]

@@ -23,8 +23,9 @@ class HostedDemo:
         self.inputs = {
             "PreciseCacheTinyModel": dict(subject=options.subject, color=options.color, motion=options.motion),
             "KSampler": dict(seed=options.seed),
-            "EmptyHunyuanLatentVideo": dict(width=PIXELS * width, height=PIXELS * height,
-                                            length=CELL * (frames - 1) + 1),
+            "EmptyHunyuanLatentVideo": dict(
+                width=PIXELS * width, height=PIXELS * height, length=CELL * (frames - 1) + 1
+            ),
         }
 
     async def sample(self, variant, steps):

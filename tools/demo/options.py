@@ -32,22 +32,35 @@ def parse(arguments=None):
     Words and presets are checked by the code that knows them; its error message lists them.
     """
     parser = argparse.ArgumentParser(
-        prog="run.py demo", allow_abbrev=False,
+        prog="run.py demo",
+        allow_abbrev=False,
         description="Sample the bundled tiny video model without a cache, with LFCache and with LFCache and "
-                    "BlockCache (flash), and compare. Uses a headless ComfyUI where one is found, else plain PyTorch.")
+        "BlockCache (flash), and compare. Uses a headless ComfyUI where one is found, else plain PyTorch.",
+    )
     parser.add_argument("--steps", type=count, default=50, help="sampling steps (50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (0)")
     parser.add_argument("--subject", default="triangle", help="what moves: circle, square, triangle (triangle)")
-    parser.add_argument("--color", default="orange",
-                        help="its colour: red, orange, yellow, green, blue, purple (orange)")
+    parser.add_argument(
+        "--color", default="orange", help="its colour: red, orange, yellow, green, blue, purple (orange)"
+    )
     parser.add_argument("--motion", default="right", help="how it moves: left, right, up, down, grow (right)")
-    parser.add_argument("--preset", default="base",
-                        help="LFCache's preset in the second video: base, turbo or paper (base)")
-    parser.add_argument("--size", type=latent_size, default=(4, 32, 32), metavar="T,H,W",
-                        help="latent size; the default, 4,32,32, is 13 frames of 256 x 256 pixels")
+    parser.add_argument(
+        "--preset", default="base", help="LFCache's preset in the second video: base, turbo or paper (base)"
+    )
+    parser.add_argument(
+        "--size",
+        type=latent_size,
+        default=(4, 32, 32),
+        metavar="T,H,W",
+        help="latent size; the default, 4,32,32, is 13 frames of 256 x 256 pixels",
+    )
     parser.add_argument("--repeats", type=count, default=2, help="how often each variant is timed (2)")
-    parser.add_argument("--out", type=Path, default=Path("output", "demo"),
-                        help="folder for the results, relative to the pack's folder (output/demo)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("output", "demo"),
+        help="folder for the results, relative to the pack's folder (output/demo)",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--embedded", action="store_true", help="use plain PyTorch even where a ComfyUI is found")
     where.add_argument("--comfyui", type=Path, metavar="PATH", help="the ComfyUI to use")

@@ -17,9 +17,18 @@ def rows_of(results):
     for result in results:
         run = result.run
         psnr, ssim = (None, None) if result is reference else compare_videos(reference.video, result.video)
-        rows.append({"name": result.variant.name, "computed": run["computed"] if run else None,
-                     "reused": run["reused"] if run else 0, "blocks": skipped_share(run), "seconds": result.seconds,
-                     "ratio": result.seconds / reference.seconds, "psnr": psnr, "ssim": ssim})
+        rows.append(
+            {
+                "name": result.variant.name,
+                "computed": run["computed"] if run else None,
+                "reused": run["reused"] if run else 0,
+                "blocks": skipped_share(run),
+                "seconds": result.seconds,
+                "ratio": result.seconds / reference.seconds,
+                "psnr": psnr,
+                "ssim": ssim,
+            }
+        )
     return rows
 
 
@@ -33,15 +42,23 @@ def table(rows, steps):
     """The rows as aligned text."""
     lines = [("", "computed", "reused", "blocks skipped", "seconds", "time ratio", "PSNR", "SSIM")]
     for row in rows:
-        lines.append((
-            row["name"], str(steps if row["computed"] is None else row["computed"]), str(row["reused"]),
-            "-" if row["blocks"] is None else f"{row['blocks']:.0%}",
-            f"{row['seconds']:.2f}", f"{row['ratio']:.2f}",
-            "-" if row["psnr"] is None else psnr_text(row["psnr"]),
-            "-" if row["ssim"] is None else f"{row['ssim']:.4f}"))
+        lines.append(
+            (
+                row["name"],
+                str(steps if row["computed"] is None else row["computed"]),
+                str(row["reused"]),
+                "-" if row["blocks"] is None else f"{row['blocks']:.0%}",
+                f"{row['seconds']:.2f}",
+                f"{row['ratio']:.2f}",
+                "-" if row["psnr"] is None else psnr_text(row["psnr"]),
+                "-" if row["ssim"] is None else f"{row['ssim']:.4f}",
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
-                               for i, (cell, w) in enumerate(zip(line, widths))).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    )
 
 
 def caption(row, steps):
@@ -57,8 +74,9 @@ def write_comparison(path, results, captions):
     """The videos side by side with captions, as an animated WebP."""
     film = side_by_side([result.video for result in results], captions)
     pictures = [Image.fromarray(frame) for frame in (film * 255).round().byte().numpy()]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0,
-                     quality=90, method=4)
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0, quality=90, method=4
+    )
 
 
 def write_results(folder, results, steps):

@@ -20,8 +20,11 @@ class Variant:
 
 
 # the first variant is the reference for all others
-VARIANTS = (Variant("uncached"), Variant("LFCache", lfcache=True),
-            Variant("flash", lfcache=True, blockcache=True, preset="turbo"))
+VARIANTS = (
+    Variant("uncached"),
+    Variant("LFCache", lfcache=True),
+    Variant("flash", lfcache=True, blockcache=True, preset="turbo"),
+)
 
 
 @dataclass

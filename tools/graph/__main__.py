@@ -62,8 +62,10 @@ async def save(client, folder, node, output):
         if isinstance(entry, dict) and entry.get("filename") and entry.get("type") == "output":
             paths.append(folder / Path(entry["filename"]).name)
             paths[-1].write_bytes(await client.file(entry))
-    results = {"report": output.get("precisecache", ()),
-               "comparison": [entries] if (entries := output.get("precisecache_compare")) else ()}
+    results = {
+        "report": output.get("precisecache", ()),
+        "comparison": [entries] if (entries := output.get("precisecache_compare")) else (),
+    }
     for kind, found in results.items():
         for number, result in enumerate(found):
             suffix = f"_{number}" if number else ""
@@ -77,8 +79,11 @@ def main(arguments=None):
     try:
         graph = read_graph(options)
         with tempfile.TemporaryDirectory(prefix="precisecache-", ignore_cleanup_errors=True) as folder:
-            server = (UsersComfyServer(options.comfyui, Path(folder) / "comfyui.log") if options.comfyui
-                      else RunningServer(options.server))
+            server = (
+                UsersComfyServer(options.comfyui, Path(folder) / "comfyui.log")
+                if options.comfyui
+                else RunningServer(options.server)
+            )
             with server:
                 paths = asyncio.run(run(options, graph, server))
     except (overrides.OverrideError, ServerFailed, OSError, aiohttp.ClientError) as error:

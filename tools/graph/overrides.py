@@ -24,8 +24,9 @@ def parse(text):
 
 def apply(graph, node, name, value):
     """Set an input of the nodes with this id, class or title. Raises OverrideError if there is none."""
-    found = [item for key, item in graph.items()
-             if node in (key, item["class_type"], item.get("_meta", {}).get("title"))]
+    found = [
+        item for key, item in graph.items() if node in (key, item["class_type"], item.get("_meta", {}).get("title"))
+    ]
     if not found:
         raise OverrideError(f"the graph has no node {node!r}; it has {', '.join(names(graph))}")
     for item in found:
@@ -39,14 +40,20 @@ def apply(graph, node, name, value):
 def names(graph):
     """How each node can be named: id, class and title."""
     titles = {key: node.get("_meta", {}).get("title", node["class_type"]) for key, node in graph.items()}
-    return [f"{key} ({node['class_type']}{'' if titles[key] == node['class_type'] else f', {titles[key]!r}'})"
-            for key, node in graph.items()]
+    return [
+        f"{key} ({node['class_type']}{'' if titles[key] == node['class_type'] else f', {titles[key]!r}'})"
+        for key, node in graph.items()
+    ]
 
 
 def set_seed(graph, seed):
     """Set the seed of every node that draws noise. Raises OverrideError if there is none."""
-    found = [(node["inputs"], name) for node in graph.values() for name in ("seed", "noise_seed")
-             if isinstance(node["inputs"].get(name), (int, float))]
+    found = [
+        (node["inputs"], name)
+        for node in graph.values()
+        for name in ("seed", "noise_seed")
+        if isinstance(node["inputs"].get(name), (int, float))
+    ]
     if not found:
         raise OverrideError("the graph has no node with a seed")
     for inputs, name in found:
@@ -68,10 +75,18 @@ def set_preset(graph, preset):
 
 def check(graph):
     """Raise OverrideError unless this is a graph in API format."""
-    is_graph = isinstance(graph, dict) and graph and all(
-        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
-        for node in graph.values())
+    is_graph = (
+        isinstance(graph, dict)
+        and graph
+        and all(
+            isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict)
+            for node in graph.values()
+        )
+    )
     if not is_graph:
-        hint = " It is in the page's own format: open it in ComfyUI and choose File, Export (API)." if (
-            isinstance(graph, dict) and "nodes" in graph) else ""
+        hint = (
+            " It is in the page's own format: open it in ComfyUI and choose File, Export (API)."
+            if (isinstance(graph, dict) and "nodes" in graph)
+            else ""
+        )
         raise OverrideError(f"this is not a graph in ComfyUI's API format.{hint}")

@@ -63,8 +63,11 @@ class Progress:
         self._line(run_line(run))
 
     def _name(self, node):
-        return self.graph.get(node, {}).get("_meta", {}).get("title") or self.graph.get(node, {}).get(
-            "class_type") or f"node {node}"
+        return (
+            self.graph.get(node, {}).get("_meta", {}).get("title")
+            or self.graph.get(node, {}).get("class_type")
+            or f"node {node}"
+        )
 
     def _line(self, text, is_passing=False):
         if self.is_live:

@@ -34,9 +34,18 @@ def save_frames(graph):
     """Replace the video file with a lossless animated WebP, and remove the plot."""
     video = graph.pop(only_node(graph, "CreateVideo"))["inputs"]
     del graph[only_node(graph, "PreviewImage")]
-    graph[only_node(graph, "SaveVideo")] = {"class_type": "SaveAnimatedWEBP", "inputs": {
-        "images": video["images"], "filename_prefix": "precisecache", "fps": float(video["fps"]), "lossless": True,
-        "quality": 80, "method": "default"}, "_meta": {"title": "Save Animated WEBP"}}
+    graph[only_node(graph, "SaveVideo")] = {
+        "class_type": "SaveAnimatedWEBP",
+        "inputs": {
+            "images": video["images"],
+            "filename_prefix": "precisecache",
+            "fps": float(video["fps"]),
+            "lossless": True,
+            "quality": 80,
+            "method": "default",
+        },
+        "_meta": {"title": "Save Animated WEBP"},
+    }
 
 
 def nodes_of(graph, class_type):

@@ -60,9 +60,7 @@ def render(count, frames, height, width, generator):
     u = torch.linspace(0, 1, frames)
     pixel = 2 / height
     videos = torch.empty(count, 3, frames, height, width)
-    words = torch.stack(
-        [torch.randint(len(c), (count,), generator=generator) for c in (SUBJECTS, COLORS, MOTIONS)], 1
-    )
+    words = torch.stack([torch.randint(len(c), (count,), generator=generator) for c in (SUBJECTS, COLORS, MOTIONS)], 1)
     for i in range(count):
         subject, _, motion = (c[w] for c, w in zip((SUBJECTS, COLORS, MOTIONS), words[i]))
         draw = uniform(generator, 0, 1, 16).tolist()

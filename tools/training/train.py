@@ -164,9 +164,14 @@ def main():
             losses = "  ".join(f"{k} {v:.4f}" for k, v in sorted(running.items()))
             print(f"step {step + 1}  {time.time() - began:.0f} s  {losses}", flush=True)
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
-            state = {"model": model.state_dict(), "average": average, "codec": codec.state_dict(),
-                     "step": step + 1, "generator": generator.get_state(),
-                     "optimizers": [o.state_dict() for o in optimizers]}
+            state = {
+                "model": model.state_dict(),
+                "average": average,
+                "codec": codec.state_dict(),
+                "step": step + 1,
+                "generator": generator.get_state(),
+                "optimizers": [o.state_dict() for o in optimizers],
+            }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
 
