@@ -45,6 +45,15 @@ def test_the_package_holds_the_files_that_the_readme_links_to():
     assert len(links) > 20 and not [link for link in links if link.startswith(ignored)]
 
 
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", ".gpu", "output", "runs"} & set(path.parts))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_of_a_page_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)[)#]", page.read_text("utf-8"))
+    assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
 @pytest.fixture(scope="module")
 def checks():
     """The shell commands of the publish workflow, in order."""
