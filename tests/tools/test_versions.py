@@ -1,7 +1,6 @@
 """The tested versions: this environment has them, and a new environment gets them."""
 
 import importlib.metadata
-import importlib.util
 import json
 import re
 import shutil
@@ -14,7 +13,8 @@ import pytest
 from testkit.tiny_host import find_host
 from tools import environment, versions
 
-if importlib.util.find_spec("pip") is None:
+# not by importing or finding it: pip then keeps setuptools from replacing distutils, which inductor needs
+if not list(importlib.metadata.distributions(name="pip")):
     pytest.skip("pip is not installed", allow_module_level=True)
 ASKED = versions.host_requirements(find_host())
 
