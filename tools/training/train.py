@@ -20,35 +20,21 @@ from safetensors.torch import load_file, save_file
 
 from precisecache_core.tiny.bundle import CODEC_FILE, MODEL_FILE
 from precisecache_core.tiny.codec import CELL, TinyVideoCodec
-from precisecache_core.tiny.model import TinyVideoConfig, TinyVideoModel
-from precisecache_core.tiny.prompts import COLORS, SUBJECTS, TEXT_DIM
-from tools.training.clips import render
+from precisecache_core.tiny.model import TinyVideoModel
+from precisecache_core.tiny.prompts import TEXT_DIM
+from tools.training.kinds import KINDS
 
 MODEL_NAME, CODEC_NAME = MODEL_FILE.name, CODEC_FILE.name
 
-# (latent frames, latent side, batch, share of the steps in the first and in the second phase),
-# about 4096 tokens a step. The first phase learns shapes mostly from single small frames, because
-# training sees most of those in a second; the second moves to clips of the size that is sampled.
-SIZES = (
-    (1, 16, 64, 0.45, 0.08),
-    (2, 16, 32, 0.10, 0.05),
-    (4, 16, 16, 0.20, 0.17),
-    (8, 16, 8, 0.00, 0.05),
-    (1, 32, 16, 0.10, 0.15),
-    (2, 32, 8, 0.00, 0.10),
-    (4, 32, 4, 0.00, 0.25),
-    (2, 8, 96, 0.07, 0.08),
-    (4, 8, 64, 0.08, 0.07),
-)
 SECOND_PHASE = 0.55
 GUIDANCE_DROPOUT = 0.12
 RATES = (3.0, 1.0)  # of Muon and AdamW, times --rate; at the same rate Muon's updates are smaller
 
 
-def draw_batch(codec, frames, side, batch, generator):
-    """Latents (B, 16, T, side, side) and conditioning (B, 3, 64), with some of its rows zeroed."""
-    clips = render(batch, CELL * (frames - 1) + 1, CELL * side, CELL * side, generator)
-    offsets = torch.tensor([1, 1 + len(SUBJECTS), 1 + len(SUBJECTS) + len(COLORS)])
+def draw_batch(kind, codec, frames, side, batch, generator):
+    """Latents (B, 16, T, side, side) and conditioning (B, words, 64), with some of its rows zeroed."""
+    clips = kind.render(batch, CELL * (frames - 1) + 1, CELL * side, CELL * side, generator)
+    offsets = torch.tensor([0, *map(len, kind.words[:-1])]).cumsum(0) + 1
     words = clips.words + offsets
     words[torch.rand(batch, generator=generator) < GUIDANCE_DROPOUT] = 0
     return codec.encode_cells(clips.videos), torch.nn.functional.one_hot(words, TEXT_DIM).float()
@@ -91,6 +77,9 @@ def export(model_state, codec, config, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--kind", choices=KINDS, default="shapes", help="shapes: the bundled model; deep: the benchmarks' second"
+    )
     parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -103,7 +92,8 @@ def main():
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
 
-    config = TinyVideoConfig()
+    kind = KINDS[args.kind]
+    config = kind.config
     model, codec = TinyVideoModel(config), TinyVideoCodec()
     average = {k: v.clone() for k, v in model.state_dict().items()}
     optimizers = build_optimizers(model, args.rate)
@@ -125,7 +115,7 @@ def main():
         codec.load_state_dict(load_file(args.init / CODEC_NAME))
     else:
         fresh = torch.Generator().manual_seed(args.seed + 1)
-        codec.fit(render(200, 13, 128, 128, fresh).videos)
+        codec.fit(kind.render(200, 13, 128, 128, fresh).videos)
     if args.export:
         export(average, codec, config, args.export)
         return
@@ -137,9 +127,9 @@ def main():
     began, running = time.time(), {}
     for step in range(start, args.steps):
         phase = int(step >= SECOND_PHASE * args.steps)
-        shares = torch.tensor([size[3 + phase] for size in SIZES])
-        frames, side, batch, *_ = SIZES[torch.multinomial(shares, 1, generator=generator)]
-        latent, context = draw_batch(codec, frames, side, batch, generator)
+        shares = torch.tensor([size[3 + phase] for size in kind.sizes])
+        frames, side, batch, *_ = kind.sizes[torch.multinomial(shares, 1, generator=generator)]
+        latent, context = draw_batch(kind, codec, frames, side, batch, generator)
         t = draw_times(batch, frames * side * side / 4, generator)
         noise = torch.randn(latent.shape, generator=generator)
         level = t.view(-1, 1, 1, 1, 1)
