@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from precisecache_core.lfcache.config import LFCacheConfig
+from precisecache_core.lfcache.config import REUSES, TRIALS, LFCacheConfig
 
 OUT_OF_BOUNDS = [
     ("alpha", -0.1),
@@ -133,3 +133,9 @@ def test_an_unknown_setting_raises(make):
 def test_a_config_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         LFCacheConfig().alpha = 1.0
+
+
+def test_the_first_choice_is_the_default():
+    default = LFCacheConfig()
+    assert REUSES == ("fitted", "taylor", "prediction", "residual") and default.reuse == REUSES[0]
+    assert TRIALS == ("snr_matched", "plain") and default.trial == TRIALS[0]

@@ -23,10 +23,6 @@ class Settings(Protocol):
     def factor_hw(self) -> int: ...
 
 
-# name -> class, filled by the classes themselves
-SOURCES: "dict[str, type[Source]]" = {}
-
-
 @dataclass(frozen=True)
 class Reading:
     """What a source knows about a call, read from the device at once.
@@ -43,18 +39,16 @@ class Reading:
 class Source:
     """Gives the LFD of each call on latents of one signature, before the call is decided.
 
-    A subclass names itself, `class Mine(Source, name="mine")`, and overrides `read` and `keep`;
+    A subclass sets `name`, if users can choose it, and overrides `read` and `keep`;
     one that runs the model on small latents overrides `trial` too.
 
     Order per call: `trial`, then `read`, then `keep` if the call was computed.
     """
 
+    # by which users choose it
+    name: ClassVar[str]
     # whether `trial` returns trials; if so, calls that need no LFD are reused without one
     makes_trials: ClassVar[bool] = False
-
-    def __init_subclass__(cls, name: str | None = None) -> None:
-        if name is not None:
-            SOURCES[name] = cls
 
     @classmethod
     def obstacle(cls, config: Settings, model: Parametrization, shape: torch.Size) -> str | None:

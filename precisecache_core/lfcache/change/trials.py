@@ -14,11 +14,13 @@ from .base import Reading, Settings, Source
 FAULTS = 3
 
 
-class Trials(Source, name="snr_matched"):
+class Trials(Source):
     """The LFD between a trial and the trial, or the shrunk prediction, of the last computed call.
 
     Source: PreciseCache, Eq. 2-4 and Algorithm 1. Ours: the small latent is put back on the noise schedule.
     """
+
+    name = "snr_matched"
 
     makes_trials = True
     snr_matched = True
@@ -76,7 +78,9 @@ class Trials(Source, name="snr_matched"):
         return f"{FAULTS} trials in a row, or the predictions they are compared with, were not finite"
 
 
-class PlainTrials(Trials, name="plain"):
+class PlainTrials(Trials):
     """Trials at the sigma of the call itself. Source: PreciseCache, Eq. 4."""
+
+    name = "plain"
 
     snr_matched = False

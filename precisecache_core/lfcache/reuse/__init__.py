@@ -7,4 +7,8 @@ from .taylor import Taylor
 from .prediction import Prediction
 from .residual import Residual
 
-from .base import REUSES, Reuse
+from .base import Reuse
+
+REUSES: dict[str, type[Reuse]] = {
+    kind.name: kind for kind in list(globals().values()) if isinstance(kind, type) and "name" in vars(kind)
+}

@@ -4,26 +4,21 @@ from typing import ClassVar
 
 import torch
 
-# name -> class, filled by the classes themselves
-REUSES: "dict[str, type[Reuse]]" = {}
-
 
 class Reuse:
     """Keeps the predictions of the last computed calls and makes a stand-in for the next ones.
 
-    A subclass names itself, `class Mine(Reuse, name="mine")`, and overrides `store`, `predict` and,
+    A subclass sets `name` and overrides `store`, `predict` and,
     if it keeps more than one tensor, `tensors`. Kept tensors belong to this object alone and are never
     written to.
 
     cache_device: where they are kept: the `model`'s device, or `cpu`.
     """
 
+    # by which users choose it
+    name: ClassVar[str]
     # whether `current` is the last computed prediction itself, so that the next one can be compared with it
     keeps_prediction: ClassVar[bool] = True
-
-    def __init_subclass__(cls, name: str | None = None) -> None:
-        if name is not None:
-            REUSES[name] = cls
 
     def __init__(self, cache_device: str = "model") -> None:
         self.cache_device = cache_device

@@ -5,12 +5,14 @@ import torch
 from .taylor import Taylor
 
 
-class Fitted(Taylor, name="fitted"):
+class Fitted(Taylor):
     """`taylor` with a gain, because following a trend that does not hold is worse than following none.
 
     Source: ours. The gain g in [0, 1] is the weight that would have fitted the last computed call best.
     That call lay at a distance r (the reach); at a distance d the trend is weighted by g^(d/r).
     """
+
+    name = "fitted"
 
     def __init__(self, cache_device: str = "model") -> None:
         super().__init__(cache_device)

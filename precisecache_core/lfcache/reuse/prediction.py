@@ -5,8 +5,10 @@ import torch
 from .base import Reuse
 
 
-class Prediction(Reuse, name="prediction"):
+class Prediction(Reuse):
     """Repeats the last computed prediction. Source: PreciseCache, Section 4.3."""
+
+    name = "prediction"
 
     def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         assert self.current is not None

@@ -5,8 +5,10 @@ import torch
 from .base import Reuse
 
 
-class Residual(Reuse, name="residual"):
+class Residual(Reuse):
     """Adds prediction - x of the last computed call to x. Source: PreciseCache, Table 4."""
+
+    name = "residual"
 
     keeps_prediction = False
 

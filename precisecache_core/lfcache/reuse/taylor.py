@@ -5,11 +5,13 @@ import torch
 from .base import Reuse
 
 
-class Taylor(Reuse, name="taylor"):
+class Taylor(Reuse):
     """First-order extrapolation over sigma from the last two computed predictions.
 
     Source: PreciseCache, Table 4. Its TaylorSeer row extrapolates features; this extrapolates the prediction.
     """
+
+    name = "taylor"
 
     def __init__(self, cache_device: str = "model") -> None:
         super().__init__(cache_device)
