@@ -8,5 +8,7 @@ from .computed_calls import ComputedCalls
 from .base import Reading, Source
 
 SOURCES: dict[str, type[Source]] = {
-    kind.name: kind for kind in list(globals().values()) if isinstance(kind, type) and "name" in vars(kind)
+    kind.name: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Source) and "name" in vars(kind)
 }

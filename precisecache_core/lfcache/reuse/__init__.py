@@ -10,5 +10,7 @@ from .residual import Residual
 from .base import Reuse
 
 REUSES: dict[str, type[Reuse]] = {
-    kind.name: kind for kind in list(globals().values()) if isinstance(kind, type) and "name" in vars(kind)
+    kind.name: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, Reuse) and "name" in vars(kind)
 }
