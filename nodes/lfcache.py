@@ -4,7 +4,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..precisecache_core.lfcache.config import CACHE_DEVICES, PRESETS, REFERENCES, REUSES, TRIALS, LFCacheConfig
+from ..precisecache_core.lfcache.config import (
+    CACHE_DEVICES,
+    PRESET_ALPHA,
+    PRESETS,
+    REFERENCES,
+    REUSES,
+    TRIALS,
+    LFCacheConfig,
+)
 from .host.attachment import Attachment, attach, attachment_of
 from .host.schema import advanced, node_id_of
 
@@ -31,7 +39,8 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="base",
-                    tooltip="base: quality first (alpha 0.5). turbo: faster (alpha 0.7). custom: your own "
+                    tooltip=f"base: quality first (alpha {PRESET_ALPHA['base']}). turbo: faster (alpha "
+                    f"{PRESET_ALPHA['turbo']}). custom: your own "
                     "alpha. paper: the published method to the letter, for comparison. For flash, "
                     "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),

@@ -6,6 +6,7 @@ import re
 
 import pytest
 from PreciseCache.nodes.extension import PreciseCacheExtension
+from PreciseCache.precisecache_core.lfcache.config import PRESETS, REUSES, TRIALS
 
 from testkit.tiny_host import ROOT
 
@@ -40,6 +41,13 @@ def test_every_language_has_every_text(language, file):
     if language != "en" and file == "nodeDefs.json":
         tooltips = [path for path in mine if path[-1] in ("tooltip", "description")]
         assert sum(mine[path] == english[path] for path in tooltips) == 0
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name, choices", [("preset", PRESETS), ("trial", TRIALS), ("reuse", REUSES)])
+def test_a_tooltip_names_every_choice(language, name, choices):
+    tooltip = texts(language, "nodeDefs.json")["PreciseCacheLFCache", "inputs", name, "tooltip"]
+    assert [choice for choice in choices if not re.search(rf"\b{choice}\b", tooltip, re.ASCII)] == []
 
 
 def test_english_says_what_the_nodes_say():
