@@ -1,33 +1,49 @@
 """What LFCache costs in addition to its trials: `python3 run.py bench overhead`.
 
-The tiny model is sampled in the real host with nothing reused, with timers around every call, around
-the model and around the trial. The remaining time is ours: pooling, LFD, the decision, the conversion
-and the cache. Cached predictions are counted too.
+The tiny model is sampled in the real host with nothing reused. The run's own stopwatch times every call,
+the model and the trial. The remaining time is ours: pooling, LFD, the decision, the conversion and the
+cache. Cached predictions are counted too.
 
 Then the events to the page and the report are timed, on toy tensors with a server that does nothing,
-with an event as often as one may be sent. Their time is given as a share of a run with both caches
-(turbo and BlockCache's defaults).
+at the pace of a run with both caches (turbo and BlockCache's defaults). Their time is given as a share
+of that run.
 """
 
 import argparse
 import sys
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
 import torch
 
 from benchmarks.study import RESULTS, head, write_table
-from benchmarks.timers import Timers
 from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig, flow_sigmas
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
-INTERVAL = 0.1  # seconds between two events
+
+@contextmanager
+def watched():
+    """A list of the stopwatches of all runs that end while inside."""
+    from PreciseCache.precisecache_core.cached_run import CachedRun as Run
+
+    stopwatches, report = [], Run.report
+
+    def keep(self):
+        stopwatches.append(self.journal.stopwatch)
+        return report(self)
+
+    with mock.patch.object(Run, "report", keep):
+        yield stopwatches
 
 
-def events_and_records(steps, interval=INTERVAL):
-    """(seconds that all events and the report of one run take together, how many events were sent)."""
+def events_and_records(steps, interval):
+    """(seconds that all events and the report of one run take together, how many events were sent).
+
+    interval: seconds from call to call; no more than ten events a second are sent.
+    """
     from PreciseCache.nodes.host import events, reports
 
     sent, seconds = [], []
@@ -70,15 +86,16 @@ def main():
     parser.add_argument("--told-shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     args = parser.parse_args()
     bench = open_bench()
-    model, timers = bench.lfcache(alpha=0.0, reuse=args.reuse), Timers()
-    bench.sample(timers.attach(model), steps=args.steps, noise=bench.noise(tuple(args.shape)))
+    model = bench.lfcache(alpha=0.0, reuse=args.reuse)
+    with watched() as stopwatches:
+        bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
     run = bench.report(model)
-    call, compute, trial = (sum(timers.seconds(name)) for name in ("call", "compute", "trial"))
+    call, compute, trial = (stopwatches[-1].seconds(name) for name in ("call", "compute", "trial"))
     ours = call - compute - trial
     both = bench.blockcache(bench.lfcache(alpha=0.7))
     bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
     told = bench.report(both)
-    spent, events = events_and_records(args.told_steps)
+    spent, events = events_and_records(args.told_steps, told["seconds"]["sampling"] / args.told_steps)
     lines = [
         *head("overhead", describe_machine()),
         f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.tables.overhead import events_and_records
+from benchmarks.tables.overhead import events_and_records, watched
 from benchmarks.timers import Timers
 
 pytestmark = pytest.mark.usefixtures("host_of_benchmarks")
@@ -18,6 +18,15 @@ def test_timers_span_every_call_every_trial_and_every_computed_model(bench):
     # inside a call, the clock is read twice for a trial and twice for a computed model
     assert sum(timers.seconds("call")) == 16 + 2 * (run["computed"] + run["trials"])
     assert set(timers.seconds("compute") + timers.seconds("trial")) == {1}
+
+
+def test_the_stopwatch_of_a_run_is_seen(bench):
+    model = bench.lfcache(alpha=0.0)
+    with watched() as stopwatches:
+        bench.sample(model, steps=8)
+    (stopwatch,) = stopwatches
+    call, compute, trial = (stopwatch.seconds(name) for name in ("call", "compute", "trial"))
+    assert bench.report(model)["seconds"]["compute"] == compute and call > compute + trial > trial > 0
 
 
 def test_events_and_the_report_of_a_run_are_timed(bench):
