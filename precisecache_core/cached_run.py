@@ -70,8 +70,7 @@ class CachedRun:
 
     def begin(self, x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool = False) -> Call:
         """Begin one call; arguments, result and errors are those of `LFCacheRun.begin`."""
-        if self.blockcache is not None:
-            self.blockcache.begin_call(sigma.reshape(-1)[0])
+        self._begin_blocks(sigma)
         return self.lfcache.begin(x, sigma, with_uncond)
 
     def denoised(
@@ -82,7 +81,12 @@ class CachedRun:
         trial_model: Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None],
     ) -> torch.Tensor:
         """One call in a plain loop; arguments, result and errors are those of `LFCacheRun.denoised`."""
+        self._begin_blocks(sigma)
         return self.lfcache.denoised(x, sigma, model, trial_model)
+
+    def _begin_blocks(self, sigma: torch.Tensor) -> None:
+        if self.blockcache is not None:
+            self.blockcache.begin_call(sigma.reshape(-1)[0])
 
     def sampling(self) -> AbstractContextManager[None]:
         """A context that times the whole run."""

@@ -3,7 +3,7 @@
 import torch
 from toys import EAGER, SHAPE, plain
 
-from precisecache_core import FLOW_MODEL, LFCacheRun, flow_sigmas
+from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheRun, flow_sigmas
 
 
 def test_a_loop_of_ones_own_decides_as_run_denoised_does():
@@ -61,3 +61,20 @@ def test_a_reused_call_that_is_finished_after_all_counts_as_computed():
         answer = call.finish(x - sigma)
         assert torch.equal(answer, x - sigma)
     assert run.journal.decisions == "C" * 10
+
+
+def test_denoised_begins_a_call_of_blockcache_as_begin_does():
+    run, x = CachedRun(plain(alpha=0.0), BlockCacheConfig(0.5), FLOW_MODEL, 10), torch.zeros(SHAPE)
+    modes = []
+
+    def model():
+        current = run.blockcache.open_pass([("cond", slice(0, 1))])
+        modes.append(run.blockcache.mode)
+        for i in range(4):
+            current.run_block(("double_block", i), {"img": x}, lambda: {"img": x + 1})
+        current.close()
+        return x
+
+    for sigma in flow_sigmas(10)[:5]:
+        run.denoised(x, sigma, model, lambda small, level: small)
+    assert modes == ["measure", "measure", "refresh", "reuse", "reuse"]
