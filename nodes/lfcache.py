@@ -103,9 +103,10 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "reuse",
                     options=list(REUSES),
                     default=DEFAULTS.reuse,
-                    tooltip="What replaces a skipped step. fitted: the trend of the last two computed "
-                    "predictions, weighted by how well it held last time. taylor: the full trend. "
-                    "prediction: the last prediction, unchanged. residual: the last difference between "
+                    tooltip="What replaces a skipped step. corrected: the trend of the last two computed steps, and "
+                    "every computed step puts right what the skipped ones before it got wrong. fitted: the trend "
+                    "of the last two computed predictions, weighted by how well it held last time. taylor: the full "
+                    "trend. prediction: the last prediction, unchanged. residual: the last difference between "
                     "prediction and input.",
                 ),
                 advanced(

@@ -51,7 +51,7 @@ class Attachment:
         """OUTER_SAMPLE wrapper: one run. The run's state is in the guider's model options until it ends."""
         guider = executor.class_obj
         original = guider.model_options
-        run = SamplerRun(self, guider, noise, len(sigmas) - 1, denoise_mask, kwargs.get("latent_shapes"))
+        run = SamplerRun(self, guider, noise, sigmas, denoise_mask, kwargs.get("latent_shapes"))
         guider.model_options = comfy.model_patcher.create_model_options_clone(original)
         guider.model_options.setdefault("transformer_options", {})[KEY] = run
         try:

@@ -29,24 +29,32 @@ Compute = Callable[[dict], torch.Tensor]
 class SamplerRun:
     """One run of a guider: its CachedRun, and what connects the two.
 
-    attachment: the Attachment on the guider's model. steps: of the schedule.
-    noise, denoise_mask, latent_shapes: arguments of the guider's `outer_sample`.
+    attachment: the Attachment on the guider's model.
+    sigmas: the schedule, one more than its steps. noise, denoise_mask, latent_shapes: arguments of the
+    guider's `outer_sample`.
     """
 
     def __init__(
-        self, attachment: Any, guider: Any, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any
+        self,
+        attachment: Any,
+        guider: Any,
+        noise: torch.Tensor,
+        sigmas: torch.Tensor,
+        denoise_mask: Any,
+        latent_shapes: Any,
     ) -> None:
         self.attachment = attachment
         self.guider = guider
         self.trials = TrialGuider(guider)
         self.unconditional = UnconditionalFeed()
         page = Page.of(list(attachment.nodes.values()))
-        self.cached = self._cached_run(noise, steps, denoise_mask, latent_shapes, page.nodes)
+        self.cached = self._cached_run(noise, sigmas, denoise_mask, latent_shapes, page.nodes)
         self.feed = CallFeed(self.cached, page)
 
     def _cached_run(
-        self, noise: torch.Tensor, steps: int, denoise_mask: Any, latent_shapes: Any, nodes: list[str]
+        self, noise: torch.Tensor, sigmas: torch.Tensor, denoise_mask: Any, latent_shapes: Any, nodes: list[str]
     ) -> CachedRun:
+        steps = len(sigmas) - 1
         config, block_config = self.attachment.lfcache, self.attachment.blockcache
         patcher = self.guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
@@ -69,6 +77,7 @@ class SamplerRun:
             sigma_window=sigma_window(sampling, *window),
             block_start_sigma=sampling.percent_to_sigma(start) if start > 0 else EVERYWHERE,
             delta_max=delta_max,
+            end_sigma=float(sigmas[-1]) if steps >= 0 else 0.0,
             scale_advice=advice,
             name=type(patcher.model).__name__,
             latent_shape=noise.shape,
@@ -105,7 +114,10 @@ class SamplerRun:
         uncond = self.unconditional.take()
         if uncond is None:
             run.lfcache.stand_aside("this sampler reads an unconditional prediction that the guider does not compute")
-        return call.finish(denoised, uncond)
+        answer = call.finish(denoised, uncond)
+        if answer is not denoised and call.uncond is not None:
+            self._feed(functions, x, timestep, model_options, answer, call.uncond)
+        return answer
 
     def _feed(
         self,

@@ -20,6 +20,7 @@ class Call:
         if this call needs no trial.
     is_reused: whether the call is answered from the cache. Final once `observe` was called, or from the
         beginning if there is no trial.
+    uncond: after `finish`, the unconditional latent for the sampler; None if none was given.
     """
 
     def __init__(self, run: "LFCacheRun", x: torch.Tensor, sigma: torch.Tensor, with_uncond: bool) -> None:
@@ -29,6 +30,7 @@ class Call:
         self.with_uncond = with_uncond
         self.trial: Trial | None = None
         self.is_reused = False
+        self.uncond: torch.Tensor | None = None
         self._record = CallRecord(COMPUTED, sigma, None)
         self._results: list[torch.Tensor] = []  # of a reused call: denoised and, if requested, uncond
         self._is_kept = False  # whether `finish` keeps the prediction
@@ -39,9 +41,12 @@ class Call:
     def _prepare(self) -> None:
         """Decide the call, or make the trial that is needed to decide it."""
         run = self.run
-        if run.is_standing_aside or not self._is_in_window():
+        if run.is_standing_aside:
             return self._start_model()
         stage = run.stage
+        if not self._is_in_window():
+            self._is_kept = stage.predictions.is_owing
+            return self._start_model()
         if stage.source.makes_trials and not stage.controller.needs_trial and self._has_prediction():
             level = self._record.sigma = self.sigma.item()
             if level > 0 and not run.is_beyond_boundary(level):
@@ -98,12 +103,15 @@ class Call:
         run = self.run
         run.journal.stopwatch.add("compute", self._model_start)
         level = self._record.sigma
+        if self.is_reused:
+            run.stage.predictions.revoke()
         is_kept = self._is_kept and not run.is_standing_aside and denoised.shape == self.x.shape
         if is_kept and isinstance(level, float) and level > 0:
             try:
-                self._keep(level, denoised, uncond)
+                denoised, self.uncond = self._keep(level, denoised, uncond)
             except (RuntimeError, MemoryError) as error:
                 run.stand_aside_without_memory(error, "no memory for a prediction")
+        self.uncond = self.uncond if self.uncond is not None else uncond
         self._close(COMPUTED)
         return denoised
 
@@ -157,13 +165,26 @@ class Call:
         """The caller runs the model next: start timing it."""
         self._model_start = self.run.journal.stopwatch.mark()
 
-    def _keep(self, level: float, denoised: torch.Tensor, uncond: torch.Tensor | None) -> None:
+    def _keep(
+        self, level: float, denoised: torch.Tensor, uncond: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Keep the call's predictions; returns the denoised latents with what correction makes of them."""
         run, stage = self.run, self.run.stage
-        prediction = run.model.prediction(self.x, self.sigma, denoised)
-        if uncond is not None:
-            uncond = run.model.prediction(self.x, self.sigma, uncond)
-        stage.keep(self.x, level, self._record.lfd, prediction, uncond, self._trial_prediction)
+        latents = [denoised] if uncond is None else [denoised, uncond]
+        new = [run.model.prediction(self.x, self.sigma, latent) for latent in latents]
+        answers = stage.keep(
+            run.model.position(self.x, self.sigma),
+            level,
+            self._record.lfd,
+            new[0],
+            new[1] if uncond is not None else None,
+            self._trial_prediction,
+            run.is_beyond_boundary(level),
+        )
         run.journal.note_bytes("lfcache", stage.predictions.nbytes)
+        if any(answer is not prediction for answer, prediction in zip(answers, new)):
+            latents = run.model.denoised(self.x, self.sigma, *answers)
+        return latents[0], latents[1] if uncond is not None else None
 
     def _close(self, decision: str) -> None:
         self._record.decision = decision

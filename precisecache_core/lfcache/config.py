@@ -31,10 +31,11 @@ class LFCacheConfig:
         `plain` runs the model on the pooled latent at the same sigma (paper, Eq. 4).
     reference: what a trial is compared with: the `trial` of the last computed call (ours),
         or that call's `cached` prediction, downsampled (paper, Algorithm 1 line 10).
-    reuse: `fitted` extrapolates over sigma from the last two computed predictions, weighted
-        by how well that predicted the last computed call (ours). `taylor` extrapolates with
-        full weight. `prediction` repeats the last prediction (paper). `residual` repeats
-        prediction - x.
+    reuse: `corrected` follows the trend of the last two computed calls, and each computed call puts
+        right what the reused ones before it got wrong (ours; see `reuse.corrector`). `fitted`
+        extrapolates over sigma from the last two computed predictions, weighted by how well that
+        predicted the last computed call (ours). `taylor` extrapolates with full weight.
+        `prediction` repeats the last prediction (paper). `residual` repeats prediction - x.
     factor_t, factor_hw: how much smaller the trial's latent is in time, and in height and
         width (paper, Table 3: 2 and 4).
     cutoff: radius of the low band over min(H, W) (paper: 1/5).

@@ -11,6 +11,7 @@ from .call import Call
 from .config import LFCacheConfig
 from .controller import LFCacheController
 from .latent.parametrization import Parametrization
+from .reuse import REUSES
 from .stage import Stage
 
 WHOLE_SCHEDULE = (math.inf, 0.0)
@@ -38,6 +39,7 @@ class LFCacheRun:
         of a ControlNet, a keyframe of a LoRA). A prediction is never reused across a boundary.
     journal: where the run records its calls; a new one if None.
     delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
+    end_sigma: the noise level at which the run ends; what correction takes back, it takes back until then.
 
     Where no trial can be made, LFDs are extrapolated from the computed calls.
     """
@@ -50,9 +52,12 @@ class LFCacheRun:
         boundaries: Sequence[float] = (),
         journal: Journal | None = None,
         delta_max: float | None = None,
+        end_sigma: float = 0.0,
     ) -> None:
         self.config = config or LFCacheConfig(alpha=0.0)
-        self.model = model
+        derivatives = model.in_derivatives() if REUSES[self.config.reuse].is_corrected else None
+        self.model = derivatives or model
+        self.end_sigma = end_sigma
         self.sigma_window = sigma_window
         self.boundaries = boundaries
         self.journal = journal or Journal()
@@ -132,7 +137,7 @@ class LFCacheRun:
     def _enter_stage(self, x: torch.Tensor) -> None:
         if self._stage is not None:
             self.journal.warn("the latent changed during the run: the warm-up starts again")
-        self._stage = Stage(self.config, self.model, x, self._delta_max, self._may_try)
+        self._stage = Stage(self.config, self.model, x, self._delta_max, self._may_try, self.end_sigma)
         self._delta_max = None
         if self._stage.obstacle is not None:
             self.journal.warn(f"{self._stage.obstacle}: reuse is decided without trials")

@@ -19,16 +19,25 @@ class Stage:
 
     x: the first latent. delta_max: carried over from an earlier sampler; replaces the warm-up (see
         `controller`).
-    may_try: False if this run makes no trials, whatever the latent's size.
+    may_try: False if this run makes no trials, whatever the latent's size. end_sigma: the noise level at which the
+        run ends.
     """
 
     def __init__(
-        self, config: LFCacheConfig, model: Parametrization, x: torch.Tensor, delta_max: float | None, may_try: bool
+        self,
+        config: LFCacheConfig,
+        model: Parametrization,
+        x: torch.Tensor,
+        delta_max: float | None,
+        may_try: bool,
+        end_sigma: float = 0.0,
     ) -> None:
         self.config = config
         self.signature = (x.shape, x.dtype, x.device)
         self.controller = LFCacheController(config.alpha, config.warmup, config.try_every_call, delta_max)
-        self.predictions = Predictions(config)
+        self._can_correct = model.is_derivative
+        self._end_sigma = end_sigma
+        self.forget_predictions()
         self.low_band = LowBand(config.cutoff)
         self.computed_calls = ComputedCalls(config, model, x.shape, self.low_band)
         source = SOURCES[config.trial]
@@ -62,7 +71,7 @@ class Stage:
 
     def forget_predictions(self) -> None:
         """Drop the kept predictions: a prediction that is not finite spoils every trend made from it."""
-        self.predictions = Predictions(self.config)
+        self.predictions = Predictions(self.config, self._can_correct, self._end_sigma)
 
     def release(self) -> None:
         """Drop every prediction; further calls are computed."""
@@ -77,12 +86,14 @@ class Stage:
         prediction: torch.Tensor,
         uncond: torch.Tensor | None,
         trial: torch.Tensor | None,
-    ) -> None:
+        is_beyond_boundary: bool = False,
+    ) -> list[torch.Tensor]:
         """Take a computed call: compare its prediction with the one before, and keep it.
 
-        x: the noised latent. sigma: its noise level. lfd: what `source` measured, or None. prediction,
-        uncond: in x's shape; the caller must not use them afterwards. trial: the trial's prediction at the
-        full sigma, or None.
+        x: the noised latent, in the predictions' coordinates. sigma: its noise level. lfd: what `source`
+        measured, or None. prediction, uncond: in x's shape; the caller must not write to them afterwards.
+        trial: the trial's prediction at the full sigma, or None. is_beyond_boundary: whether a boundary lies before this call (see `LFCacheRun`).
+        Returns what answers the call in place of prediction and uncond.
         """
         before = self.predictions.last
         if before is None:
@@ -93,7 +104,9 @@ class Stage:
                 self._agreement.append((lfd, true_lfd))
         for source in {self.source, self.computed_calls}:
             source.keep(sigma, prediction, trial, true_lfd, before is None)
-        self.predictions.store(x, sigma, prediction, uncond)
+        if is_beyond_boundary:
+            self.predictions.cross_boundary()
+        return self.predictions.store(x, sigma, prediction, uncond)
 
     @property
     def trial_agreement(self) -> float | None:

@@ -137,5 +137,5 @@ def test_a_config_cannot_be_changed():
 
 def test_the_first_choice_is_the_default():
     default = LFCacheConfig()
-    assert REUSES == ("fitted", "taylor", "prediction", "residual") and default.reuse == REUSES[0]
+    assert REUSES == ("fitted", "corrected", "taylor", "prediction", "residual") and default.reuse == REUSES[0]
     assert TRIALS == ("snr_matched", "plain") and default.trial == TRIALS[0]

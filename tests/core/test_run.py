@@ -141,7 +141,7 @@ def test_fewer_trials_decide_the_same():
 
 @pytest.mark.parametrize("trial", ["snr_matched", "plain"])
 @pytest.mark.parametrize("reference", ["trial", "cached"])
-@pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
+@pytest.mark.parametrize("reuse", ["fitted", "corrected", "taylor", "prediction", "residual"])
 def test_every_combination_reuses_and_two_runs_agree(trial, reference, reuse):
     start, before = noise(), torch.random.get_rng_state()
     config = LFCacheConfig(alpha=EAGER, trial=trial, reference=reference, reuse=reuse)
@@ -168,7 +168,7 @@ def test_inputs_stay_unchanged():
     assert torch.equal(start, before[0]) and torch.equal(sigmas, before[1])
 
 
-@pytest.mark.parametrize("reuse", ["fitted", "taylor", "prediction", "residual"])
+@pytest.mark.parametrize("reuse", ["fitted", "corrected", "taylor", "prediction", "residual"])
 def test_no_input_and_no_answer_is_written_to_later(reuse):
     run = LFCacheRun(LFCacheConfig(alpha=EAGER, reuse=reuse), FLOW_MODEL)
     xs = [noise() for _ in range(8)]

@@ -58,7 +58,7 @@ def test_residuals_on_the_cpu_add_no_waits_for_the_gpu(device):
     assert len(waits["cpu"]) == len(waits["model"]), waits
 
 
-@pytest.mark.parametrize("reuse", ("fitted", "taylor", "prediction", "residual"))
+@pytest.mark.parametrize("reuse", ("fitted", "corrected", "taylor", "prediction", "residual"))
 def test_predictions_on_the_cpu_give_the_same_latent(device, reuse):
     (kept, entry), (moved, other) = (
         sampled(network(device), device, lfcache=LFCacheConfig(alpha=0.5, reuse=reuse, cache_device=place))

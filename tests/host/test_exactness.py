@@ -15,7 +15,7 @@ def test_alpha_zero_equals_the_bare_model(bench, sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("reuse", ("fitted", "taylor", "prediction", "residual"))
+@pytest.mark.parametrize("reuse", ("fitted", "corrected", "taylor", "prediction", "residual"))
 def test_two_runs_agree_and_something_is_reused(bench, sampler, reuse):
     model = bench.lfcache(alpha=2.0, reuse=reuse)
     first = bench.sample(model, sampler)

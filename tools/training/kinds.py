@@ -43,7 +43,7 @@ KINDS = {
     ),
     # the benchmarks' second model: deep and thin; about 2048 tokens a step
     "deep": Kind(
-        TinyVideoConfig(dim=80, ffn_dim=160, num_heads=2, num_layers=40),
+        TinyVideoConfig(dim=80, ffn_dim=160, num_heads=2, num_layers=36),
         scenes.WORDS,
         scenes.render,
         (

@@ -85,6 +85,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="compile the blocks (faster on long runs)")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, which is slower on some processors")
     parser.add_argument("--init", type=Path, help="start from the bundled files in this folder")
     parser.add_argument("--export", type=Path, help="write the bundled files here and stop")
     args = parser.parse_args()
@@ -134,7 +135,7 @@ def main():
         noise = torch.randn(latent.shape, generator=generator)
         level = t.view(-1, 1, 1, 1, 1)
         x = (1 - level) * latent + level * noise
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not args.float32):
             velocity = model(x, t * 1000, context)
         loss = (velocity.float() - (noise - latent)).square().mean()
         loss.backward()

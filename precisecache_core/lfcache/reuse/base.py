@@ -4,13 +4,15 @@ from typing import ClassVar
 
 import torch
 
+from .corrector import Weight
+
 
 class Reuse:
     """Keeps the predictions of the last computed calls and makes a stand-in for the next ones.
 
-    A subclass sets `name` and overrides `store`, `predict` and,
-    if it keeps more than one tensor, `tensors`. Kept tensors belong to this object alone and are never
-    written to.
+    A subclass sets `name` and overrides `store`, `predict` and, if it keeps more than one tensor, `tensors`.
+    One that is corrected overrides `weights` and `nodes` too. Kept tensors belong to this object alone and are
+    never written to.
 
     cache_device: where they are kept: the `model`'s device, or `cpu`.
     """
@@ -19,6 +21,8 @@ class Reuse:
     name: ClassVar[str]
     # whether `current` is the last computed prediction itself, so that the next one can be compared with it
     keeps_prediction: ClassVar[bool] = True
+    # whether a Corrector puts right what it did; what it is given and predicts is then the derivative
+    is_corrected: ClassVar[bool] = False
 
     def __init__(self, cache_device: str = "model") -> None:
         self.cache_device = cache_device
@@ -48,6 +52,15 @@ class Reuse:
 
     def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """The stand-in for the prediction at x and sigma, in x's shape and dtype, on x's device."""
+        raise NotImplementedError
+
+    def weights(self, sigma: float) -> list[Weight]:
+        """The weights of the kept tensors in `predict`, newest last."""
+        raise NotImplementedError
+
+    @property
+    def nodes(self) -> list[tuple[float, torch.Tensor]]:
+        """The kept calls, oldest first: noise level and tensor."""
         raise NotImplementedError
 
     def _on_cache_device(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 import torch
 
+from .base import Weight
 from .taylor import Taylor
 
 
 class Fitted(Taylor):
-    """`taylor` with a gain, because following a trend that does not hold is worse than following none.
+    """Like Taylor, but with the trend weighted between following it fully and following none.
 
     Source: ours. The gain g in [0, 1] is the weight that would have fitted the last computed call best.
     That call lay at a distance r (the reach); at a distance d the trend is weighted by g^(d/r).
@@ -27,14 +28,18 @@ class Fitted(Taylor):
             self.gain = self._best_gain(prediction)
         super().store(x, sigma, prediction)
 
-    def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        assert self.current is not None
-        current = self.current.to(x.device)
+    def weights(self, sigma: float) -> list[Weight]:
         if self.previous is None or self.gain is None:
-            return current
+            return [1.0]
         distance = self._position(sigma) - 1
-        weight = (1 + distance * self.gain ** abs(distance / self.reach)).to(x.device, current.dtype)
-        return torch.lerp(self.previous.to(x.device), current, weight)
+        weight = 1 + distance * self.gain ** abs(distance / self.reach)
+        return [1 - weight, weight]
+
+    def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if self.gain is None:
+            assert self.current is not None
+            return self.current.to(x.device)
+        return super().predict(x, sigma)
 
     def _best_gain(self, prediction: torch.Tensor) -> torch.Tensor:
         """The gain g in [0, 1] that minimises |change - g forecast|, (B, 1, …) float32; stays on the device."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from .base import Reuse
+from .base import Reuse, Weight
 
 
 class Taylor(Reuse):
@@ -33,7 +33,17 @@ class Taylor(Reuse):
         current = self.current.to(x.device)
         if self.previous is None:
             return current
-        return torch.lerp(self.previous.to(x.device), current, self._position(sigma))
+        weight = self.weights(sigma)[-1]
+        if isinstance(weight, torch.Tensor):
+            weight = weight.to(x.device, current.dtype)
+        return torch.lerp(self.previous.to(x.device), current, weight)
+
+    def weights(self, sigma: float) -> list[Weight]:
+        """The weights of the kept predictions at sigma, newest last; they add up to 1."""
+        if self.previous is None:
+            return [1.0]
+        weight = self._position(sigma)
+        return [1 - weight, weight]
 
     def _position(self, sigma: float) -> float:
         """Where sigma lies on the line through the last two computed calls: 0 at the first, 1 at the second."""

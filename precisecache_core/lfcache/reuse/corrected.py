@@ -1,0 +1,21 @@
+"""Reuse `corrected`: the trend of the last two computed calls, put right by the next one."""
+
+import torch
+
+from .taylor import Taylor
+
+
+class Corrected(Taylor):
+    """The trend of the derivative d = (x - denoised) / sigma, which a Corrector puts right at every computed call.
+
+    Source: ours. d is the prediction itself for flow and eps models (see `Parametrization.in_derivatives`).
+    """
+
+    name = "corrected"
+
+    is_corrected = True
+
+    @property
+    def nodes(self) -> list[tuple[float, torch.Tensor]]:
+        calls = ((self.previous_sigma, self.previous), (self.sigma, self.current))
+        return [(sigma, tensor) for sigma, tensor in calls if sigma is not None and tensor is not None]

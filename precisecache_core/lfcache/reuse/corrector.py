@@ -1,0 +1,231 @@
+"""Correction: a computed call shows what the reused calls before it got wrong, and that is taken back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+# the weight of a kept derivative in an answer: one number, or one per sample as (B, 1, ...)
+Weight = float | torch.Tensor
+
+# how much of the displacement over sigma is taken out of the derivative that was computed at the displaced x
+THETA = 0.5
+# The sampler moves x by something else than derivatives (noise, for example) if the part of a move that they do
+# not explain is more than this share of the part that they do.
+UNEXPLAINED = 1.0
+EXAMINED = 2  # moves between computed calls that are examined for that
+
+
+@dataclass(frozen=True)
+class Node:
+    """A computed call: its noise level and the derivative of each stream, in x's shape."""
+
+    sigma: float
+    derivatives: Sequence[torch.Tensor]
+
+
+@dataclass
+class Step:
+    """One answered call and how the sampler used it: it moved x by the sum over streams of amount * derivative.
+
+    rows: for each stream the weights of the last kept derivatives in the answer, newest last; None if the call was
+    computed. shift: how much of the displacement the answer hands back per unit of sigma. amounts: known as soon
+    as the next call begins.
+    """
+
+    sigma: float
+    streams: int
+    rows: Sequence[Sequence[Weight]] | None
+    shift: float
+    amounts: tuple[float, ...] = field(default=())
+
+
+class Corrector:
+    """Corrects the calls of one stage.
+
+    Source: ours; the corrector of a predictor-corrector pair, from outside of the sampler. Between two computed
+    calls p and j the sampler moves x by the sum over calls k of amount_k d_k, where d = (x - denoised) / sigma is
+    the derivative of x and amount_k the step in sigma that follows k. Reused calls are answered with predicted
+    derivatives. Once j is computed, interpolation between p and j tells better what they should have been, and so
+
+        e = sum over reused calls of amount_k (predicted d_k - interpolated d_k)
+
+    is how far x is displaced. From j on the answers are shifted by e / length, which moves x by -e while sigma
+    falls by `length`, that of the last gap. What is left when the next call is computed joins its e. The derivative
+    at j was computed at the displaced x: it holds e / sigma too much where the model removes what displaces x, and
+    nothing where the model keeps it. THETA is in between.
+
+    Streams: the guided derivative and, for the *_cfg_pp samplers, the unconditional one. These samplers move x by
+    next_sigma d_uncond - sigma d_guided; both answers are shifted alike.
+
+    Samplers that add noise (ancestral, SDE, lcm) do not move x by derivatives alone, so that e means nothing. The
+    first moves are compared with what the derivatives explain; if that is too little, e is 0 for the whole run.
+    All of this stays on the device.
+
+    end_sigma: the noise level at which the run ends. cache_device: as in LFCacheConfig.
+    """
+
+    def __init__(self, end_sigma: float = 0.0, cache_device: str = "model") -> None:
+        self.end_sigma = end_sigma
+        self.cache_device = cache_device
+        self.trust: torch.Tensor | None = None  # 0-dim: 1 while derivatives explain the moves of x, otherwise 0
+        self._longest = 0.0  # step of the run, which sets the scale of a move
+        self._examined = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is known of the path of x, because it has been left."""
+        self.displacement: torch.Tensor | None = None  # e of the last computed call
+        self._returned = 0.0  # share of it that has been handed back
+        self._length = 0.0
+        self._steps: list[Step] = []  # from the last computed call on
+        self._position: torch.Tensor | None = None  # x at the last computed call, while moves are examined
+
+    @property
+    def tensors(self) -> list[torch.Tensor | None]:
+        """The kept tensors; None for one that is not there."""
+        return [self.displacement, self._position]
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether reused calls wait to be corrected, or something to be handed back."""
+        return any(step.rows is not None for step in self._steps) or self._left != 0
+
+    @property
+    def _left(self) -> float:
+        """The share of the displacement that x still has."""
+        return 0.0 if self.displacement is None else 1 - self._returned
+
+    def begin(self, sigma: float) -> None:
+        """A call begins at this noise level; now the step that followed the last call is known."""
+        if not self._steps or self._steps[-1].amounts:
+            return
+        last = self._steps[-1]
+        change = sigma - last.sigma
+        if change > 0:  # samplers that go back up begin another path
+            return self.forget()
+        last.amounts = (change,) if last.streams == 1 else (-last.sigma, sigma)
+        self._longest = max(self._longest, -change)
+        self._returned -= last.shift * change
+
+    def answer(
+        self, sigma: float, predicted: Sequence[torch.Tensor], rows: Sequence[Sequence[Weight]]
+    ) -> list[torch.Tensor]:
+        """The answers of a reused call: the predicted derivative of each stream, shifted.
+
+        rows: for each stream, the weights of the last kept derivatives in `predicted`, newest last.
+        """
+        self._steps.append(Step(sigma, len(rows), rows, self._shift))
+        return self._shifted(predicted)
+
+    def revoke(self) -> None:
+        """The last call was computed after all, and not kept."""
+        if self._steps and self._steps[-1].rows is not None:
+            self._steps.pop()
+
+    def cross(self) -> None:
+        """The next call's derivative cannot be compared with earlier ones: the reused calls stay uncorrected."""
+        self._steps = [step for step in self._steps if step.rows is None]
+        self._position = None
+
+    def correct(
+        self, sigma: float, x: torch.Tensor, nodes: Sequence[Node], new: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Take a computed call: correct its derivatives by what the reused calls before it did to x.
+
+        x: the latent of the call, in the coordinates of the derivatives; not written to. nodes: the computed calls
+        before it that are kept, oldest first, uncorrected calls among them as they were given to `answer`.
+        new: the call's derivatives. Returns the derivatives to keep; `new` itself if there is nothing to correct.
+        """
+        self._examine(x, nodes)
+        gap = abs(sigma - nodes[-1].sigma) if nodes else 0.0
+        e = self._error(sigma, nodes, new) if gap else None
+        left = self._left
+        if left and self.displacement is not None:
+            rest = left * self.displacement.to(x.device).float()
+            e = rest if e is None else e + rest
+        self._returned = 0.0
+        if gap:
+            self._length = min(gap, sigma - self.end_sigma)
+        self.displacement = None
+        corrected = list(new)
+        if e is not None and self.trust is not None:
+            e = torch.where(self.trust > 0, e, 0.0)  # a product would keep what is not a number
+            corrected = [(d - (THETA / sigma) * e).to(d.dtype) for d in new]
+            self.displacement = self._on_cache_device(e.to(new[0].dtype))
+        self._steps = []
+        return corrected
+
+    def hand_back(self, sigma: float, corrected: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The answers of a computed call, from what `correct` returned."""
+        self._steps.append(Step(sigma, len(corrected), None, self._shift))
+        return self._shifted(corrected)
+
+    @property
+    def _shift(self) -> float:
+        """How much of the displacement the present call hands back per unit of sigma."""
+        is_over = self.displacement is None or self._returned >= 1 or self._length <= 0
+        return 0.0 if is_over else 1 / self._length
+
+    def _shifted(self, derivatives: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        shift = self._shift
+        if not shift or self.displacement is None:
+            return list(derivatives)
+        displacement = self.displacement.to(derivatives[0].device)
+        return [torch.add(d, displacement, alpha=shift) for d in derivatives]
+
+    def _error(self, sigma: float, nodes: Sequence[Node], new: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """The sum e over the reused calls since the last computed one, in x's shape, float32."""
+        p = nodes[-1]
+        weights: list[list[Weight]] = [[0.0] * (len(nodes) + 1) for _ in new]
+        for step in self._steps:
+            if step.rows is None:
+                continue
+            share = (step.sigma - p.sigma) / (sigma - p.sigma)
+            for stream, amount in enumerate(step.amounts):
+                total = weights[stream]
+                for i, weight in enumerate(reversed(step.rows[stream])):
+                    total[-2 - i] = total[-2 - i] + amount * weight
+                total[-2] = total[-2] - amount * (1 - share)
+                total[-1] = total[-1] - amount * share
+        kept = [[*(node.derivatives[s] for node in nodes), d] for s, d in enumerate(new)]
+        return combine([w for row in weights for w in row], [d for row in kept for d in row])
+
+    def _examine(self, x: torch.Tensor, nodes: Sequence[Node]) -> None:
+        """Compare the move of x since the last computed call with what the derivatives explain."""
+        if self._examined == EXAMINED:
+            return
+        before, self._position = self._position, self._on_cache_device(x.clone())
+        if before is None or not self._longest:
+            return
+        weights: list[list[Weight]] = [[0.0] * len(nodes) for _ in nodes[-1].derivatives]
+        for step in self._steps:
+            for stream, amount in enumerate(step.amounts):
+                for i, weight in enumerate(reversed(step.rows[stream] if step.rows else [1.0])):
+                    weights[stream][-1 - i] = weights[stream][-1 - i] + amount * weight
+        streams = range(len(weights))
+        explained = combine(
+            [w for row in weights for w in row], [node.derivatives[s] for s in streams for node in nodes]
+        )
+        moved = x.float() - before.to(x.device).float()
+        unexplained = moved if explained is None else moved - explained
+        scale = self._longest * nodes[-1].derivatives[0].to(x.device).float().norm()
+        is_explained = (unexplained.norm() < UNEXPLAINED * scale).float()
+        self.trust = is_explained if self.trust is None else self.trust * is_explained
+        self._examined += 1
+        if self._examined == EXAMINED:
+            self._position = None
+
+    def _on_cache_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.cpu() if self.cache_device == "cpu" else tensor
+
+
+def combine(weights: Sequence[Weight], tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """The sum of weight * tensor in float32, on the device of the last tensor; None if every weight is 0."""
+    device, total = tensors[-1].device, None
+    for weight, tensor in zip(weights, tensors):
+        if isinstance(weight, float) and weight == 0.0:
+            continue
+        term = weight * tensor.to(device).float()
+        total = term if total is None else total.add_(term)
+    return total
