@@ -14,6 +14,7 @@ from benchmarks.peers.magcache import attach_magcache
 from benchmarks.peers.taylorseer import attach_taylorseer
 from benchmarks.peers.teacache import attach_teacache
 from benchmarks.peers.uniform import attach_uniform, uniform_pattern
+from precisecache_core.lfcache.config import REUSES
 from testkit.host_caches import attach_easycache, attach_lazycache
 
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
@@ -21,6 +22,7 @@ PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
 LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
+LIMIT_SHARES = (1 / 3, 0.2)  # for which `benchmarks.tables.limit` searches the best schedule
 # covers most of the schedule, for methods whose authors picked a part by hand; in the model's timesteps
 BROADCAST_WINDOW = (100, 930)
 CALIBRATION_STEPS = 50
@@ -58,7 +60,8 @@ class Row:
 
     attach(bench, base, schedule): returns the model with the method.
     is_whole: the method skips no part of an evaluation, so that its FLOPs follow from the shape
-        of the network's input. reports: the pack's report has the decisions.
+        of the network's input. reports: the pack's report has the decisions. is_searched: found by
+        `benchmarks.tables.limit`, not by attaching anything.
     """
 
     family: str
@@ -66,6 +69,7 @@ class Row:
     attach: Callable
     is_whole: bool = False
     reports: bool = False
+    is_searched: bool = False
 
     @property
     def name(self):
@@ -172,6 +176,20 @@ def peer_rows():
     return rows
 
 
+def limit_name(reuse, share):
+    """The name of the row of the best schedule with as many computed calls as uniform skipping of this share."""
+    return f"limit {reuse} {share:.2f}"
+
+
+def limit_rows():
+    """The best schedules that a search with the uncached video at hand found."""
+    return [
+        Row(f"limit {reuse}", f"{share:.2f}", lambda *_: None, is_searched=True)
+        for reuse in REUSES
+        for share in LIMIT_SHARES
+    ]
+
+
 def candidate_rows():
     """LFCache in settings other than its defaults."""
     tried = {
@@ -191,4 +209,4 @@ def candidate_rows():
 
 
 def all_rows():
-    return [*own_rows(), *peer_rows(), *block_rows(), *candidate_rows()]
+    return [*own_rows(), *peer_rows(), *block_rows(), *candidate_rows(), *limit_rows()]

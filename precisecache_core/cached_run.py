@@ -127,6 +127,7 @@ class CachedRun:
             "decisions": decisions,
             "sigmas": journal.sigmas,
             "lfd": journal.lfds,
+            "corrections": journal.corrections,
             "alpha": self.lfcache.config.alpha,
             "delta_max": controller.delta_max if controller else None,
             "threshold": controller.threshold if controller else None,

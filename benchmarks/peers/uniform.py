@@ -19,32 +19,37 @@ def uniform_pattern(calls, share, warmup=3):
 def attach_uniform(patcher, computed, reuse):
     """A clone of the patcher that computes the calls marked in `computed` and reuses otherwise.
 
-    reuse: one of LFCache's reuse strategies, so that only the decisions differ from LFCache's.
+    reuse: one of LFCache's reuse strategies, with its correction, so that only the decisions differ from LFCache's.
     """
     from comfy.patcher_extension import WrappersMP
-    from PreciseCache.nodes.host.parametrization import affine_of
+    from PreciseCache.nodes.host.parametrization import parametrization_of
+    from PreciseCache.precisecache_core.lfcache.config import LFCacheConfig
+    from PreciseCache.precisecache_core.lfcache.predictions import Predictions
 
     patcher = patcher.clone()
-    affine = affine_of(patcher.get_model_object("model_sampling"))
+    model = parametrization_of(patcher.model, patcher.get_model_object("model_sampling"))
+    if REUSES[reuse].is_corrected:
+        model = model.in_derivatives()
     state = {}
 
-    def outer_sample(executor, *args, **kwargs):
-        state.update(call=0, cache=REUSES[reuse]())
+    def outer_sample(executor, noise, latent, sampler, sigmas, *args, **kwargs):
+        kept = Predictions(LFCacheConfig(reuse=reuse), model.is_derivative, float(sigmas[-1]))
+        state.update(call=0, kept=kept)
         try:
-            return executor(*args, **kwargs)
+            return executor(noise, latent, sampler, sigmas, *args, **kwargs)
         finally:
             state.clear()
 
     def predict_noise(executor, x, timestep, model_options=None, seed=None):
         sigma = timestep.reshape(-1)[0]
-        a, b = affine(sigma)
-        index, cache = state["call"], state["cache"]
+        index, kept = state["call"], state["kept"]
         state["call"] = index + 1
         if not computed[min(index, len(computed) - 1)]:
-            return a * x + b * cache.predict(x, sigma.item())
+            return model.denoised(x, sigma, *kept.predict(x, sigma.item(), False))[0]
         denoised = executor(x, timestep, model_options, seed)
-        cache.store(x, sigma.item(), (denoised - a * x) / b)
-        return denoised
+        prediction = model.prediction(x, sigma, denoised)
+        (answer,) = kept.store(model.position(x, sigma), sigma.item(), prediction, None)
+        return denoised if answer is prediction else model.denoised(x, sigma, answer)[0]
 
     patcher.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "uniform", outer_sample)
     patcher.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "uniform", predict_noise)

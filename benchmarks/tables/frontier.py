@@ -82,7 +82,7 @@ def work(schedule, seeds, names, base, worker):
     from testkit.tiny_host import TinyHost
 
     bench = TinyHost()
-    rows = [row for row in all_rows() if row.name in names]
+    rows = [row for row in all_rows() if row.name in names and not row.is_searched]
     done = {(r["seed"], r["name"]) for r in read(base)}
     for seed in seeds:
         left = [row for row in rows if (seed, row.name) not in done]

@@ -181,6 +181,7 @@ class Call:
             self._trial_prediction,
             run.is_beyond_boundary(level),
         )
+        self._record.correction = stage.predictions.correction
         run.journal.note_bytes("lfcache", stage.predictions.nbytes)
         if any(answer is not prediction for answer, prediction in zip(answers, new)):
             latents = run.model.denoised(self.x, self.sigma, *answers)

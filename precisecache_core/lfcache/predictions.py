@@ -45,6 +45,11 @@ class Predictions:
         """Whether the next computed call has to be kept, because earlier ones are to be corrected by it."""
         return self.corrector is not None and self.corrector.is_owing
 
+    @property
+    def correction(self) -> torch.Tensor | None:
+        """How far x was displaced at the last computed call, RMS, 0-dim float32; None if nothing was corrected."""
+        return None if self.corrector is None else self.corrector.size
+
     def matches(self, x: torch.Tensor, with_uncond: bool) -> bool:
         """Whether everything is there that a reused call on x needs."""
         return self.guided.matches(x) and (not with_uncond or self.uncond.matches(x))

@@ -17,12 +17,15 @@ class CallRecord:
     """One call.
 
     decision: COMPUTED or REUSED. sigma: its noise level; still a tensor with one element if nothing has
-    read it from the device. lfd: its LFD to the last computed call; None if none was measured.
+    read it from the device. lfd: its LFD to the last computed call; None if none was measured. correction: how far
+    x was displaced when the call was computed, RMS in the latent's units, a tensor with one element; None if
+    nothing was to be corrected.
     """
 
     decision: str
     sigma: float | torch.Tensor
     lfd: float | None
+    correction: torch.Tensor | None = None
 
 
 class Journal:
@@ -57,6 +60,13 @@ class Journal:
     def sigmas(self) -> list[float]:
         """The noise level of each call; reads those from the device that nothing has read yet."""
         return [float(call.sigma) for call in self.calls]
+
+    @property
+    def corrections(self) -> list[float | None]:
+        """How far x was displaced at each call, RMS; None where nothing was corrected. Reads the device."""
+        found = [call.correction for call in self.calls if call.correction is not None]
+        read = iter(torch.stack(found).tolist() if found else [])
+        return [None if call.correction is None else next(read) for call in self.calls]
 
     @property
     def lfds(self) -> list[float | None]:

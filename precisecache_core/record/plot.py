@@ -13,7 +13,7 @@ BLOCKS_HEIGHT = 200  # pixels of the panel of its pivotal blocks
 MOST = 8  # runs in one picture; the latest are drawn
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
-COMPUTED, REUSED, THRESHOLD, ERROR = "#0072B2", "#E69F00", "#D55E00", "#009E73"
+COMPUTED, REUSED, THRESHOLD, ERROR, CORRECTION = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
 
 
 def plot_runs(runs: Sequence[dict], names: Sequence[str] | None = None) -> np.ndarray:
@@ -95,6 +95,7 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
         error = accumulated(run["lfd"], run["decisions"])
         panel.plot(calls, error, color=ERROR, linewidth=1.5, label="accumulated LFD")
         shown += [*error]
+    _draw_corrections(panel, calls, run.get("corrections") or [])
     if shown and max(shown) > 0:
         panel.set_ylim(-0.1 * max(shown), 1.25 * max(shown))  # room for the bars below and the legend above
     else:
@@ -111,6 +112,20 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )
     panel.legend(loc="upper right", ncols=5, fontsize=9)
+
+
+def _draw_corrections(panel: Any, calls: np.ndarray, corrections: Sequence[float | None]) -> None:
+    """Draw how far x was displaced at the computed calls, on an axis of its own at the right."""
+    found = [(call, value) for call, value in zip(calls, corrections) if value is not None]
+    if not found:
+        return
+    axis = panel.twinx()
+    axis.vlines([c for c, _ in found], 0, [v for _, v in found], color=CORRECTION, linewidth=2)
+    axis.plot(*zip(*found), color=CORRECTION, marker="D", markersize=5, linestyle="none")
+    axis.set_ylabel("displacement taken back (RMS)", color=CORRECTION)
+    top = max(v for _, v in found) or 1.0
+    axis.set_ylim(-0.1 * top, 1.25 * top)
+    panel.plot([], [], color=CORRECTION, marker="D", linestyle="none", label="corrected")  # for the legend
 
 
 def _draw_blocks(panel: Any, run: dict, name: str) -> None:

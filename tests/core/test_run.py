@@ -36,6 +36,7 @@ FIELDS = {
     "decisions",
     "sigmas",
     "lfd",
+    "corrections",
     "alpha",
     "delta_max",
     "threshold",

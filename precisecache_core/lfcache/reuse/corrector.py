@@ -69,6 +69,7 @@ class Corrector:
         self.end_sigma = end_sigma
         self.cache_device = cache_device
         self.trust: torch.Tensor | None = None  # 0-dim: 1 while derivatives explain the moves of x, otherwise 0
+        self.size: torch.Tensor | None = None  # RMS of the displacement that the last computed call showed, 0-dim
         self._longest = 0.0  # step of the run, which sets the scale of a move
         self._examined = 0
         self.forget()
@@ -147,12 +148,13 @@ class Corrector:
         self._returned = 0.0
         if gap:
             self._length = min(gap, sigma - self.end_sigma)
-        self.displacement = None
+        self.displacement = self.size = None
         corrected = list(new)
         if e is not None and self.trust is not None:
             e = torch.where(self.trust > 0, e, 0.0)  # a product would keep what is not a number
             corrected = [(d - (THETA / sigma) * e).to(d.dtype) for d in new]
             self.displacement = self._on_cache_device(e.to(new[0].dtype))
+            self.size = e.square().mean().sqrt()
         self._steps = []
         return corrected
 
