@@ -85,7 +85,7 @@ def test_it_is_taken_back_while_sigma_falls_by_the_last_gap():
     [
         curved,
         lambda x, sigma: 0.3 * x + curved(x, sigma),
-        lambda x, sigma: (x - field(4).tanh() * (1 - sigma)) / (sigma + 0.1) + torch.tanh(3 * x),
+        lambda x, sigma: (x - field(4) * (1 - sigma**2) - 0.3 * x.tanh()) / (sigma + 1e-3),
     ],
     ids=["kept", "kept in part", "removed"],
 )
