@@ -3,10 +3,12 @@
 A row's name begins with its family; a family is one curve of the plot.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from benchmarks.options import results_of
 from benchmarks.peers.broadcast import attach_fora, attach_pab
 from benchmarks.peers.calibrate import calibration_path, read_calibration
 from benchmarks.peers.first_block import attach_first_block
@@ -77,12 +79,18 @@ class Row:
 
 
 @cache
-def calibration(shift, shape):
-    """TeaCache's and MagCache's calibration for the model at this shift, from 50 uncached Euler steps.
+def calibration(model, shift, shape):
+    """TeaCache's and MagCache's calibration for the model of this name at this shift, from 50 uncached Euler steps.
 
     Their authors calibrate once per model and use the result for any number of steps.
     """
-    return read_calibration(calibration_path(CALIBRATION_STEPS, shape, shift=shift))
+    path = calibration_path(CALIBRATION_STEPS, shape, shift=shift, folder=results_of(model))
+    if not path.exists():
+        sys.exit(
+            f"TeaCache and MagCache need {path}: python3 run.py bench calibrate --model {model} "
+            f"--steps {CALIBRATION_STEPS} --shift {shift:g} --shape {' '.join(map(str, shape))}"
+        )
+    return read_calibration(path)
 
 
 def _uniform(share, reuse):
@@ -110,7 +118,7 @@ def _plain(attach, *settings, **more):
 
 def _teacache(threshold, signal):
     def attach(bench, base, schedule):
-        known = calibration(schedule.shift, schedule.shape)["teacache"][signal]
+        known = calibration(bench.trained.name, schedule.shift, schedule.shape)["teacache"][signal]
         return attach_teacache(base, threshold, known, signal)
 
     return attach
@@ -118,7 +126,7 @@ def _teacache(threshold, signal):
 
 def _magcache(threshold, max_skips):
     def attach(bench, base, schedule):
-        known = calibration(schedule.shift, schedule.shape)["magcache"]
+        known = calibration(bench.trained.name, schedule.shift, schedule.shape)["magcache"]
         return attach_magcache(base, threshold, known, max_skips)
 
     return attach

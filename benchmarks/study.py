@@ -1,21 +1,20 @@
-"""What the commands that measure on the tiny model share: clips, records, tables, plots.
+"""What the commands that measure on a tiny model share: clips, records, tables, plots.
 
 A command measures one record, a dict that JSON can hold, per clip and setting. Records are kept
-under results/, so that a command that was stopped resumes where it was.
+under --out, so that a command that was stopped resumes where it was.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from benchmarks.meter import Meter
-from testkit.tiny_host import ROOT, find_host, open_bench
+from benchmarks.options import ModelParser
+from testkit.models import DEFAULT
+from testkit.tiny_host import find_host, open_bench
 from tools.comfyui.locate import comfyui_version
 from tools.machine import describe_machine, head
 
-RESULTS = ROOT / "benchmarks" / "results"
 KEY = "recorded_predictions"
 
 # Okabe and Ito's palette, whose colours colour-blind readers can distinguish; its yellow is too pale for lines
@@ -30,19 +29,18 @@ def host_version():
 
 def parser_of(description, clips=8):
     """A parser with the options that every study has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(description)
     parser.add_argument("--clips", type=int, default=clips)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shift", type=float, help="by default the model's")
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--fresh", action="store_true", help="measure again what --out already holds")
     return parser
 
 
 @dataclass
 class Study:
-    """The tiny model, how it is sampled, and where results go."""
+    """A tiny model and how it is sampled."""
 
     bench: object
     steps: int = 50
@@ -57,7 +55,7 @@ class Study:
     @classmethod
     def of(cls, args):
         """The study that a command's arguments ask for; ends the program if there is no ComfyUI."""
-        return cls(open_bench(), args.steps, args.shift, tuple(args.shape))
+        return cls(open_bench(model=args.model), args.steps, args.shift, tuple(args.shape))
 
     def sample(self, model, seed):
         """The final latent of a model for the clip of this seed."""
@@ -92,15 +90,15 @@ class Study:
 
     def settings(self):
         """The settings in which records must agree to be shown together."""
-        return {"steps": self.steps, "shift": self.shift, "shape": list(self.shape)}
+        return {"model": self.bench.trained.name, "steps": self.steps, "shift": self.shift, "shape": list(self.shape)}
 
     def lines(self, name, clips):
         """The head of this study's table."""
         shape = " x ".join(map(str, self.shape))
         return [
             *head(name, host_version(), describe_machine()),
-            f"tiny model, latents {shape}, euler simple {self.steps} steps, shift {self.shift:g}, cfg 4, "
-            f"{clips} clip{'s' * (clips != 1)}",
+            f"model {self.bench.trained.name}, latents {shape}, euler simple {self.steps} steps, "
+            f"shift {self.shift:g}, cfg 4, {clips} clip{'s' * (clips != 1)}",
             "",
         ]
 
@@ -153,7 +151,7 @@ class Records:
         self.path = path
         self.common = study.settings()
         lines = path.read_text().splitlines() if path.exists() and not is_fresh else []
-        self.records = [json.loads(line) for line in lines]
+        self.records = [{"model": DEFAULT, **json.loads(line)} for line in lines]  # older ones do not name it
         if is_fresh:
             path.unlink(missing_ok=True)
 

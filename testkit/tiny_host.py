@@ -1,10 +1,12 @@
-"""The tiny model in a real ComfyUI in this process, for benchmarks and tests."""
+"""A tiny model in a real ComfyUI in this process, for benchmarks and tests."""
 
 import logging
 import sys
 
 import torch
 
+from precisecache_core.tiny.prompts import encode_words
+from testkit.models import DEFAULT, trained_model
 from testkit.pack import ROOT
 from tools.comfyui.locate import find_comfyui
 
@@ -31,44 +33,45 @@ def enter_host(host, is_fused=False, is_cpu=True):
     args.use_pytorch_cross_attention |= is_fused
 
 
-def open_bench(is_fused=True):
-    """The tiny model in the host, for a command that only measures; exits if no host is found."""
+def open_bench(is_fused=True, model=DEFAULT):
+    """The model of this name in the host, for a command that only measures; exits if it or the host is missing."""
     host = find_host()
     if host is None:
         sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
+    trained_model(model)  # ends the program before anything is changed
     enter_host(host, is_fused=is_fused)
     logging.disable(logging.INFO)
     torch.set_grad_enabled(False)
-    return TinyHost()
+    return TinyHost(model)
 
 
 class TinyHost:
-    """The tiny model and its conditioning, sampled as by the stock nodes."""
+    """A tiny model and its conditioning, sampled as by the stock nodes.
 
-    def __init__(self, subject="triangle", color="orange", motion="right"):
+    model: its name in `testkit.models`. The program ends if its files are missing.
+    """
+
+    def __init__(self, model=DEFAULT):
+        self.trained = trained_model(model)
         from PreciseCache.nodes.host import attachment, reports, tiny_model
         from PreciseCache.precisecache_core.blockcache.config import BlockCacheConfig
         from PreciseCache.precisecache_core.lfcache.config import LFCacheConfig
-        from PreciseCache.precisecache_core.tiny import prompts
 
-        self.tiny, self.attachment, self.reports, self.prompts = tiny_model, attachment, reports, prompts
+        self.tiny, self.attachment, self.reports = tiny_model, attachment, reports
         self.config, self.block_config = LFCacheConfig, BlockCacheConfig
-        self.model = self.tiny.load_model()
-        self.vae = self.tiny.load_vae()
-        self.ask(subject, color, motion)
+        self.model = self.tiny.load_model(self.trained.folder, self.trained.shift)
+        self.vae = self.tiny.load_vae(self.trained.folder)
+        self.ask(*self.trained.first)
 
-    def ask(self, subject, color, motion):
-        self.positive = self.tiny.conditioning(subject, color, motion)
-        self.negative = self.tiny.conditioning()
+    def ask(self, *words):
+        """Ask for a clip by all words of its prompt."""
+        self.positive, self.negative = (
+            [[encode_words(chosen, self.trained.words), {}]] for chosen in (words, [""] * len(words))
+        )
 
     def ask_for(self, seed):
         """Ask for the clip of a seed: the seed chooses the words of the prompt."""
-        self.ask(
-            *(
-                words[seed // n % len(words)]
-                for words, n in ((self.prompts.SUBJECTS, 1), (self.prompts.COLORS, 2), (self.prompts.MOTIONS, 1))
-            )
-        )
+        self.ask(*self.trained.prompt_of(seed))
 
     def lfcache(self, model=None, **settings):
         """The tiny model with LFCache."""

@@ -1,11 +1,10 @@
 """The calibration of TeaCache and MagCache for a model: `python3 run.py bench calibrate`.
 
-It is measured on uncached clips of the tiny model in the real host, from seeds that no benchmark
+It is measured on uncached clips of a tiny model in the real host, from seeds that no benchmark
 uses. For TeaCache it is the polynomial of each signal, for MagCache the ratios of cond and uncond by
-call. benchmarks/results has one JSON per schedule and size; `read_calibration` reads it.
+call. benchmarks/results has one JSON per model, schedule and size, which `frontier` reads.
 """
 
-import argparse
 import json
 import platform
 import sys
@@ -13,12 +12,12 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.options import RESULTS, ModelParser
 from benchmarks.peers.block_stack import ReusedStack, attach_stack, relative_change
 from benchmarks.peers.magcache import magnitude_ratio
 from benchmarks.peers.run_state import options_of
 from benchmarks.peers.teacache import ALWAYS, fit_coefficients, signal_of
-from precisecache_core.tiny import prompts
-from testkit.tiny_host import ROOT, find_host, open_bench
+from testkit.tiny_host import find_host, open_bench
 
 FIRST_SEED = 1000
 
@@ -90,9 +89,9 @@ def calibrate(clips):
     }
 
 
-def calibration_path(steps, shape, sampler="euler", shift=2.0):
-    """Where the calibration for this schedule and size of latents is kept."""
-    return ROOT / "benchmarks" / "results" / f"calibration_{sampler}{steps}_shift{shift:g}_{shape[2]}x{shape[3]}.json"
+def calibration_path(steps, shape, sampler="euler", shift=2.0, folder=RESULTS):
+    """Where the calibration for this schedule and size of latents is kept. folder: of the model's results."""
+    return folder / f"calibration_{sampler}{steps}_shift{shift:g}_{shape[2]}x{shape[3]}.json"
 
 
 def read_calibration(path):
@@ -100,20 +99,26 @@ def read_calibration(path):
     return json.loads(Path(path).read_text())
 
 
+def words_of(trained, clip):
+    """The words of a clip: each vocabulary in turn. The second time that a prompt uses one, it is a word further."""
+    known = list(trained.words.values())
+    return trained.prompt(*(clip + known[:i].count(words) for i, words in enumerate(known)))
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="simple")
-    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shift", type=float, help="by default the model's")
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 16, 16])
     args = parser.parse_args()
-    bench = open_bench()
+    bench = open_bench(model=args.model)
     base = bench.shifted(args.shift)
     clips = []
     for clip in range(args.clips):
-        bench.ask(*(words[clip % len(words)] for words in (prompts.SUBJECTS, prompts.COLORS, prompts.MOTIONS)))
+        bench.ask(*words_of(bench.trained, clip))
         noise = bench.noise(tuple(args.shape), FIRST_SEED + clip)
         clips.append(
             record(
@@ -129,10 +134,12 @@ def main():
         "versions": f"python {platform.python_version()}, torch {torch.__version__}, ComfyUI {version}, "
         f"{platform.machine()} CPU",
     }
-    path = calibration_path(args.steps, args.shape, args.sampler, args.shift)
-    entries = (lines | vars(args) | calibrate(clips)).items()
+    path = calibration_path(args.steps, args.shape, args.sampler, args.shift, args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    entries = (lines | settings | calibrate(clips)).items()
     path.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in entries) + "\n}\n")
-    print("\n".join([*lines.values(), str(path.relative_to(ROOT)), path.read_text()]))
+    print("\n".join([*lines.values(), str(path), path.read_text()]))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
 """Cost against quality: `python3 run.py bench frontier --steps 50 --clips 8`.
 
-Every method of `benchmarks.methods` samples the tiny model in the real host, from the same noise.
+Every method of `benchmarks.methods` samples a tiny model in the real host, from the same noise.
 Cost is the FLOPs counted by torch, trials included, over those of the uncached run. Quality is PSNR,
 SSIM and, if it is installed, LPIPS of the decoded frames against the uncached clip. The command
 resumes from what --out already holds; `--only` takes the beginnings of row names; `--table` measures
 nothing.
 """
 
-import argparse
 import json
 import multiprocessing
 import signal
 import sys
-from pathlib import Path
 
 import torch
 
 from benchmarks.methods import Schedule, all_rows
-from benchmarks.study import COLORS, MARKERS, RESULTS, head, host_version, mean, psnr_and_ssim, text, write_plot
+from benchmarks.options import ModelParser
+from benchmarks.study import COLORS, MARKERS, head, host_version, mean, psnr_and_ssim, text, write_plot
 from benchmarks.study import write_table as keep_table
+from testkit.models import trained_model
 from testkit.tiny_host import enter_host, find_host
 from tools.machine import describe_machine
 
@@ -71,7 +71,7 @@ def measure(bench, schedule, seed, rows):
         yield record
 
 
-def work(schedule, seeds, names, base, worker):
+def work(model, schedule, seeds, names, base, worker):
     """What one worker does: measure its clips and write one line of JSON per row and clip."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -81,7 +81,7 @@ def work(schedule, seeds, names, base, worker):
     logging.disable(logging.INFO)
     from testkit.tiny_host import TinyHost
 
-    bench = TinyHost()
+    bench = TinyHost(model)
     rows = [row for row in all_rows() if row.name in names and not row.is_searched]
     done = {(r["seed"], r["name"]) for r in read(base)}
     for seed in seeds:
@@ -240,12 +240,12 @@ def paint(groups, title):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="simple")
-    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shift", type=float, help="by default the model's")
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     parser.add_argument("--only", nargs="*", default=[""], help="rows whose names begin with one of these")
     parser.add_argument("--workers", type=int, default=2)
@@ -253,7 +253,6 @@ def main():
     parser.add_argument(
         "--whole", action="store_true", help="show only rows that have all these clips, in a table of its own"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args()
     if find_host() is None:
         sys.exit("this benchmark needs a ComfyUI: set COMFYUI_PATH")
@@ -267,10 +266,12 @@ def main():
         base = base.with_name(f"{base.name}_{args.clips}clips")
     if not groups:
         sys.exit(f"no records under {base}")
-    title = f"{schedule.sampler} {schedule.scheduler} {schedule.steps} steps, shift {schedule.shift:g}"
+    title = (
+        f"model {args.model}, {schedule.sampler} {schedule.scheduler} {schedule.steps} steps, shift {schedule.shift:g}"
+    )
     lines = [
         *head("frontier", host_version(), describe_machine(), "one thread a worker"),
-        f"tiny model, latents {schedule.shape}, {title}, cfg 4; PSNR of equal videos counts as {BEST_PSNR:g} dB",
+        f"{title}, latents {schedule.shape}, cfg 4; PSNR of equal videos counts as {BEST_PSNR:g} dB",
         "computed: calls' worth of whole evaluations, cond and uncond apart; trials: their share of the FLOPs",
         "",
         *table_lines(groups),
@@ -286,11 +287,16 @@ def run_workers(args, schedule, base):
     names = {row.name for row in all_rows() if row.name.startswith(tuple(args.only))}
     if not names:
         sys.exit(f"no row's name begins with {' or '.join(args.only)}")
+    trained_model(args.model)  # ends here if it is missing, not in every worker
     base.parent.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     context = multiprocessing.get_context("spawn")
     processes = [
-        context.Process(target=work, daemon=True, args=(schedule, range(w, args.clips, args.workers), names, base, w))
+        context.Process(
+            target=work,
+            daemon=True,
+            args=(args.model, schedule, range(w, args.clips, args.workers), names, base, w),
+        )
         for w in range(args.workers)
     ]
     for process in processes:

@@ -8,7 +8,6 @@ Every schedule that was tried is kept under --out, so that a stopped command res
 (--evaluations) goes on.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -16,8 +15,9 @@ import sys
 import torch
 
 from benchmarks.methods import LIMIT_SHARES, Schedule, limit_name
+from benchmarks.options import ModelParser
 from benchmarks.peers.uniform import attach_uniform, uniform_pattern
-from benchmarks.study import RESULTS, psnr_and_ssim
+from benchmarks.study import psnr_and_ssim
 from precisecache_core.lfcache.config import REUSES, LFCacheConfig
 from testkit.tiny_host import open_bench
 
@@ -88,7 +88,7 @@ def starts(calls, computed, known=()):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--first", type=int, default=0, help="the first clip")
@@ -99,10 +99,9 @@ def main():
     parser.add_argument("--reuse", choices=REUSES, default=LFCacheConfig().reuse)
     parser.add_argument("--evaluations", type=int, default=60, help="runs for each clip and share")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", default=RESULTS)
     args = parser.parse_args()
     schedule = Schedule(args.sampler, "simple", args.steps, args.shift, tuple(args.shape))
-    bench = open_bench()
+    bench = open_bench(model=args.model)
     torch.set_num_threads(args.threads)
     base = bench.shifted(args.shift)
     path = args.out / f"frontier_{schedule.name}.limit.jsonl"

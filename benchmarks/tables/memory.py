@@ -3,18 +3,16 @@
 BlockCache's own code runs on fake tensors, which have a size but no memory, in the shapes of
 Wan2.1-14B (40 blocks, dim 5120, bf16, both guidance branches in one batch, 81 frames). Every live
 tensor is counted, and what the same passes hold without BlockCache is subtracted. Two sets of
-skipped blocks are measured: the most scattered one that BlockCache chose in the tiny model's clips,
-stretched from 16 to 40 blocks; and the worst case, 16 blocks of which no two are neighbours.
+skipped blocks are measured: the most scattered one that BlockCache chose in a tiny model's clips,
+stretched to 40 blocks; and the worst case, 16 blocks of which no two are neighbours.
 Activations are not counted.
 """
-
-import argparse
-from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.study import RESULTS, head, write_table
+from benchmarks.options import ModelParser
+from benchmarks.study import head, write_table
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.blockcache.pivotal import ranges_of
 from precisecache_core.blockcache.run import REUSE, BlockCacheRun
@@ -60,7 +58,7 @@ def bytes_held(tokens, config, skipped):
 
 
 def seen_sets(bench, clips):
-    """Yield (set of blocks that BlockCache skips, number of blocks) from clips of the tiny model."""
+    """Yield (set of blocks that BlockCache skips, number of blocks) from clips of a tiny model."""
     model = bench.blockcache(bench.lfcache())
     for seed in range(clips):
         bench.ask_for(seed)
@@ -80,18 +78,18 @@ def ranges(skipped):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--clips", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result")
     args = parser.parse_args()
-    seen = [(skipped, n) for skipped, n in seen_sets(open_bench(), args.clips) if len(skipped) == int(0.4 * n)]
+    bench = open_bench(model=args.model)
+    seen = [(skipped, n) for skipped, n in seen_sets(bench, args.clips) if len(skipped) == int(0.4 * n)]
     stretched = [{i for i in range(BLOCKS) if i * n // BLOCKS in skipped} for skipped, n in seen]
-    sets = {"as on the tiny model": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
+    sets = {f"as on model {args.model}": max(stretched, key=ranges), "no neighbours": set(range(1, 32, 2))}
     lines = [
         *head("memory", "fake tensors"),
         f"Wan2.1-14B: {BLOCKS} blocks, dim {DIM}, bf16, two branches, 81 frames; {len(stretched)} sets seen, "
         f"in {min(map(ranges, stretched))} to {max(map(ranges, stretched))} ranges",
-        "merged steady / per_block peak on the tiny model's own blocks: "
+        f"merged steady / per_block peak on model {args.model}'s own blocks: "
         f"{sum(shares(seen)) / len(seen):.1%} on average, {max(shares(seen)):.1%} at most",
         "",
         f"{'skipped blocks':22} {'':6} {'storage':10} {'kept on':8} {'GPU peak':>9} {'GPU steady':>11} "

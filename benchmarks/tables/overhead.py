@@ -1,6 +1,6 @@
 """What LFCache costs in addition to its trials: `python3 run.py bench overhead`.
 
-The tiny model is sampled in the real host with nothing reused. The run's own stopwatch times every call,
+A tiny model is sampled in the real host with nothing reused. The run's own stopwatch times every call,
 the model and the trial. The remaining time is ours: pooling, LFD, the decision, the conversion and the
 cache. Cached predictions are counted too.
 
@@ -9,7 +9,6 @@ at the pace of a run with both caches (turbo and BlockCache's defaults). Their t
 of that run.
 """
 
-import argparse
 import sys
 import time
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from unittest import mock
 
 import torch
 
-from benchmarks.study import RESULTS, head, write_table
+from benchmarks.options import ModelParser
+from benchmarks.study import head, write_table
 from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig, flow_sigmas
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
@@ -78,14 +78,14 @@ def events_and_records(steps, interval):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 8, 64, 64])
     parser.add_argument("--reuse", default="fitted")
     parser.add_argument("--told-steps", type=int, default=50, help="of the run whose events and records are timed")
     parser.add_argument("--told-shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     args = parser.parse_args()
-    bench = open_bench()
+    bench = open_bench(model=args.model)
     model = bench.lfcache(alpha=0.0, reuse=args.reuse)
     with watched() as stopwatches:
         bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
@@ -98,7 +98,8 @@ def main():
     spent, events = events_and_records(args.told_steps, told["seconds"]["sampling"] / args.told_steps)
     lines = [
         *head("overhead", describe_machine()),
-        f"latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, reuse {args.reuse}",
+        f"model {args.model}, latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, "
+        f"reuse {args.reuse}",
         "",
         f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
         f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
@@ -109,7 +110,7 @@ def main():
         f"turbo and BlockCache, {told['reused']} reused",
         f"          {spent * 1000:10.2f} ms a run   {spent / told['seconds']['sampling']:.3%} of it, {events} events",
     ]
-    write_table(RESULTS / "overhead.txt", lines)
+    write_table(args.out / "overhead.txt", lines)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Time of whole sampling runs, over that of the uncached run: `python3 run.py bench wall_clock --rounds 3`.
 
-Rows of the frontier on the tiny model in the real host. Each round samples one clip uncached and then
+Rows of the frontier on a tiny model in the real host. Each round samples one clip uncached and then
 with every row, so that a ratio compares runs made one after the other. FLOPs are not counted
 meanwhile. On a CPU the seconds are those of the process, on one thread, so that other processes
 disturb little.
 """
 
-import argparse
 import statistics
 import time
 
 import torch
 
 from benchmarks.methods import Schedule, all_rows
-from benchmarks.study import RESULTS, head, host_version, write_table
+from benchmarks.options import ModelParser
+from benchmarks.study import head, host_version, write_table
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
@@ -61,26 +61,26 @@ def table(times):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sampler", default="euler")
-    parser.add_argument("--shift", type=float, default=2.0)
+    parser.add_argument("--shift", type=float, help="by default the model's")
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     parser.add_argument("--rows", nargs="*", default=ROWS, help="names of rows")
     args = parser.parse_args()
     schedule = Schedule(args.sampler, "simple", args.steps, args.shift, tuple(args.shape))
     rows = [row for row in all_rows() if row.name in args.rows]
-    bench = open_bench()
+    bench = open_bench(model=args.model)
     torch.set_num_threads(1)
     lines = [
         *head("wall_clock", host_version(), describe_machine()),
-        f"tiny model, latents {schedule.shape}, {schedule.sampler} {schedule.steps} steps, "
+        f"model {args.model}, latents {schedule.shape}, {schedule.sampler} {schedule.steps} steps, "
         f"shift {schedule.shift:g}, cfg 4, {args.rounds} rounds, decoding not included",
         "",
         *table(rounds(bench, schedule, rows, args.rounds)),
     ]
-    write_table(RESULTS / f"wall_clock_{schedule.name}.txt", lines)
+    write_table(args.out / f"wall_clock_{schedule.name}.txt", lines)
 
 
 if __name__ == "__main__":

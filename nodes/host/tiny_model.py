@@ -1,8 +1,9 @@
-"""The bundled tiny video model as the host's MODEL, VAE and CONDITIONING."""
+"""The tiny video model, the bundled one by default, as the host's MODEL, VAE and CONDITIONING."""
 
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import comfy.latent_formats
@@ -20,13 +21,13 @@ from ...precisecache_core.tiny.codec import CHANNELS, TinyVideoCodec
 from ...precisecache_core.tiny.prompts import encode_prompt
 
 
-def load_model() -> Any:
-    """A new MODEL with the bundled weights and the flow shift that it was trained for.
+def load_model(folder: Path = bundle.FOLDER, shift: float = bundle.SHIFT) -> Any:
+    """A new MODEL with the weights of a folder and this flow shift.
 
     Wrappers attached to it get a copy of its input. In other models the cast to 16 bits makes such a copy.
     Without it, EasyCache would write into the sampler's own latent (on a CPU, in float32).
     """
-    weights, metadata = bundle.read_weights()
+    weights, metadata = bundle.read_weights(folder)
     load = comfy.sd.load_diffusion_model_state_dict
     if "metadata" in inspect.signature(load).parameters:
         patcher = load(weights, metadata=metadata)
@@ -34,7 +35,7 @@ def load_model() -> Any:
         patcher = _load_with_sizes(weights, json.loads(metadata["config"])["transformer"])
     sampling = patcher.get_model_object("model_sampling")
     shifted = type(sampling)(patcher.model.model_config)
-    shifted.set_parameters(shift=bundle.SHIFT)
+    shifted.set_parameters(shift=shift)
     patcher.add_object_patch("model_sampling", shifted)
     patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "precisecache_tiny", _on_a_copy)
     return patcher
@@ -59,10 +60,10 @@ def _load_with_sizes(weights: dict, sizes: dict) -> Any:
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=management.unet_offload_device())
 
 
-def load_vae() -> Any:
-    """The bundled codec as a VAE for ComfyUI's decode, tiled decode and encode nodes."""
+def load_vae(folder: Path = bundle.FOLDER) -> Any:
+    """The codec of a folder as a VAE for ComfyUI's decode, tiled decode and encode nodes."""
     vae = comfy.sd.VAE({"pixel_space_vae": torch.zeros(1)})
-    codec = HostCodec(bundle.load_codec()).to(vae.vae_dtype)
+    codec = HostCodec(bundle.load_codec(folder)).to(vae.vae_dtype)
     vae.first_stage_model = codec
     vae.latent_channels, vae.latent_dim, vae.output_channels = CHANNELS, 3, 3
     vae.upscale_ratio = (lambda frames: max(0, frames * 4 - 3), 8, 8)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from testkit.models import DEFAULT, MODELS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,6 +45,13 @@ def test_the_package_holds_the_files_that_the_readme_links_to():
     assert all((ROOT / name).is_dir() for name in ignored)
     links = re.findall(r"\]\(([^)#:]+)[)#]", (ROOT / "README.md").read_text("utf-8"))
     assert len(links) > 20 and not [link for link in links if link.startswith(ignored)]
+
+
+def test_the_package_leaves_out_the_models_that_only_benchmarks_use():
+    ignored = tuple((ROOT / ".comfyignore").read_text("utf-8").split("\n")[1:-1])
+    folders = {name: model.folder.relative_to(ROOT).as_posix() for name, model in MODELS.items()}
+    assert not folders.pop(DEFAULT).startswith(ignored)
+    assert folders and all(folder.startswith(ignored) for folder in folders.values())
 
 
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not {".venv", ".gpu", "output", "runs"} & set(path.parts))

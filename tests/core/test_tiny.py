@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from precisecache_core.tiny import bundle
 from precisecache_core.tiny.model import TinyVideoConfig, TinyVideoModel
-from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS, encode_prompt
+from precisecache_core.tiny.prompts import COLORS, MOTIONS, SUBJECTS, WORDS, encode_prompt, encode_words
 
 # --- prompts ---
 
@@ -31,6 +31,19 @@ def test_a_word_that_is_not_given_is_the_unconditional_token():
 def test_an_unknown_word_raises(name, word):
     with pytest.raises(ValueError, match=f"^PreciseCache: {name} must be one of .*got '{word}'"):
         encode_prompt(**{name: word})
+
+
+def test_tokens_of_another_vocabulary_are_numbered_through_from_1():
+    words = {"shape": ("a", "b"), "other shape": ("a", "b"), "camera": ("x", "y", "z")}
+    tokens = encode_words(("b", "b", "z"), words)
+    assert tokens.shape == (1, 3, 64) and tokens.sum() == 3
+    assert tokens[0].argmax(-1).tolist() == [2, 4, 7]
+    assert encode_words(("", "a", ""), words)[0].argmax(-1).tolist() == [0, 3, 0]
+    assert torch.equal(encode_prompt("circle", "", "grow"), encode_words(("circle", "", "grow"), WORDS))
+    with pytest.raises(ValueError, match="^PreciseCache: camera must be one of x, y, z, got 'a'"):
+        encode_words(("a", "a", "a"), words)
+    with pytest.raises(ValueError):
+        encode_words(("a", "a"), words)
 
 
 # --- codec ---
@@ -133,3 +146,13 @@ def test_the_bundled_model_loads_and_answers():
     model = bundle.load_model()
     answer = model(*request(torch.randn(2, 16, 2, 6, 5)))
     assert answer.shape == (2, 16, 2, 6, 5) and torch.isfinite(answer).all() and answer.std() > 0
+
+
+def test_a_model_and_its_codec_load_from_their_folder(tmp_path, small_model, codec):
+    train = pytest.importorskip("tools.training.train", reason="the registry's package leaves the training out")
+    train.export(small_model.state_dict(), codec, small_model.config, tmp_path / "some" / "model")
+    loaded = bundle.load_model(tmp_path / "some" / "model")
+    assert loaded.config == small_model.config != bundle.load_model().config
+    for name, weight in small_model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight.half().float())  # the file holds float16
+    assert torch.equal(bundle.load_codec(tmp_path / "some" / "model").basis, codec.basis)

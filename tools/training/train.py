@@ -18,13 +18,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from precisecache_core.tiny.bundle import CODEC_FILE, MODEL_FILE
+from precisecache_core.tiny.bundle import CODEC_NAME, MODEL_NAME
 from precisecache_core.tiny.codec import CELL, TinyVideoCodec
 from precisecache_core.tiny.model import TinyVideoModel
 from precisecache_core.tiny.prompts import TEXT_DIM
 from tools.training.kinds import KINDS
-
-MODEL_NAME, CODEC_NAME = MODEL_FILE.name, CODEC_FILE.name
 
 SECOND_PHASE = 0.55
 GUIDANCE_DROPOUT = 0.12
@@ -70,6 +68,7 @@ def export(model_state, codec, config, folder):
     transformer = {"num_heads": config.num_heads, "text_dim": config.text_dim}
     metadata = {"config": json.dumps({"transformer": transformer})}
     weights = {k: v.half().contiguous() for k, v in model_state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / MODEL_NAME, metadata)
     save_file({k: v.float().contiguous() for k, v in codec.state_dict().items()}, folder / CODEC_NAME)
 
