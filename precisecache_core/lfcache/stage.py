@@ -92,7 +92,8 @@ class Stage:
 
         x: the noised latent, in the predictions' coordinates. sigma: its noise level. lfd: what `source`
         measured, or None. prediction, uncond: in x's shape; the caller must not write to them afterwards.
-        trial: the trial's prediction at the full sigma, or None. is_beyond_boundary: whether a boundary lies before this call (see `LFCacheRun`).
+        trial: the trial's prediction at the full sigma, or None. is_beyond_boundary: whether a boundary lies
+        before this call (see `LFCacheRun`).
         Returns what answers the call in place of prediction and uncond.
         """
         before = self.predictions.last
