@@ -132,6 +132,8 @@ class CachedRun:
             "delta_max": controller.delta_max if controller else None,
             "threshold": controller.threshold if controller else None,
             "trial_agreement": self.lfcache.trial_agreement,
+            "trial_share": self.lfcache.trial_cost.share,
+            "uses_trials": self.lfcache.uses_trials,
             "seconds": {name: journal.stopwatch.seconds(name) for name in ("sampling", "compute", "trial")},
             "cache_bytes": dict(journal.peak_bytes),
             "blockcache": self._blocks(),

@@ -26,6 +26,18 @@ class Calibration:
         self.earlier = attachment.earlier or (attachment if self.is_continuing else None)
         self.shape = noise.shape
 
+    def _runs(self) -> list[dict]:
+        """The reports of the earlier sampler's runs that measured a delta_max, oldest first."""
+        if self.earlier is None:
+            return []
+        return [run for run in reports.runs_of(self.earlier.id) if run["delta_max"]]
+
+    @property
+    def has_lost_trials(self) -> bool:
+        """Whether the earlier sampler made trials and gave them up, so that its delta_max is not theirs."""
+        runs = self._runs()
+        return any(run["trials"] for run in runs) and not runs[-1]["uses_trials"]
+
     def delta_max(
         self, config: LFCacheConfig, patch: tuple[int, int, int], may_try: bool
     ) -> tuple[float | None, str | None]:
@@ -38,7 +50,7 @@ class Calibration:
             return None, None
         if any(getattr(config, name) != getattr(self.earlier.lfcache, name) for name in _SCALE):
             return None, f"calibrate_from has different settings ({', '.join(_SCALE)} must agree): it is not used"
-        runs = [run for run in reports.runs_of(self.earlier.id) if run["delta_max"]]
+        runs = self._runs()
         if not runs and self.is_requested:
             return None, "calibrate_from was not sampled before this run, or measured nothing: it is not used"
         if not runs:
@@ -51,6 +63,6 @@ class Calibration:
             and len(self.shape) in (4, 5)
             and fit_factors(self.shape, config.factor_t, config.factor_hw, patch) != (1, 1, 1)
         )
-        if (runs[-1]["trials"] > 0) != has_trials:
+        if runs[-1]["uses_trials"] != has_trials:
             return None, "trials can be made for only one of calibrate_from and this model: it is not used"
         return runs[-1]["delta_max"], None

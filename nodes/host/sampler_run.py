@@ -17,6 +17,7 @@ from .conditioning import boundaries_of
 from .events import CallFeed, Page
 from .obstacles import reason_against_trials, reason_to_stand_aside
 from .parametrization import parametrization_of, sigma_window
+from .residency import streamed_share
 from .trials import TrialGuider, conds_of
 from .unconditional import UnconditionalFeed, functions_of_sampler
 
@@ -65,6 +66,8 @@ class SamplerRun:
             trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
             if not obstacle and steps >= MINIMUM_STEPS:
                 calibration = Calibration(self.attachment, noise)
+                if calibration.has_lost_trials:
+                    trial_obstacle = trial_obstacle or "the earlier sampler gave up its trials"
                 delta_max, advice = calibration.delta_max(config, model.patch, may_try=not trial_obstacle)
         window = (config.start_percent, config.end_percent) if config else (0.0, 1.0)
         start = block_config.start_percent if block_config else 0.0
@@ -100,6 +103,7 @@ class SamplerRun:
         run = self.cached
         if not run.journal.calls:  # the guider has processed its conds by now, not earlier
             run.lfcache.boundaries = boundaries_of(conds_of(self.guider))
+        run.lfcache.trial_cost.streamed = streamed_share(self.guider.model_patcher)
         functions = functions_of_sampler(model_options, self.guider)
         call = run.begin(x, timestep, with_uncond=bool(functions))
         if call.trial is not None:

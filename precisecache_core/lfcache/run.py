@@ -8,11 +8,13 @@ import torch
 from ..memory import is_out_of_memory
 from ..record.journal import CallRecord, Journal
 from .call import Call
+from .change import SOURCES
 from .config import LFCacheConfig
 from .controller import LFCacheController
 from .latent.parametrization import Parametrization
 from .reuse import REUSES
 from .stage import Stage
+from .trial_cost import TrialCost
 
 WHOLE_SCHEDULE = (math.inf, 0.0)
 
@@ -41,7 +43,8 @@ class LFCacheRun:
     delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
     end_sigma: the noise level at which the run ends; what correction takes back, it takes back until then.
 
-    Where no trial can be made, LFDs are extrapolated from the computed calls.
+    Where no trial can be made, or trials take too much time (see `TrialCost`), LFDs are extrapolated from the
+    computed calls.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class LFCacheRun:
         self.sigma_window = sigma_window
         self.boundaries = boundaries
         self.journal = journal or Journal()
+        self.trial_cost = TrialCost(self.journal)
         self.is_standing_aside = config is None
         self._stage: Stage | None = None
         self._delta_max = delta_max
@@ -82,6 +86,12 @@ class LFCacheRun:
     def threshold(self) -> float | None:
         """What the accumulated LFD must stay below; None while it is not known."""
         return self.controller.threshold if self.controller else None
+
+    @property
+    def uses_trials(self) -> bool:
+        """Whether the LFDs and `delta_max` are those of trials; False before the first call that may be reused."""
+        is_possible = self._may_try and SOURCES[self.config.trial].makes_trials
+        return is_possible and self._stage is not None and self._stage.obstacle is None
 
     @property
     def trial_agreement(self) -> float | None:
@@ -106,8 +116,10 @@ class LFCacheRun:
         Reads the device once per call; once more if `sigma_window` is not the whole schedule, and once
         more after a computed call if there are no trials.
         """
-        if not self.is_standing_aside and (self._stage is None or not self._stage.matches(x)):
-            self._enter_stage(x)
+        if not self.is_standing_aside:
+            if self._stage is None or not self._stage.matches(x):
+                self._enter_stage(x)
+            self._weigh_trials()
         return Call(self, x, sigma.reshape(-1)[0], with_uncond)
 
     def denoised(
@@ -141,6 +153,23 @@ class LFCacheRun:
         self._delta_max = None
         if self._stage.obstacle is not None:
             self.journal.warn(f"{self._stage.obstacle}: reuse is decided without trials")
+
+    def _weigh_trials(self) -> None:
+        """After the warm-up, end the trials if they take too much time, unless the settings ask for every one.
+
+        A run with a carried-over delta_max has no warm-up and goes on as the earlier one did: without its
+        trials that scale would be lost.
+        """
+        controller = self.stage.controller
+        if not self.uses_trials or controller.is_warmup or not controller.warmup:
+            return
+        objection = self.trial_cost.objection()
+        if objection is None:
+            return
+        if self.config.try_every_call or self.config.alpha == 0:  # the paper to the letter, or only measuring
+            self.journal.warn(f"{objection}: trials are made all the same, because the settings ask for them")
+        else:
+            self.do_without_trials(objection)
 
     def record(self, call: CallRecord) -> None:
         """Record a call that has ended."""

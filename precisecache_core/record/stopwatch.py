@@ -9,7 +9,7 @@ import torch
 
 
 class Stopwatch:
-    """Adds up named spans of time: CUDA events on a GPU, the system clock elsewhere. Read it at the end."""
+    """Measures named spans of time: CUDA events on a GPU, the system clock elsewhere."""
 
     def __init__(self, device: torch.device | str) -> None:
         self.is_cuda = torch.device(device).type == "cuda"
@@ -37,10 +37,25 @@ class Stopwatch:
             self.add(name, start)
 
     def seconds(self, name: str) -> float:
-        """Total time of a span in seconds, 0 for an unknown one; waits for the device if it still runs."""
+        """Total time of the spans of a name in seconds; as `each`."""
+        return sum(self.each(name))
+
+    def each(self, name: str) -> list[float]:
+        """Seconds of each span of a name, in order, none for an unknown name; waits for the device if it still runs."""
         spans = self.spans.get(name, [])
         if not self.is_cuda:
-            return sum(end - start for start, end in spans)
+            return [end - start for start, end in spans]
         if spans:
             spans[-1][1].synchronize()
-        return sum(start.elapsed_time(end) for start, end in spans) / 1000
+        return [start.elapsed_time(end) / 1000 for start, end in spans]
+
+    def finished(self, name: str) -> list[float]:
+        """Seconds of the spans of a name that a GPU has finished, in order; never waits for it.
+
+        None on other devices: the clock does not see when they finish.
+        """
+        if not self.is_cuda:
+            return []
+        return [
+            start.elapsed_time(end) / 1000 for start, end in self.spans.get(name, []) if start.query() and end.query()
+        ]

@@ -41,6 +41,8 @@ FIELDS = {
     "delta_max",
     "threshold",
     "trial_agreement",
+    "trial_share",
+    "uses_trials",
     "seconds",
     "cache_bytes",
     "blockcache",
@@ -345,6 +347,7 @@ def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measu
     assert run["sigmas"] == pytest.approx(sigmas[:-1].tolist())
     assert all((run[key] is not None) == (is_measured is not False) for key in ("delta_max", "threshold"))
     assert (run["trial_agreement"] is not None) == bool(is_measured)
+    assert (run["trial_share"] is not None) == (run["trials"] > 1) and run["uses_trials"] == bool(is_measured)
     assert set(run["cache_bytes"]) == {"lfcache", "blockcache"} and run["blockcache"] is None
     seconds = run["seconds"]
     assert set(seconds) == {"sampling", "compute", "trial"}

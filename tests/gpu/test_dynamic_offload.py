@@ -29,6 +29,14 @@ def test_the_model_is_loaded_dynamically(bench):
     assert bench.model.is_dynamic() and bench.model.load_device.type == "cuda"
 
 
+def test_the_host_says_how_much_is_streamed(bench):
+    from PreciseCache.nodes.host.residency import streamed_share
+
+    bench.sample(bench.model, steps=2)
+    share = streamed_share(bench.model)
+    assert share > 0.5 if OFFLOAD == "full" else share == 0.0
+
+
 def test_the_latent_is_close_to_that_of_a_model_that_stays_on_the_gpu(bench):
     import comfy.sd
 

@@ -97,6 +97,9 @@ SEVERAL = rf"{NUMBERS}, {NUMBERS}, {NUMBERS} and {NUMBERS}"
             rf"\n2, 4, 4 +{NUMBERS} \({NUMBERS}\) .* {NUMBERS} \({NUMBERS}\)\n",
         ),
         (rf"one trial costs {NUMBERS} % of a call", ["macs.txt"], rf"\nwan14b 720p +{NUMBERS}% \(10x22x40\)"),
+        # PCIe 3 at 100 TFLOP/s, the slowest bus and the fastest GPU
+        (rf"up to {NUMBERS} % there", ["trial_share.txt"], rf"14B 1280x720 +81 +fp16(?: +\S+){{6}} +{NUMBERS}%"),
+        (rf"and {NUMBERS} % at 480p", ["trial_share.txt"], rf"14B +832x480 +81 +fp16(?: +\S+){{6}} +{NUMBERS}%\*"),
     ],
 )
 def test_the_sentences_figures_are_what_the_benchmarks_printed(said, files, printed):

@@ -68,6 +68,8 @@ REPORT = {
             "delta_max": 1,
             "threshold": 0.5,
             "trial_agreement": None,
+            "trial_share": None,
+            "uses_trials": True,
             "seconds": {"sampling": 1, "compute": 1, "trial": 0},
             "cache_bytes": {"lfcache": 1, "blockcache": 0},
             "warnings": ["one"],
