@@ -89,7 +89,7 @@ def sample_flow(
         latent_shape=noise.shape,
         sigma_window=percent_window(lfcache, sigmas) if lfcache else WHOLE_SCHEDULE,
         block_start_sigma=start_sigma(blockcache, sigmas) if blockcache else EVERYWHERE,
-        end_sigma=sigmas[-1].item(),
+        schedule=sigmas.tolist(),
     )
     try:
         with run.sampling():

@@ -64,7 +64,7 @@ class SamplerRun:
         if config:
             obstacle = reason_to_stand_aside(self.guider)
             trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
-            if not obstacle and steps >= MINIMUM_STEPS:
+            if not obstacle and steps >= MINIMUM_STEPS and config.share is None:
                 calibration = Calibration(self.attachment, noise)
                 if calibration.has_lost_trials:
                     trial_obstacle = trial_obstacle or "the earlier sampler gave up its trials"
@@ -80,7 +80,7 @@ class SamplerRun:
             sigma_window=sigma_window(sampling, *window),
             block_start_sigma=sampling.percent_to_sigma(start) if start > 0 else EVERYWHERE,
             delta_max=delta_max,
-            end_sigma=float(sigmas[-1]) if steps >= 0 else 0.0,
+            schedule=sigmas.tolist(),
             scale_advice=advice,
             name=type(patcher.model).__name__,
             latent_shape=noise.shape,
@@ -106,7 +106,7 @@ class SamplerRun:
         run.lfcache.trial_cost.streamed = streamed_share(self.guider.model_patcher)
         functions = functions_of_sampler(model_options, self.guider)
         call = run.begin(x, timestep, with_uncond=bool(functions))
-        if call.trial is not None:
+        while call.trial is not None:
             call.observe(self.trials.ask(run.lfcache, call.trial, x, timestep, model_options, seed))
         if call.is_reused:
             denoised, uncond = call.reused()

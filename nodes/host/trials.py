@@ -53,7 +53,8 @@ class TrialGuider:
         ComfyUI's interrupt passes through.
         """
         try:
-            conds = self._conds_for(trial, x, timestep)
+            level = timestep if trial.level is None else trial.level
+            conds = self._conds_for(trial, x, level)
             with swapped_conds(self.guider, conds):
                 return self.guider.predict_noise(
                     trial.x, trial.sigma.expand_as(timestep).to(timestep.dtype), trial_options(model_options), seed
@@ -68,7 +69,7 @@ class TrialGuider:
             run.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
         return None
 
-    def _conds_for(self, trial: Trial, x: torch.Tensor, timestep: torch.Tensor) -> dict[str, dict]:
+    def _conds_for(self, trial: Trial, x: torch.Tensor, level: torch.Tensor) -> dict[str, dict]:
         if self._shape != x.shape:
             self._shape = x.shape
             self._conds = {
@@ -79,7 +80,7 @@ class TrialGuider:
             self._ungated = {
                 name: open_gates(group, 0.0) for name, group in self._conds.items() if not self._is_gated[name]
             }
-        sigma = timestep.flatten()[0].item() if any(self._is_gated.values()) else 0.0
+        sigma = level.flatten()[0].item() if any(self._is_gated.values()) else 0.0
         return {
             name: open_gates(group, sigma) if self._is_gated[name] else self._ungated[name]
             for name, group in self._conds.items()

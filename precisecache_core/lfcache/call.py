@@ -8,6 +8,7 @@ import torch
 from ..record.journal import COMPUTED, REUSED, CallRecord
 from .change import Reading
 from .latent.trial import Trial
+from .plan.planner import Planner
 
 if TYPE_CHECKING:
     from .run import LFCacheRun
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 class Call:
     """One call of a run, from `LFCacheRun.begin` to `reused` or `finish`.
 
-    trial: the small latent that the caller runs the model on first; its result goes to `observe`. None
-        if this call needs no trial.
+    trial: the small latent that the caller runs the model on first; its result goes to `observe`, after which there
+        may be another one. None if this call needs no trial, or no more.
     is_reused: whether the call is answered from the cache. Final once `observe` was called, or from the
         beginning if there is no trial.
     uncond: after `finish`, the unconditional latent for the sampler; None if none was given.
@@ -43,10 +44,24 @@ class Call:
         run = self.run
         if run.is_standing_aside:
             return self._start_model()
-        stage = run.stage
+        planner = run.stage.planner
+        if planner is not None and planner.plan is None:
+            try:
+                self.trial = planner.begin(self.x)
+            except (RuntimeError, MemoryError) as error:
+                run.give_up_trials(error)
+        if self.trial is not None:
+            return self._start_model()
+        return self._choose()
+
+    def _choose(self) -> None:
+        """Decide the call by the window, by the plan if there is one, or by its LFD, which may need a trial."""
+        run, stage = self.run, self.run.stage
         if not self._is_in_window():
             self._is_kept = stage.predictions.is_owing
             return self._start_model()
+        if stage.planner is not None:
+            return self._follow(stage.planner)
         if stage.source.makes_trials and not stage.controller.needs_trial and self._has_prediction():
             level = self._record.sigma = self.sigma.item()
             if level > 0 and not run.is_beyond_boundary(level):
@@ -61,27 +76,34 @@ class Call:
         return self._start_model()
 
     def observe(self, denoised: torch.Tensor | None) -> None:
-        """Take the trial's result and decide the call.
+        """Take a trial's result. Then the call is decided, unless `trial` holds another one.
 
         denoised: the model's denoised small latent, in the shape of `trial.x`; None if the model could not
             run on it.
         """
-        assert self.trial is not None, "this call has no trial"
-        run = self.run
+        trial, self.trial = self.trial, None
+        assert trial is not None, "this call has no trial"
+        run, planner = self.run, self.run.stage.planner
         run.journal.stopwatch.add("trial", self._model_start)
-        if denoised is None or denoised.shape != self.trial.x.shape:
+        is_plan = planner is not None and planner.plan is None
+        if denoised is None or denoised.shape != trial.x.shape:
             run.do_without_trials("the model cannot run on a small latent")
-            return self._decide(self._read())
+            return self._choose() if planner is not None else self._decide(self._read())
         run.journal.trials += 1
         try:
-            affine = run.model.affine(self.sigma)
-            self._trial_prediction = self.trial.prediction(denoised, affine)
-            reading = self._read()
+            if planner is not None and is_plan:
+                self.trial = planner.answer(denoised)
+            elif planner is None:
+                self._trial_prediction = trial.prediction(denoised, run.model.affine(self.sigma))
+                reading = self._read()
         except (RuntimeError, MemoryError) as error:
             run.give_up_trials(error)
             self._trial_prediction = None
-            reading = self._read()
-        self._decide(reading)
+            if planner is None:
+                reading = self._read()
+        if self.trial is not None:
+            return self._start_model()
+        return self._choose() if planner is not None else self._decide(reading)
 
     def reused(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(denoised, uncond) of a reused call, in x's shape; uncond is None unless `with_uncond` was set.
@@ -151,6 +173,20 @@ class Call:
         self._is_kept = True
         return self._start_model()
 
+    def _follow(self, planner: Planner) -> None:
+        """Decide the call by the plan; in doubt it is computed, and the plan takes note."""
+        run, stage = self.run, self.run.stage
+        level, is_spoilt = stage.read_level(self.sigma)
+        self._record.sigma, self._record.lfd = level, planner.lfd(level)
+        if is_spoilt:
+            stage.forget_predictions()
+            run.journal.warn("a prediction was not finite: the next call was computed")
+        can_reuse = level > 0 and self._has_prediction() and not run.is_beyond_boundary(level)
+        if can_reuse and planner.plan is not None and not planner.plan.computes(level):
+            return self._reuse(level)
+        self._is_kept = True
+        return self._start_model()
+
     def _reuse(self, level: float) -> None:
         run = self.run
         try:
@@ -190,6 +226,9 @@ class Call:
     def _close(self, decision: str) -> None:
         self._record.decision = decision
         run = self.run
+        planner = run.stage.planner if not run.is_standing_aside else None
+        if planner is not None and planner.plan is not None and decision == COMPUTED:
+            planner.plan.note_computed(float(self._record.sigma))
         if not run.journal.calls or run.journal.calls[-1] is not self._record:
             run.record(self._record)
         run.journal.stopwatch.add("call", self._start)

@@ -23,7 +23,9 @@ MINIMUM_STEPS = 8
 class LFCacheConfig:
     """How LFCache decides and what it reuses. Immutable; state lives in `LFCacheRun`.
 
-    alpha: threshold over delta_max (paper, Section 4.1). 0 never reuses.
+    alpha: threshold over delta_max (paper, Section 4.1). 0 never reuses. Without effect if `share` is given.
+    share: the share of the calls to compute; None decides by alpha. The calls are planned before the first of them
+        (ours; see `plan`).
     warmup: number of calls computed first; delta_max is measured over them (paper: 3).
     start_percent, end_percent: the part of the noise schedule in which reuse is allowed.
         Calls outside it are computed without a trial (ours).
@@ -46,6 +48,7 @@ class LFCacheConfig:
     """
 
     alpha: float = 0.5
+    share: float | None = None
     warmup: int = 3
     start_percent: float = 0.0
     end_percent: float = 1.0
@@ -65,6 +68,13 @@ class LFCacheConfig:
             "a number >= 0",
             self.alpha,
             "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.",
+        )
+        require(
+            self.share is None or (is_number(self.share) and 0 < self.share <= 1),
+            "share",
+            "in (0, 1]",
+            self.share,
+            "It is the share of the steps that are computed: 0.4 computes 40 % of them.",
         )
         require(
             is_count(self.warmup, 2),

@@ -12,6 +12,7 @@ from .change import SOURCES
 from .config import LFCacheConfig
 from .controller import LFCacheController
 from .latent.parametrization import Parametrization
+from .plan.levels import forced_levels, levels_left
 from .reuse import REUSES
 from .stage import Stage
 from .trial_cost import TrialCost
@@ -25,7 +26,7 @@ class LFCacheRun:
     Where the sampler would call the model:
 
         call = run.begin(x, sigma)
-        if call.trial is not None:
+        while call.trial is not None:
             call.observe(denoise(call.trial.x, call.trial.sigma))
         if call.is_reused:
             denoised, _ = call.reused()
@@ -41,7 +42,8 @@ class LFCacheRun:
         of a ControlNet, a keyframe of a LoRA). A prediction is never reused across a boundary.
     journal: where the run records its calls; a new one if None.
     delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
-    end_sigma: the noise level at which the run ends; what correction takes back, it takes back until then.
+    schedule: the noise levels of the sampler's steps, falling, with the one at which the run ends, if they are known.
+        Calls are planned over them (see LFCacheConfig.share); what correction takes back, it takes back until the end.
 
     Where no trial can be made, or trials take too much time (see `TrialCost`), LFDs are extrapolated from the
     computed calls.
@@ -55,12 +57,12 @@ class LFCacheRun:
         boundaries: Sequence[float] = (),
         journal: Journal | None = None,
         delta_max: float | None = None,
-        end_sigma: float = 0.0,
+        schedule: Sequence[float] | None = None,
     ) -> None:
         self.config = config or LFCacheConfig(alpha=0.0)
         derivatives = model.in_derivatives() if REUSES[self.config.reuse].is_corrected else None
         self.model = derivatives or model
-        self.end_sigma = end_sigma
+        self.schedule = list(schedule or ())
         self.sigma_window = sigma_window
         self.boundaries = boundaries
         self.journal = journal or Journal()
@@ -118,7 +120,7 @@ class LFCacheRun:
         """
         if not self.is_standing_aside:
             if self._stage is None or not self._stage.matches(x):
-                self._enter_stage(x)
+                self._enter_stage(x, sigma.reshape(-1)[0])
             self._weigh_trials()
         return Call(self, x, sigma.reshape(-1)[0], with_uncond)
 
@@ -137,7 +139,7 @@ class LFCacheRun:
         Errors of either pass through, except that a trial without enough memory ends the trials.
         """
         call = self.begin(x, sigma)
-        if call.trial is not None:
+        while call.trial is not None:
             small = None
             try:
                 small = trial_model(call.trial.x, call.trial.sigma)
@@ -146,13 +148,28 @@ class LFCacheRun:
             call.observe(small)
         return call.reused()[0] if call.is_reused else call.finish(model())
 
-    def _enter_stage(self, x: torch.Tensor) -> None:
+    def _enter_stage(self, x: torch.Tensor, sigma: torch.Tensor) -> None:
         if self._stage is not None:
             self.journal.warn("the latent changed during the run: the warm-up starts again")
-        self._stage = Stage(self.config, self.model, x, self._delta_max, self._may_try, self.end_sigma)
+        levels: list[float] = []
+        if self.config.share:
+            levels = levels_left(self.schedule, None if self._stage is None else sigma.item())
+            if not levels:
+                self.journal.warn("the schedule's noise levels do not fall: reuse is decided by alpha, not by share")
+        self._stage = Stage(
+            self.config,
+            self.model,
+            x,
+            self._delta_max,
+            self._may_try,
+            self.schedule[-1] if self.schedule else 0.0,
+            levels,
+            forced_levels(levels, self.sigma_window, self.boundaries),
+        )
         self._delta_max = None
         if self._stage.obstacle is not None:
-            self.journal.warn(f"{self._stage.obstacle}: reuse is decided without trials")
+            how = "planned" if self._stage.planner else "decided"
+            self.journal.warn(f"{self._stage.obstacle}: reuse is {how} without trials")
 
     def _weigh_trials(self) -> None:
         """After the warm-up, end the trials if they take too much time, unless the settings ask for every one.
@@ -193,7 +210,8 @@ class LFCacheRun:
             return
         if self._stage is not None:
             self._stage.do_without_trials()
-        self.journal.warn(f"{reason}: reuse is decided without trials")
+        how = "planned" if self.config.share else "decided"
+        self.journal.warn(f"{reason}: reuse is {how} without trials")
 
     def give_up_trials(self, error: Exception) -> None:
         """Handle an error of a trial: do without trials if memory ran out, otherwise raise the error again."""

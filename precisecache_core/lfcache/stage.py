@@ -1,5 +1,8 @@
 """Everything that belongs to latents of one signature (shape, dtype, device)."""
 
+import math
+from collections.abc import Collection, Sequence
+
 import torch
 
 from ..record.journal import CallRecord
@@ -9,6 +12,9 @@ from .config import LFCacheConfig
 from .controller import LFCacheController
 from .latent.frequency import LowBand
 from .latent.parametrization import Parametrization
+from .latent.shrink import fit_factors
+from .plan.planner import Planner
+from .plan.rehearsal import Rehearsal
 from .predictions import Predictions
 
 
@@ -20,7 +26,8 @@ class Stage:
     x: the first latent. delta_max: carried over from an earlier sampler; replaces the warm-up (see
         `controller`).
     may_try: False if this run makes no trials, whatever the latent's size. end_sigma: the noise level at which the
-        run ends.
+        run ends. schedule: the noise levels from this latent's on, falling, with end_sigma, if its calls are to be
+        planned; forced: numbers of the levels that have to be computed.
     """
 
     def __init__(
@@ -31,6 +38,8 @@ class Stage:
         delta_max: float | None,
         may_try: bool,
         end_sigma: float = 0.0,
+        schedule: Sequence[float] | None = None,
+        forced: Collection[int] = (),
     ) -> None:
         self.config = config
         self.signature = (x.shape, x.dtype, x.device)
@@ -46,8 +55,19 @@ class Stage:
         self.source: Source = self.computed_calls
         if is_possible and self.obstacle is None:
             self.source = source(config, model, x.shape, self.low_band)
+        self.planner = self._planner(model, x, schedule, forced) if schedule and config.share else None
         self.calls: list[CallRecord] = []
+        self._unread: torch.Tensor | None = None  # true LFD of the last computed call
         self._agreement: list[tuple[float, torch.Tensor]] = []  # (LFD of the trial, true LFD) of computed calls
+
+    def _planner(
+        self, model: Parametrization, x: torch.Tensor, schedule: Sequence[float], forced: Collection[int]
+    ) -> Planner:
+        rehearsal = None
+        if self.source.makes_trials and model.is_derivative and self.config.share:
+            factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, model.patch)
+            rehearsal = Rehearsal(model, schedule, factors, is_matched=self.config.trial == "snr_matched")
+        return Planner(schedule, self.config.share or 1.0, forced, rehearsal, model.space, self.low_band)
 
     def matches(self, x: torch.Tensor) -> bool:
         """Whether x has this stage's shape, dtype and device."""
@@ -62,12 +82,22 @@ class Stage:
         if self.source is self.computed_calls:
             return
         self.source = self.computed_calls
-        if not self.calls:
+        if self.planner is not None and self.planner.plan is None:
+            self.planner.plan_without_trials()
+        if not self.calls or self.planner is not None:
             return
         largest = None if self.controller.is_warmup else self.computed_calls.largest()
         ratio = self.controller.rescale(largest)
         for call in self.calls:
             call.lfd = None if call.lfd is None or ratio is None else call.lfd * ratio
+
+    def read_level(self, sigma: torch.Tensor) -> tuple[float, bool]:
+        """(noise level of a call, whether the last computed prediction was not finite), with one device read-back."""
+        if self._unread is None:
+            return sigma.float().item(), False
+        level, true = torch.stack((sigma.to(self._unread.device, torch.float32), self._unread)).tolist()
+        self._unread = None
+        return level, not math.isfinite(true)
 
     def forget_predictions(self) -> None:
         """Drop the kept predictions: a prediction that is not finite spoils every trend made from it."""
@@ -101,8 +131,9 @@ class Stage:
             true_lfd = (prediction.float() * 0).sum()  # not a number if the prediction is not finite
         else:
             true_lfd = self.low_band.difference(prediction, before.to(prediction.device))
-            if lfd is not None and trial is not None:
+            if lfd is not None and (trial is not None or self.planner is not None):
                 self._agreement.append((lfd, true_lfd))
+        self._unread = true_lfd
         for source in {self.source, self.computed_calls}:
             source.keep(sigma, prediction, trial, true_lfd, before is None)
         if is_beyond_boundary:

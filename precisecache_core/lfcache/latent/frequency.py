@@ -66,7 +66,18 @@ class LowBand:
         """
         if current.ndim not in (4, 5):
             return torch.linalg.vector_norm(current.float() - reference.float())
-        height, width = size = (current.shape[-2], current.shape[-1])
+        return low_frequency_difference(current, reference, self.cutoff_fraction, self._weights_for(current))
+
+    def coefficients(self, predictions: torch.Tensor) -> torch.Tensor:
+        """What is left of predictions in the low band: the L2 norm of the difference of two of these is their LFD.
+
+        predictions: (..., H, W). Returns (..., 2, H, W // 2 + 1) float32.
+        """
+        spectrum = torch.view_as_real(torch.fft.rfft2(predictions.float(), norm="ortho")).movedim(-1, -3)
+        return spectrum * self._weights_for(predictions).sqrt()
+
+    def _weights_for(self, predictions: torch.Tensor) -> torch.Tensor:
+        height, width = size = (predictions.shape[-2], predictions.shape[-1])
         if size not in self._weights:
-            self._weights[size] = low_band_weights(height, width, self.cutoff_fraction, current.device)
-        return low_frequency_difference(current, reference, self.cutoff_fraction, self._weights[size])
+            self._weights[size] = low_band_weights(height, width, self.cutoff_fraction, predictions.device)
+        return self._weights[size]

@@ -45,6 +45,7 @@ class Trial:
     x, sigma: the input of the model; sigma is 0-dim.
     factors, patch: how the latent was shrunk, so that conditioning can be shrunk in the same way
         (see `make_trial`).
+    level: the noise level of the full latent that the trial stands for, 0-dim; None if it is that of the call.
     """
 
     pooled: torch.Tensor
@@ -52,6 +53,7 @@ class Trial:
     sigma: torch.Tensor
     factors: tuple[int, int, int] = (1, 1, 1)
     patch: tuple[int, int, int] = (1, 1, 1)
+    level: torch.Tensor | None = None
 
     def prediction(self, denoised: torch.Tensor, affine: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """The trial's prediction at the full sigma, in the shape of `pooled`.

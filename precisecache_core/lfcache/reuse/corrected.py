@@ -2,11 +2,11 @@
 
 import torch
 
-from .taylor import Taylor
+from .fitted import Fitted
 
 
-class Corrected(Taylor):
-    """The trend of the derivative d = (x - denoised) / sigma, which a Corrector puts right at every computed call.
+class Corrected(Fitted):
+    """Like Fitted, for the derivative d = (x - denoised) / sigma, and a Corrector puts it right at every computed call.
 
     Source: ours. d is the prediction itself for flow and eps models (see `Parametrization.in_derivatives`).
     """

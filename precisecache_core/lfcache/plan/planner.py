@@ -1,0 +1,91 @@
+"""Makes the plan of one stage: with a rehearsal where the model can run on a small latent, otherwise without."""
+
+import math
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+
+from ..latent.frequency import LowBand
+from ..latent.trial import Trial
+from .costs import expected_costs, measured_costs
+from .plan import Plan
+from .rehearsal import Rehearsal
+
+
+class Planner:
+    """Plans which calls to compute before the first of them.
+
+    The caller runs the model on each trial, from `begin` on, and gives its answers to `answer`; after the last one,
+    or after `plan_without_trials`, `plan` is there.
+
+    schedule: the noise levels, falling, with the level at which the run ends. share: of the calls, to be computed.
+    forced: numbers of the levels that have to be computed. rehearsal: None if the model cannot run on small latents.
+    space: of the model. low_band: measures LFDs.
+    """
+
+    def __init__(
+        self,
+        schedule: Sequence[float],
+        share: float,
+        forced: Collection[int],
+        rehearsal: Rehearsal | None,
+        space: str | None,
+        low_band: LowBand,
+    ) -> None:
+        self.schedule = list(schedule)
+        self.share = share
+        self.forced = forced
+        self.rehearsal = rehearsal
+        self.space = space
+        self.low_band = low_band
+        self.plan: Plan | None = None
+        self._low: np.ndarray | None = None  # inner products of the rehearsed low bands
+        if rehearsal is None:
+            self.plan_without_trials()
+
+    def begin(self, x: torch.Tensor) -> Trial | None:
+        """The first trial; None if there is a plan already. x: the latent of the first call."""
+        return None if self.plan is not None or self.rehearsal is None else self.rehearsal.begin(x)
+
+    def answer(self, denoised: torch.Tensor) -> Trial | None:
+        """Take the denoised small latent of the last trial; returns the next trial, or None when the plan is made."""
+        assert self.rehearsal is not None, "there is no rehearsal"
+        following = self.rehearsal.answer(denoised)
+        if following is None:
+            self._plan()
+        return following
+
+    def plan_without_trials(self) -> None:
+        """Plan by what is usual, because no rehearsal can be made."""
+        self.rehearsal = None
+        self._make(expected_costs(len(self.schedule) - 1))
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the plan follows from a rehearsal."""
+        return self._low is not None
+
+    def lfd(self, sigma: float) -> float | None:
+        """The rehearsed LFD of a call at this noise level to the last computed one; None if it is not known."""
+        if self._low is None or self.plan is None or not self.plan.computed:
+            return None
+        low, now, last = self._low, self.plan.level(sigma), self.plan.computed[-1]
+        return math.sqrt(max(0.0, low[now, now] - 2 * low[now, last] + low[last, last]))
+
+    def _plan(self) -> None:
+        """Read the rehearsed derivatives' inner products from the device, once, and plan by them."""
+        assert self.rehearsal is not None
+        stacked = torch.stack(self.rehearsal.derivatives).float()
+        self.rehearsal = None
+        stacked = stacked - stacked.mean(0)  # a common shift changes no cost, and float32 is exact near 0
+        rows = stacked.flatten(1)
+        low = self.low_band.coefficients(stacked).flatten(1)
+        both = torch.stack((rows @ rows.T, low @ low.T)).cpu().double().numpy()
+        if not np.isfinite(both).all():
+            return self._make(expected_costs(len(self.schedule) - 1))
+        self._low = both[1]
+        self._make(measured_costs(both[0], self.schedule, self.space))
+
+    def _make(self, costs: np.ndarray) -> None:
+        self.plan = Plan(self.schedule[:-1], self.share, self.forced, costs)
