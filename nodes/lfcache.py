@@ -6,7 +6,8 @@ from comfy_api.latest import io
 
 from ..precisecache_core.lfcache.config import (
     CACHE_DEVICES,
-    PRESET_ALPHA,
+    DEFAULT_SHARE,
+    PRESET_SHARE,
     PRESETS,
     REFERENCES,
     REUSES,
@@ -39,9 +40,9 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="base",
-                    tooltip=f"base: quality first (alpha {PRESET_ALPHA['base']}). turbo: faster (alpha "
-                    f"{PRESET_ALPHA['turbo']}). custom: your own "
-                    "alpha. paper: the published method to the letter, for comparison. For flash, "
+                    tooltip=f"base: quality first (computes {PRESET_SHARE['base']:.0%} of the steps). turbo: faster "
+                    f"({PRESET_SHARE['turbo']:.0%}). budget: your own share of the steps. custom: your own alpha. "
+                    "paper: the published method to the letter, for comparison. For flash, "
                     "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),
                 io.Float.Input(
@@ -53,6 +54,15 @@ class PreciseCacheLFCache(io.ComfyNode):
                     tooltip="How much change is allowed before a step is computed, relative to the largest "
                     "change in the first steps. Higher is faster; 0 reuses nothing. Only the presets "
                     "custom and paper use it.",
+                ),
+                io.Float.Input(
+                    "share",
+                    default=DEFAULT_SHARE,
+                    min=0.05,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The share of the steps that are computed; the others are reused. 0.4 takes 40 % of the "
+                    "time. Only the preset budget uses it.",
                 ),
                 advanced(
                     io.Int.Input,
@@ -160,9 +170,9 @@ class PreciseCacheLFCache(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, preset: str, alpha: float, calibrate_from: Any = None, **settings: Any
+        cls, model: Any, preset: str, alpha: float, share: float, calibrate_from: Any = None, **settings: Any
     ) -> io.NodeOutput:
-        config = LFCacheConfig.from_preset(preset, alpha, **settings)
+        config = LFCacheConfig.from_preset(preset, alpha, share, **settings)
         return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config, earlier=earlier_of(calibrate_from)))
 
 

@@ -95,8 +95,10 @@ class CachedRun:
     def remarks(self) -> list[str]:
         """Sentences that explain the run so far: why no call was reused, why no block was skipped."""
         reasons = []
-        controller = self.lfcache.controller
-        if controller is not None and not self.lfcache.is_standing_aside:
+        controller, planner = self.lfcache.controller, self.lfcache.planner
+        if planner is not None and not self.lfcache.is_standing_aside:
+            reasons.append(planner.remark())
+        elif controller is not None and not self.lfcache.is_standing_aside:
             reasons.append(why_nothing_was_reused(self.journal.decisions, controller, self._has_scale_advice))
         if self.blockcache is not None:
             reasons.append(self.blockcache.why_nothing_was_skipped())
@@ -114,6 +116,7 @@ class CachedRun:
         """
         journal, controller = self.journal, self.lfcache.controller
         decisions = journal.decisions
+        planner = self.lfcache.planner
         return {
             "run": self.id,
             "nodes": self.nodes,
@@ -128,6 +131,7 @@ class CachedRun:
             "sigmas": journal.sigmas,
             "lfd": journal.lfds,
             "corrections": journal.corrections,
+            "plan": planner.entry() if planner else None,
             "alpha": self.lfcache.config.alpha,
             "delta_max": controller.delta_max if controller else None,
             "threshold": controller.threshold if controller else None,

@@ -10,10 +10,12 @@ TRIALS = tuple(change.SOURCES)
 REFERENCES = ("trial", "cached")
 REUSES = tuple(reuse.REUSES)
 CACHE_DEVICES = ("model", "cpu")
-PRESETS = ("base", "turbo", "paper", "custom")
+PRESETS = ("base", "turbo", "budget", "paper", "custom")
 
-# The paper's Base and Turbo (Section 4.1): the threshold relative to the warm-up's largest LFD.
-PRESET_ALPHA = {"base": 0.5, "turbo": 0.7}
+# The share of the calls that a preset computes. A share means the same on every model, flow shift and number of
+# steps; the paper's alpha (0.5 and 0.7, Section 4.1) does not.
+PRESET_SHARE = {"base": 0.36, "turbo": 0.27}
+DEFAULT_SHARE = 0.4  # of `budget`
 
 # With fewer steps almost nothing is left to skip after the warm-up (few-step and distilled models).
 MINIMUM_STEPS = 8
@@ -54,7 +56,7 @@ class LFCacheConfig:
     end_percent: float = 1.0
     trial: str = "snr_matched"
     reference: str = "trial"
-    reuse: str = "fitted"
+    reuse: str = "corrected"
     factor_t: int = 2
     factor_hw: int = 4
     cutoff: float = 0.2
@@ -67,7 +69,7 @@ class LFCacheConfig:
             "alpha",
             "a number >= 0",
             self.alpha,
-            "Use 0 to disable reuse, 0.5 for base, 0.7 for turbo.",
+            "Use 0 to disable reuse; the paper uses 0.5 and 0.7.",
         )
         require(
             self.share is None or (is_number(self.share) and 0 < self.share <= 1),
@@ -132,11 +134,13 @@ class LFCacheConfig:
         )
 
     @classmethod
-    def from_preset(cls, preset: str, alpha: float | None = None, **settings: Any) -> "LFCacheConfig":
+    def from_preset(
+        cls, preset: str, alpha: float | None = None, share: float | None = None, **settings: Any
+    ) -> "LFCacheConfig":
         """The configuration of a preset.
 
-        preset: `base` and `turbo` set alpha; `custom` and `paper` take `alpha`. `paper` follows
-            the paper to the letter (plain trial at every call, downsampled cached reference,
+        preset: `base` and `turbo` set the share; `budget` takes `share`; `custom` and `paper` take `alpha`. `paper`
+            follows the paper to the letter (plain trial at every call, downsampled cached reference,
             repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5) and ignores
             those settings.
         settings: the other fields of LFCacheConfig.
@@ -149,8 +153,10 @@ class LFCacheConfig:
             preset,
             "Use base for quality, turbo for speed.",
         )
-        if preset in PRESET_ALPHA:
-            settings["alpha"] = PRESET_ALPHA[preset]
+        if preset in PRESET_SHARE:
+            settings["share"] = PRESET_SHARE[preset]
+        elif preset == "budget":
+            settings["share"] = DEFAULT_SHARE if share is None else share
         elif alpha is not None:
             settings["alpha"] = alpha
         config = cls(**settings)

@@ -13,6 +13,7 @@ from .config import LFCacheConfig
 from .controller import LFCacheController
 from .latent.parametrization import Parametrization
 from .plan.levels import forced_levels, levels_left
+from .plan.planner import Planner
 from .reuse import REUSES
 from .stage import Stage
 from .trial_cost import TrialCost
@@ -83,6 +84,11 @@ class LFCacheRun:
     def controller(self) -> LFCacheController | None:
         """The controller of the current stage; None before the first call that may be reused."""
         return self._stage.controller if self._stage else None
+
+    @property
+    def planner(self) -> Planner | None:
+        """The planner of the current stage; None before the first call, or if alpha decides."""
+        return self._stage.planner if self._stage else None
 
     @property
     def threshold(self) -> float | None:

@@ -37,6 +37,7 @@ FIELDS = {
     "sigmas",
     "lfd",
     "corrections",
+    "plan",
     "alpha",
     "delta_max",
     "threshold",

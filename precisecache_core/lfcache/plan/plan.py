@@ -59,6 +59,7 @@ class Plan:
         self.costs = costs
         self.planned = best_calls(costs, -1, self.budget, self.forced)
         self.computed: list[int] = []
+        self.unplanned = 0  # levels that were computed although they were not planned
 
     def level(self, sigma: float) -> int:
         """The level that a call at this noise level belongs to."""
@@ -75,5 +76,6 @@ class Plan:
             return
         self.computed.append(level)
         if level not in self.planned:
+            self.unplanned += 1
             rest = best_calls(self.costs, level, self.budget - len(self.computed), self.forced)
             self.planned = [*self.computed, *rest]

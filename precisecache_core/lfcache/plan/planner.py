@@ -62,7 +62,7 @@ class Planner:
         self._make(expected_costs(len(self.schedule) - 1))
 
     @property
-    def is_measured(self) -> bool:
+    def is_rehearsed(self) -> bool:
         """Whether the plan follows from a rehearsal."""
         return self._low is not None
 
@@ -72,6 +72,31 @@ class Planner:
             return None
         low, now, last = self._low, self.plan.level(sigma), self.plan.computed[-1]
         return math.sqrt(max(0.0, low[now, now] - 2 * low[now, last] + low[last, last]))
+
+    def entry(self) -> dict | None:
+        """The plan and what became of it, for the report; None if none was made."""
+        plan = self.plan
+        if plan is None:
+            return None
+        return {
+            "share": self.share,
+            "steps": len(plan.sigmas),
+            "budget": plan.budget,
+            "forced": len(plan.forced),
+            "computed": len(plan.computed),
+            "unplanned": plan.unplanned,
+            "is_rehearsed": self.is_rehearsed,
+        }
+
+    def remark(self) -> str | None:
+        """Why more steps were computed than the share allows, or None."""
+        plan = self.plan
+        if plan is None or len(plan.computed) <= plan.budget:
+            return None
+        allows = f"a share of {self.share:g} allows {plan.budget} of {len(plan.sigmas)} steps"
+        if plan.unplanned:
+            return f"{allows}, but {len(plan.computed)} were computed: some could not be reused"
+        return f"{allows}, but {len(plan.forced)} have to be computed (the first ones, and those outside the window)"
 
     def _plan(self) -> None:
         """Read the rehearsed derivatives' inner products from the device, once, and plan by them."""

@@ -2,8 +2,8 @@
 
 # ruff: noqa: F401, I001
 # One line per reuse, in the order in which the node offers them; the first is the default.
-from .fitted import Fitted
 from .corrected import Corrected
+from .fitted import Fitted
 from .taylor import Taylor
 from .prediction import Prediction
 from .residual import Residual
