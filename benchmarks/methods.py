@@ -19,10 +19,12 @@ from benchmarks.peers.uniform import attach_uniform, uniform_pattern
 from precisecache_core.lfcache.config import REUSES
 from testkit.host_caches import attach_easycache, attach_lazycache
 
+PLANNED = (0.5, 0.4, 0.36, 1 / 3, 0.27, 0.25, 0.2, 0.15)  # shares of LFCache's plan
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
 LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
+OTHER_PLANNED = (0.4, 0.27, 0.2)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
 LIMIT_SHARES = (1 / 3, 0.2)  # for which `benchmarks.tables.limit` searches the best schedule
 # covers most of the schedule, for methods whose authors picked a part by hand; in the model's timesteps
@@ -133,8 +135,23 @@ def _magcache(threshold, max_skips):
 
 
 def own_rows():
-    """LFCache with alpha swept (base is 0.5, turbo 0.7), the paper's LFCache, and uniform skipping."""
-    rows = [Row("lfcache fitted", f"{a:g}", _lfcache(alpha=a), True, True) for a in ALPHAS]
+    """LFCache with a planned share or with alpha, the paper's LFCache, and uniform skipping.
+
+    lfcache plan: with the defaults. usual plan: without a rehearsal. plan fitted, plan taylor: without correction.
+    """
+    rows = [Row("lfcache plan", f"{s:.2f}", _lfcache(share=s), True, True) for s in PLANNED]
+    rows += [
+        Row(f"lfcache {name}", f"{s:.2f}", _lfcache(share=s, **settings), True, True)
+        for name, settings in {
+            "usual plan": {"factor_t": 1, "factor_hw": 1},
+            "plan fitted": {"reuse": "fitted"},
+            "plan taylor": {"reuse": "taylor"},
+        }.items()
+        for s in OTHER_PLANNED
+    ]
+    rows += [Row("lfcache alpha", f"{a:g}", _lfcache(alpha=a), True, True) for a in ALPHAS]
+    rows += [Row("lfcache fitted", f"{a:g}", _lfcache(alpha=a, reuse="fitted"), True, True) for a in ALPHAS]
+    rows += [Row("uniform corrected", f"{s:.2f}", _uniform(s, "corrected"), True) for s in SHARES]
     rows += [Row("uniform fitted", f"{s:.2f}", _uniform(s, "fitted"), True) for s in SHARES]
     rows += [Row("paper", f"{a:g}", _lfcache(alpha=a, **LITERAL), True, True) for a in PAPER_ALPHAS]
     for reuse in ("taylor", "prediction", "residual"):
@@ -152,7 +169,7 @@ def block_rows():
         for a in PAPER_ALPHAS[1:]
     ]
     rows += [
-        Row(f"flash {name}", f"{a:g}", _flash(a, blocks), reports=True)
+        Row(f"flash {name}", f"{a:g}", _flash(a, blocks, reuse="fitted"), reports=True)
         for name, blocks in BLOCK_SETTINGS.items()
         for a in BLOCK_ALPHAS
     ]
@@ -210,7 +227,7 @@ def candidate_rows():
         "warmup 4": {"warmup": 4},
     }
     return [
-        Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, **settings), True, True)
+        Row(f"candidate {name}", f"{a:g}", _lfcache(alpha=a, reuse="fitted", **settings), True, True)
         for name, settings in tried.items()
         for a in CANDIDATE_ALPHAS
     ]

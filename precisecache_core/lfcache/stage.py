@@ -63,10 +63,10 @@ class Stage:
     def _planner(
         self, model: Parametrization, x: torch.Tensor, schedule: Sequence[float], forced: Collection[int]
     ) -> Planner:
-        rehearsal = None
-        if self.source.makes_trials and model.is_derivative and self.config.share:
+        rehearsal, derivatives = None, model.in_derivatives()
+        if self.source.makes_trials and derivatives is not None:
             factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, model.patch)
-            rehearsal = Rehearsal(model, schedule, factors, is_matched=self.config.trial == "snr_matched")
+            rehearsal = Rehearsal(derivatives, schedule, factors, is_matched=self.config.trial == "snr_matched")
         return Planner(schedule, self.config.share or 1.0, forced, rehearsal, model.space, self.low_band)
 
     def matches(self, x: torch.Tensor) -> bool:
