@@ -30,8 +30,8 @@ class PreciseCacheLFCache(io.ComfyNode):
             display_name="PreciseCache LFCache",
             category="PreciseCache",
             description=(
-                "Makes sampling faster: before a step, a tiny trial estimates how much the model's "
-                "output will change, and steps that change little reuse earlier outputs. Works "
+                "Makes sampling faster: tiny trials estimate how much the model's output changes "
+                "at each step, and steps that change little reuse earlier outputs. Works "
                 "with ComfyUI's samplers, schedulers and guidance nodes; needs no calibration."
             ),
             inputs=[
@@ -61,8 +61,8 @@ class PreciseCacheLFCache(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.01,
-                    tooltip="The share of the steps that are computed; the others are reused. 0.4 takes 40 % of the "
-                    "time. Only the preset budget uses it.",
+                    tooltip="The share of the steps that are computed; the others reuse earlier outputs. 0.4 takes "
+                    "about 40 % of the time. Only the preset budget uses it.",
                 ),
                 advanced(
                     io.Int.Input,
@@ -72,7 +72,7 @@ class PreciseCacheLFCache(io.ComfyNode):
                     max=100,
                     step=1,
                     tooltip="Number of model calls that are always computed at the start. They set the scale "
-                    "for alpha.",
+                    "for alpha. Only the preset custom uses it.",
                 ),
                 advanced(
                     io.Float.Input,
@@ -160,7 +160,7 @@ class PreciseCacheLFCache(io.ComfyNode):
                     optional=True,
                     tooltip="For a second sampler that continues a first one, such as Wan2.2's low-noise expert: "
                     "connect the first sampler's MODEL with LFCache. This sampler then uses the first one's "
-                    "scale for alpha and needs no new warm-up.",
+                    "scale for alpha and needs no new warm-up. Only the presets custom and paper use it.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -110,35 +110,20 @@ class SamplerRun:
             call.observe(self.trials.ask(run.lfcache, call.trial, x, timestep, model_options, seed))
         if call.is_reused:
             denoised, uncond = call.reused()
-            if not functions or self._feed(functions, x, timestep, model_options, denoised, uncond):
+            if not functions:
                 return denoised
+            try:
+                return self.unconditional.feed_reused(functions, x, timestep, model_options, denoised, uncond)
+            except KeyError as error:
+                run.lfcache.stand_aside(f"this sampler reads {error}, which a reused call does not have")
         if not functions or run.lfcache.is_standing_aside:
             return call.finish(compute(model_options))
-        denoised = compute(self.unconditional.watching(model_options))
-        uncond = self.unconditional.take()
+        denoised = compute(self.unconditional.holding_back(model_options, functions))
+        uncond = self.unconditional.uncond
         if uncond is None:
             run.lfcache.stand_aside("this sampler reads an unconditional prediction that the guider does not compute")
-        answer = call.finish(denoised, uncond)
-        if answer is not denoised and call.uncond is not None:
-            self._feed(functions, x, timestep, model_options, answer, call.uncond)
-        return answer
-
-    def _feed(
-        self,
-        functions: list,
-        x: torch.Tensor,
-        timestep: torch.Tensor,
-        model_options: dict,
-        denoised: torch.Tensor,
-        uncond: torch.Tensor | None,
-    ) -> bool:
-        """Call the sampler's functions for a reused call; False if they read something that it does not have."""
-        try:
-            self.unconditional.feed(functions, x, timestep, model_options, denoised, uncond)
-        except KeyError as error:
-            self.cached.lfcache.stand_aside(f"this sampler reads {error}, which a reused call does not have")
-            return False
-        return True
+        denoised = call.finish(denoised, uncond)
+        return self.unconditional.feed_computed(functions, model_options, denoised, call.uncond)
 
     def note_early_end(self, error: BaseException) -> None:
         """Record in the report that the run was interrupted or failed."""

@@ -68,6 +68,10 @@ class Predictions:
             self.uncond = self._new()
             if self.corrector is not None:
                 self.corrector.forget()
+        elif uncond is not None and self.uncond.current is None and self.guided.current is not None:
+            if self.corrector is not None:  # it needs both predictions of each call
+                self.guided = self._new()
+                self.corrector.forget()
         if self.corrector is not None:
             self.corrector.begin(sigma)
             new = self.corrector.correct(sigma, x, self._nodes(len(new)), new)

@@ -220,6 +220,31 @@ def test_the_unconditional_stream_is_corrected_with_the_guided_one():
     assert corrected < 0.5 * plain
 
 
+def test_a_sampler_that_begins_to_read_the_unconditional_stream_in_mid_run_begins_anew():
+    """From there on the answers are those of a run without the earlier calls."""
+
+    def run(x, begin):
+        """(latent of call 5, answers from there on) of the calls from `begin` on."""
+        predictions, found, at_5 = kept(), [], None
+        for call, sigma in list(enumerate(SIGMAS[:-1].tolist()))[begin:]:
+            guided, uncond = curved(x, sigma), curved(x, sigma) + 0.1 * field(6) * sigma**2
+            following = SIGMAS[call + 1].item()
+            at_5 = x if call == 5 else at_5
+            if call in COMPUTED:
+                answer = predictions.store(x, sigma, guided, uncond if call >= 5 else None)
+            else:
+                answer = predictions.predict(x, sigma, call >= 5)
+            if call < 5:
+                x = x + (following - sigma) * answer[0]
+            else:
+                found += answer
+                x = x - sigma * answer[0] + following * answer[1]
+        return at_5, found
+
+    at_5, answers = run(field(1), 0)
+    torch.testing.assert_close(answers, run(at_5, 5)[1])
+
+
 @pytest.mark.parametrize("space", [FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING])
 def test_derivatives_convert_to_denoised_and_back(space):
     def v_prediction(sigma):  # any parametrization

@@ -14,6 +14,9 @@ from PreciseCache.nodes.lfcache import PreciseCacheLFCache
     (
         ({"alpha": -0.1}, "alpha"),
         ({"alpha": math.nan}, "alpha"),
+        ({"preset": "budget", "share": 0.0}, "share"),
+        ({"preset": "budget", "share": 1.2}, "share"),
+        ({"preset": "budget", "share": math.nan}, "share"),
         ({"factor_t": 0}, "factor_t"),
         ({"factor_hw": -4}, "factor_hw"),
         ({"start_percent": 0.6, "end_percent": 0.5}, "start_percent"),
@@ -24,7 +27,7 @@ from PreciseCache.nodes.lfcache import PreciseCacheLFCache
     ),
 )
 def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, setting):
-    arguments = {"model": bench.model, "preset": "custom", "alpha": 0.5} | settings
+    arguments = {"model": bench.model, "preset": "custom", "alpha": 0.5, "share": 0.4} | settings
     with pytest.raises(ValueError) as error:
         PreciseCacheLFCache.execute(**arguments)
     text = str(error.value)
@@ -34,7 +37,7 @@ def test_a_bad_setting_names_itself_its_value_and_a_remedy(bench, settings, sett
 
 def test_an_input_that_is_no_model_is_refused():
     with pytest.raises(ValueError, match="PreciseCache: model must be a diffusion model"):
-        PreciseCacheLFCache.execute(object(), "base", 0.5)
+        PreciseCacheLFCache.execute(object(), "base", 0.5, 0.4)
 
 
 @pytest.mark.parametrize("steps", (1, 2, 7))

@@ -33,7 +33,7 @@ def stage(bench, model, start, end, latent=None):
 def second(bench, first, model=None, **settings):
     """A MODEL with LFCache and calibrate_from."""
     return PreciseCacheLFCache.execute(
-        model or bench.model, "custom", settings.pop("alpha", 0.5), calibrate_from=first, **settings
+        model or bench.model, "custom", settings.pop("alpha", 0.5), 0.4, calibrate_from=first, **settings
     ).result[0]
 
 
@@ -144,3 +144,17 @@ def test_img2img_is_not_advised_to_connect_calibrate_from(bench):
     model = bench.lfcache(alpha=0.5)
     bench.sample(model, steps=20, denoise=0.6, latent=torch.ones_like(bench.noise()))
     assert not any("calibrate_from" in warning for warning in bench.report(model)["warnings"])
+
+
+def test_with_a_share_each_stage_plans_its_own_steps_and_takes_nothing_over(bench):
+    first = bench.lfcache(share=0.4)
+    later = PreciseCacheLFCache.execute(bench.model, "budget", 0.5, 0.4, calibrate_from=first).result[0]
+    for report in split(bench, first, later)[:2]:
+        assert report["plan"]["budget"] == report["computed"] == 10 and report["plan"]["is_rehearsed"]
+        assert report["trials"] == SPLIT and report["delta_max"] is None and report["warnings"] == []
+
+
+def test_a_planned_run_measures_no_scale_for_a_later_one(bench):
+    first = bench.lfcache(share=0.4)
+    _, ended, _ = split(bench, first, second(bench, first))
+    assert ended["decisions"].startswith("CCC") and any("measured nothing" in text for text in ended["warnings"])

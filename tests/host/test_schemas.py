@@ -31,6 +31,8 @@ def exact(schema):
     return {**parts, "additionalProperties": False} if schema.get("type") == "object" else parts
 
 
+NEWER = {"corrections", "plan"}  # optional in a report, because earlier ones lack them
+
 READER = {name: Draft202012Validator(schema) for name, schema in SCHEMAS.items()}
 WRITER = {name: Draft202012Validator(exact(schema)) for name, schema in SCHEMAS.items()}
 
@@ -144,6 +146,6 @@ def test_readers_refuse_wrong_fields_and_accept_new_ones(answers, change):
         assert READER[name].is_valid(new) and not WRITER[name].is_valid(new)
         for field in known:
             assert not READER[name].is_valid({key: value for key, value in known.items() if key != field})
-    for field in run:
+    for field in set(run) - NEWER:
         less = {key: value for key, value in run.items() if key != field}
         assert not READER["report"].is_valid({"version": 2, "runs": [less]})

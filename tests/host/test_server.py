@@ -78,7 +78,10 @@ def test_a_graph_queued_again_changed_bypassed_and_changed_back(server):
     (first, report), (same, kept), (without, nothing), (off, _), (steps_only, half_report), (last, again) = results
 
     def untimed(report):
-        return [{key: value for key, value in run.items() if key not in ("seconds", "run")} for run in report["runs"]]
+        return [
+            {key: value for key, value in run.items() if key not in ("seconds", "run", "trial_share")}
+            for run in report["runs"]
+        ]
 
     assert np.array_equal(first, same) and untimed(kept) == untimed(report)
     assert np.array_equal(without, off) and not np.array_equal(without, first)
@@ -98,7 +101,7 @@ def test_a_bad_setting_is_refused_with_its_name(server):
 def test_a_graph_may_leave_advanced_inputs_out(server):
     graph = small_graph(preset="turbo")
     inputs = graph[only_node(graph, "PreciseCacheLFCache")]["inputs"]
-    for name in set(inputs) - {"model", "preset", "alpha"}:
+    for name in set(inputs) - {"model", "preset", "alpha", "share"}:
         del inputs[name]
     (frames, _), (same, _) = queue(server, graph, small_graph(preset="turbo"))
     assert np.array_equal(frames, same)
@@ -109,7 +112,9 @@ def test_flash_runs_and_reports_both_caches(server):
     set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
     set_inputs(graph, "KSampler", steps=20)
     (run,) = queue(server, graph)[0][1]["runs"]
-    assert run["alpha"] == 0.7 and run["reused"] > 0 and run["warnings"] == []
+    # turbo computes 27 % of 20 steps; the plan is made from a trial for each step
+    assert run["plan"]["share"] == 0.27 and run["computed"] == run["plan"]["budget"] == 5
+    assert run["reused"] == 15 and run["trials"] == 20 and run["warnings"] == []
     assert run["blockcache"]["blocks"] == 16 and run["blockcache"]["block_calls_skipped"] > 0
     assert run["cache_bytes"]["blockcache"] > run["cache_bytes"]["lfcache"] > 0
 
@@ -117,8 +122,13 @@ def test_flash_runs_and_reports_both_caches(server):
 @pytest.mark.parametrize(
     "node, name, first, count",
     [
-        ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha"], 14),
-        ("PreciseCacheBlockCache", "PreciseCache BlockCache", ["model", "cache_rate", "reuse_steps"], 6),
+        ("PreciseCacheLFCache", "PreciseCache LFCache", ["model", "preset", "alpha", "share"], 15),
+        (
+            "PreciseCacheBlockCache",
+            "PreciseCache BlockCache",
+            ["model", "cache_rate", "reuse_steps", "start_percent"],
+            6,
+        ),
     ],
 )
 def test_every_input_of_a_node_has_a_tooltip_and_bounds(server, node, name, first, count):
@@ -129,7 +139,7 @@ def test_every_input_of_a_node_has_a_tooltip_and_bounds(server, node, name, firs
         info = json.load(answer)[node]
     assert info["display_name"] == name and info["category"] == "PreciseCache"
     inputs = info["input"]["required"] | info["input"]["optional"]
-    assert list(inputs)[:3] == first and len(inputs) == count
+    assert list(inputs)[:4] == first and len(inputs) == count
     for name, (kind, options) in inputs.items():
         assert options["tooltip"], name
         if kind in ("INT", "FLOAT"):

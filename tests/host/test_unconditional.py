@@ -77,12 +77,15 @@ def test_a_model_without_an_unconditional_prediction_is_sampled(bench):
     assert torch.isfinite(sample(bench.lfcache(alpha=1.0))).all()
 
 
-def test_the_report_counts_what_is_kept_for_the_sampler(bench):
-    model = bench.lfcache(alpha=1.0)
+@pytest.mark.parametrize("reuse", ("fitted", "corrected"))
+def test_the_report_counts_what_is_kept_for_the_sampler(bench, reuse):
+    model = bench.lfcache(alpha=1.0, reuse=reuse)
     bench.sample(model)
     plain = bench.report(model)["cache_bytes"]["lfcache"]
     bench.sample(model, "euler_cfg_pp")
-    assert bench.report(model)["cache_bytes"]["lfcache"] == 2 * plain
+    more = bench.report(model)["cache_bytes"]["lfcache"] - plain
+    assert more == 2 * bench.noise().nbytes  # the unconditional predictions of two calls
+    assert plain == more + (bench.noise().nbytes if reuse == "corrected" else 0)  # and one displacement of the latent
 
 
 class Sampler:
@@ -133,6 +136,34 @@ def test_samplers_of_other_packs_get_their_unconditional_prediction(bench, setti
     assert torch.isfinite(sample_with(bench, sampler, model)).all()
     run = bench.report(model)
     assert len(sampler.fed) == fed and run["calls"] == 16 and "R" in run["decisions"][9:]
+
+
+def test_a_function_is_called_once_a_call_and_its_result_is_the_samplers_answer(bench):
+    """Whether the call is reused or computed, with a correction or without."""
+    model, seen = bench.lfcache(alpha=1.0), []
+
+    def result(sign):
+        def sampler(wrapped, x, sigmas, extra_args=None, callback=None, disable=None):
+            from comfy.model_patcher import set_model_options_post_cfg_function
+
+            def see(args):
+                seen.append((sign * args["denoised"], args["uncond_denoised"]))
+                return seen[-1][0]
+
+            options = set_model_options_post_cfg_function(extra_args["model_options"].copy(), see, True)
+            seen.clear()
+            for step in range(len(sigmas) - 1):
+                answer = wrapped(x, sigmas[step] * x.new_ones([1]), **{**extra_args, "model_options": options})
+                assert len(seen) == step + 1 and answer is seen[-1][0]
+                x = sign * answer + sigmas[step + 1] * (x - seen[-1][1]) / sigmas[step]
+            return x
+
+        return sample_with(bench, sampler, model)
+
+    expected = result(1)
+    run = bench.report(model)
+    assert run["reused"] > 0 and any(run["corrections"])
+    assert torch.equal(result(-1), expected)
 
 
 def test_a_function_that_reads_what_a_reused_call_lacks_ends_the_reuse(bench):
