@@ -137,8 +137,8 @@ export class Panel {
     box.append(head, strip(run));
     // a plan without a rehearsal knows no LFD
     if (!run.plan || run.lfd.some((value) => value !== null)) box.append(curve(run));
-    box.append(counters);
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
+    box.append(counters);
     box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
     return box;
   }

@@ -171,7 +171,7 @@ def test_the_plan_is_shown_during_the_run_and_after_it(page, settings, is_rehear
     assert plan["is_rehearsed"] is is_rehearsed and run["threshold"] is None
     assert shown(page.panel(STATS)) == [texts(run)]
     live = [text for text in page.js("return window.seen") if "ended" not in text]
-    assert live and all(text.endswith(f"plan: {plan['budget']} of 40 steps") for text in live), live
+    assert live and all(f"plan: {plan['budget']} of 40 stepscomputed" in text for text in live), live
     page.picture("plan" if is_rehearsed else "plan_without_rehearsal")
 
 
@@ -396,6 +396,56 @@ def contrast(*colors):
 
     dark, light = sorted(map(luminance, colors))
     return (light + 0.05) / (dark + 0.05)
+
+
+# the inputs of a node that are greyed out
+DISABLED = "return app.graph.getNodeById(arguments[0]).widgets.filter((w) => w.disabled).map((w) => w.name)"
+SET_PRESET = """const widget = app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name == 'preset');
+    widget.value = arguments[1]; widget.callback(arguments[1]);"""
+
+
+def test_inputs_that_the_preset_ignores_are_greyed_out(page):
+    page.load(graph_of())
+    for preset, ignored in (
+        ("base", ["alpha", "share"]),
+        ("custom", ["share"]),
+        ("budget", ["alpha"]),
+        ("paper", ["share"]),
+        ("turbo", ["alpha", "share"]),
+    ):
+        page.js(SET_PRESET, LFCACHE, preset)
+        assert page.js(DISABLED, LFCACHE) == ignored, preset
+    page.load(graph_of(preset="custom"))
+    assert page.js(DISABLED, LFCACHE) == ["share"]
+    page.js(SET_PRESET, LFCACHE, "budget")
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
+    assert page.js(DISABLED, LFCACHE) == ["alpha"]
+    # a linked preset may be any
+    page.js(
+        """const node = app.graph.getNodeById(arguments[0]), other = LiteGraph.createNode('PrimitiveNode');
+        app.graph.add(other);
+        window.source = other;
+        other.connect(0, node, node.inputs.findIndex((input) => input.name == 'preset'));""",
+        LFCACHE,
+    )
+    assert page.js(DISABLED, LFCACHE) == []
+    page.js("window.source.disconnectOutput(0)")
+    assert page.js(DISABLED, LFCACHE) == ["alpha"]
+    page.picture("greyed_canvas")
+
+
+def test_vue_greys_out_what_the_preset_ignores_and_follows_a_choice(page):
+    page.set_setting("Comfy.VueNodes.Enabled", True)
+    page.open()
+    page.load(graph_of(preset="budget"))
+    # whether the fields of alpha and share are disabled
+    fields = """['alpha', 'share'].map((name) => {
+        const field = document.querySelector(`[data-node-id="${a[0]}"] input[aria-label="${name}"]`);
+        return field && field.disabled})"""
+    page.wait(f"`${{{fields}}}` === 'true,false'", LFCACHE)
+    page.picture("greyed_vue")
+    page.js(SET_PRESET, LFCACHE, "custom")
+    page.wait(f"`${{{fields}}}` === 'false,true'", LFCACHE)
 
 
 def test_the_report_can_be_copied_and_saved(page):
