@@ -8,7 +8,7 @@ import { loadText } from "./text.js";
 
 const CLASS = "PreciseCacheStats";
 const SHOW_ALL = "show all samplers"; // the node's property behind the panel's checkbox
-const SIZE = [340, 200]; // the least width and height
+const SIZE = [340, 228]; // the least width and height
 
 const panels = new WeakMap(); // node -> Panel; weak, so that a node that never enters a graph is freed with its panel
 

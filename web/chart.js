@@ -31,7 +31,7 @@ export function strip(run) {
   return picture("strip", `${run.decisions}`, length(run), 1, boxes);
 }
 
-// The LFD of every call that has one, and the threshold.
+// The LFD of every call that has one, and the threshold if there is one (under a plan there is none).
 export function curve(run) {
   const found = run.lfd.map((value, i) => [i + 0.5, value]).filter(([, value]) => value !== null);
   const top = 1.1 * Math.max(run.threshold ?? 0, ...found.map(([, value]) => value)) || 1;

@@ -23,6 +23,15 @@ function bytes(value) {
   return `${(value / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
+// What was planned and what became of it, in one line.
+function planText({ budget, steps, computed, unplanned, isRehearsed }) {
+  const plan = isRehearsed
+    ? t("plan: %1 of %2 steps, from a rehearsal", budget, steps)
+    : t("plan: %1 of %2 steps", budget, steps);
+  if (computed === null) return plan;
+  return `${plan} · ${unplanned ? t("computed %1, %2 unplanned", computed, unplanned) : t("computed %1", computed)}`;
+}
+
 // The report as indented JSON, to copy and to save.
 const asText = (report) => JSON.stringify(report, null, 1);
 
@@ -125,7 +134,11 @@ export class Panel {
     add("cache", "cache", bytes(run.cacheBytes));
     if (run.agreement !== null) add("agreement", "agreement", run.agreement.toFixed(2));
     if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
-    box.append(head, strip(run), curve(run), counters);
+    box.append(head, strip(run));
+    // a plan without a rehearsal knows no LFD
+    if (!run.plan || run.lfd.some((value) => value !== null)) box.append(curve(run));
+    if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
+    box.append(counters);
     box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
     return box;
   }

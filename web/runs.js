@@ -19,6 +19,15 @@ function blocksOf(value) {
   return calls === null || skipped === null ? null : { calls, skipped };
 }
 
+// What a run planned, or null. An event does not say what became of the plan: its `computed` and `unplanned` are null.
+function planOf(value) {
+  const budget = count(value?.budget);
+  const steps = count(value?.steps);
+  if (budget === null || steps === null) return null;
+  const [computed, unplanned] = [count(value.computed), count(value.unplanned)];
+  return { budget, steps, computed, unplanned, isRehearsed: value.is_rehearsed === true };
+}
+
 // The counters that events and reports share, or null where one is missing.
 function counters(data) {
   const found = {
@@ -29,7 +38,7 @@ function counters(data) {
     trials: count(data?.trials),
   };
   const isWhole = Object.values(found).every((value) => value !== null) && found.calls <= MAX_CALLS;
-  return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold) } : null;
+  return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold), plan: planOf(data.plan) } : null;
 }
 
 // The content of an event, or null if it is malformed. id: the run's id.

@@ -16,7 +16,8 @@ export async function loadText() {
   }
 }
 
-// The translation of an English word or phrase.
-export function t(english) {
-  return typeof words[english] === "string" ? words[english] : english;
+// The translation of an English word or phrase; %1, %2 … in it stand for the values.
+export function t(english, ...values) {
+  const found = typeof words[english] === "string" ? words[english] : english;
+  return found.replace(/%(\d)/g, (place, number) => values[number - 1] ?? place);
 }

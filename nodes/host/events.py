@@ -113,6 +113,7 @@ class CallFeed:
         run, journal = self.run, self.run.journal
         decisions, lfds = journal.decisions, journal.lfds
         blocks = run.blockcache.tally if run.blockcache else None
+        plan = run.lfcache.planner.entry() if run.lfcache.planner else None
         calls = len(decisions)
         data: dict[str, Any] = {
             "version": VERSION,
@@ -127,6 +128,7 @@ class CallFeed:
             "reused": decisions.count("R"),
             "trials": journal.trials,
             "threshold": _rounded(run.lfcache.threshold),
+            "plan": plan and {"budget": plan["budget"], "steps": plan["steps"]},
             "cache_bytes": sum(journal.peak_bytes.values()),
             "blocks": blocks and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
             "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],

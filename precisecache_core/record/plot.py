@@ -69,9 +69,10 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
     calls = np.arange(1, run["calls"] + 1)
     lfd = np.array([np.nan if v is None else v for v in run["lfd"]], dtype=float)
     reused = np.array([d == "R" for d in run["decisions"]], dtype=bool)
-    panel.set_title(f"{name}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused")
+    plan = run.get("plan")
+    title = f"{name}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused"
+    panel.set_title(f"{title} (plan {plan['budget']} of {plan['steps']} steps)" if plan else title)
     panel.set_xlabel("model call")
-    panel.set_ylabel("low-frequency difference")
     panel.set_xlim(0, max(1, run["calls"]) + 1)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     for is_shown, color, label in ((~reused, COMPUTED, "computed"), (reused, REUSED, "reused")):
@@ -89,12 +90,15 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
     if np.isfinite(lfd).any():
         tried = np.isfinite(lfd)
         label, marker = ("LFD", "o") if run["trials"] else ("LFD, extrapolated", None)
+        label = "LFD, rehearsed" if plan else label
         panel.plot(calls[tried], lfd[tried], color="black", marker=marker, markersize=3, linewidth=1, label=label)
     if run["threshold"] is not None:
         panel.axhline(run["threshold"], color=THRESHOLD, linestyle="--", label="threshold")
         error = accumulated(run["lfd"], run["decisions"])
         panel.plot(calls, error, color=ERROR, linewidth=1.5, label="accumulated LFD")
         shown += [*error]
+    if shown:
+        panel.set_ylabel("low-frequency difference")
     _draw_corrections(panel, calls, run.get("corrections") or [])
     if shown and max(shown) > 0:
         panel.set_ylim(-0.1 * max(shown), 1.25 * max(shown))  # room for the bars below and the legend above
@@ -111,7 +115,7 @@ def _draw_calls(panel: Any, run: dict, name: str) -> None:
             fontsize=10,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
         )
-    panel.legend(loc="upper right", ncols=5, fontsize=9)
+    panel.legend(loc="upper right", ncols=6, columnspacing=1.2, handlelength=1.5, fontsize=9)
 
 
 def _draw_corrections(panel: Any, calls: np.ndarray, corrections: Sequence[float | None]) -> None:

@@ -32,6 +32,7 @@ def dump_report(report: dict) -> str:
 def summary_line(run: dict) -> str:
     """One line for the log: `reused 11 of 30 steps`, or calls instead of steps if the numbers differ.
 
+    A plan follows: `; plan: 12 of 30 steps, from a rehearsal, computed 13, 1 unplanned`.
     run: one entry of the report.
     """
     line = f"reused {run['reused']} of {run['steps']} steps"
@@ -40,4 +41,14 @@ def summary_line(run: dict) -> str:
     blocks = run["blockcache"]
     if blocks:
         line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} block calls"
-    return line
+    plan = run.get("plan")
+    return f"{line}; {_plan_line(plan)}" if plan else line
+
+
+def _plan_line(plan: dict) -> str:
+    """What was planned, and how many steps were computed."""
+    line = f"plan: {plan['budget']} of {plan['steps']} steps"
+    if plan["is_rehearsed"]:
+        line += ", from a rehearsal"
+    line += f", computed {plan['computed']}"
+    return f"{line}, {plan['unplanned']} unplanned" if plan["unplanned"] else line

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from precisecache_core.lfcache.controller import LFCacheController
-from precisecache_core.record.plot import COMPUTED, REUSED, accumulated, between_trials, plot_runs
+from precisecache_core.record.plot import (
+    COMPUTED,
+    CORRECTION,
+    ERROR,
+    REUSED,
+    THRESHOLD,
+    accumulated,
+    between_trials,
+    plot_runs,
+)
 
 
 def test_missing_lfds_are_interpolated_between_the_trials():
@@ -81,3 +90,37 @@ def test_a_run_can_have_a_name_and_skipped_blocks():
 def test_a_run_without_a_call_is_drawn():
     pytest.importorskip("matplotlib")
     assert plot_runs([run_of("", trials=0, threshold=None)]).shape[2] == 3
+
+
+PLAN = {"share": 0.4, "steps": 6, "budget": 4, "forced": 2, "computed": 4, "unplanned": 0, "is_rehearsed": True}
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The texts of all titles and labels that are drawn from now on."""
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    found = []
+    for name in ("set_title", "set_ylabel", "plot"):
+        original = getattr(axes, name)
+
+        def listening(axis, *args, original=original, **kwargs):
+            found.extend([arg for arg in args if isinstance(arg, str)] + [kwargs.get("label")])
+            return original(axis, *args, **kwargs)
+
+        monkeypatch.setattr(axes, name, listening)
+    return found
+
+
+def test_a_planned_run_shows_its_plan_and_no_threshold(written):
+    corrections = [None, None, None, None, None, 0.02]
+    planned = run_of("CCCRRC", plan=PLAN, threshold=None, corrections=corrections)
+    assert colors(plot_runs([planned])) & {ERROR, THRESHOLD, CORRECTION} == {CORRECTION}
+    assert "WAN21: 4 of 6 calls computed, 2 reused (plan 4 of 6 steps)" in written
+    assert "LFD, rehearsed" in written and "accumulated LFD" not in written
+
+
+def test_a_plan_without_a_rehearsal_has_no_label_for_lfds(written):
+    plot_runs([run_of("CCCRRC", plan=PLAN | {"is_rehearsed": False}, threshold=None, lfd=[None] * 6, trials=0)])
+    assert "low-frequency difference" not in written
+    plot_runs([run_of("CCCRRC")])
+    assert "low-frequency difference" in written

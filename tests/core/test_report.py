@@ -35,6 +35,25 @@ def test_the_summary_names_calls_where_they_differ_from_steps(calls, expected):
     assert summary_line({"steps": 30, "calls": calls, "reused": 11, "blockcache": None}) == expected
 
 
+@pytest.mark.parametrize(
+    "outcome, expected",
+    [
+        (
+            dict(budget=12, steps=30, computed=12, unplanned=0, is_rehearsed=True),
+            "plan: 12 of 30 steps, from a rehearsal, computed 12",
+        ),
+        (
+            dict(budget=8, steps=20, computed=9, unplanned=1, is_rehearsed=False),
+            "plan: 8 of 20 steps, computed 9, 1 unplanned",
+        ),
+    ],
+)
+def test_the_summary_says_what_became_of_the_plan(outcome, expected):
+    run = {"steps": 30, "calls": 30, "reused": 18, "blockcache": None}
+    assert summary_line(run | {"plan": outcome}) == f"reused 18 of 30 steps; {expected}"
+    assert summary_line(run | {"plan": None}) == "reused 18 of 30 steps"
+
+
 def test_the_summary_counts_skipped_blocks():
     blocks = {"block_calls": 160, "block_calls_skipped": 36}
     line = summary_line({"steps": 30, "calls": 30, "reused": 20, "blockcache": blocks})

@@ -24,8 +24,9 @@ from tools.comfyui.client import ComfyClient
 from tools.comfyui.server import ComfyServer
 from tools.graph.shipped import load_flash, only_node, set_inputs
 
-SCHEMA = Draft202012Validator(
-    json.loads((ROOT / "precisecache_core" / "record" / "report.schema.json").read_text("utf-8"))
+SCHEMA, EVENT_SCHEMA = (
+    Draft202012Validator(json.loads((ROOT / "precisecache_core" / "record" / f"{name}.schema.json").read_text("utf-8")))
+    for name in ("report", "event")
 )
 
 
@@ -154,6 +155,19 @@ def test_events_are_few_small_and_complete(bench, server):
     }
     assert last[-1]["blocks"] == {k: run["blockcache"][k] for k in ("block_calls", "block_calls_skipped")}
     assert last[-1]["nodes"] == ["7", "8"] and last[-1]["cache_bytes"] > 0
+
+
+@pytest.mark.parametrize("settings", [dict(share=0.4), dict(share=0.4, factor_t=1, factor_hw=1), dict(alpha=0.5)])
+def test_events_tell_the_plan(bench, server, settings):
+    model = attach(bench.model, "7", lfcache=bench.config(**settings))
+    bench.sample(model, steps=20)
+    (run,) = checked(bench.report(model))
+    plan = run["plan"] and {name: run["plan"][name] for name in ("budget", "steps")}
+    assert plan == ({"budget": 8, "steps": 20} if "share" in settings else None)
+    assert server.sent
+    for _, _, data, _ in server.sent:
+        EVENT_SCHEMA.validate(data)
+        assert data["plan"] == plan
 
 
 def test_an_event_is_never_longer_than_two_kilobytes(server):

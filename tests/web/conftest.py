@@ -29,6 +29,9 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
         ({computed: 'C', reused: 'R', unknown: '?'})[rect.getAttribute('class')]
             .repeat(rect.getAttribute('width'))).join(''),
     lfds: run.querySelector('.lfd')?.getAttribute('points').split(' ').length ?? 0,
+    plan: textOf(run, '.precisecache-plan') ?? null,
+    hasCurve: !!run.querySelector('.precisecache-curve'),
+    hasThreshold: !!run.querySelector('line.threshold'),
     warnings: [...run.querySelectorAll('.precisecache-warning')].map((e) => e.textContent),
 }));
 """

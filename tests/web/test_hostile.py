@@ -3,6 +3,7 @@
 import copy
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ GOOD = {
     "decisions": "CR",
     "lfd": [None, 1.5],
     "threshold": 2.0,
+    "plan": {"budget": 4, "steps": 10},
     "cache_bytes": 100,
     "blocks": {"block_calls": 32, "block_calls_skipped": 4},
     "is_ended": False,
@@ -64,6 +66,15 @@ REPORT = {
             "decisions": "CR",
             "sigmas": [1, 0.5],
             "lfd": [None, 1],
+            "plan": {
+                "share": 0.5,
+                "steps": 2,
+                "budget": 1,
+                "forced": 1,
+                "computed": 1,
+                "unplanned": 1,
+                "is_rehearsed": True,
+            },
             "alpha": 0.5,
             "delta_max": 1,
             "threshold": 0.5,
@@ -184,6 +195,45 @@ def test_an_id_of_the_wrong_type_is_ignored(page):
             assert badges(page) == ([None, None] if field == "nodes" else ["1/2", "4/32"])
 
 
+WRONG_PLANS = [
+    None,
+    7,
+    "plan",
+    [],
+    {},
+    {"budget": 4},
+    {"budget": HOSTILE[0], "steps": 10},
+    {"budget": -1, "steps": 1.5},
+]
+
+
+def test_a_malformed_plan_is_not_shown(page):
+    page.load(load_flash())
+    for number, value in enumerate(WRONG_PLANS):
+        assert send(page, [{**GOOD, "prompt_id": f"{number}", "plan": value}]) == [[], None, 0]
+        assert [run["plan"] for run in page.panel(STATS)] == [None]
+        report = {"version": 2, "runs": [{**REPORT["runs"][0], "plan": value}]}
+        assert send(page, [], [report], f"report {number}") == [[], None, 0]
+        assert [(run["plan"], run["state"]) for run in page.panel(STATS)] == [(None, "ended")]
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({}, "plan: 1 of 2 steps, from a rehearsal · computed 1, 1 unplanned"),
+        ({"unplanned": 0}, "plan: 1 of 2 steps, from a rehearsal · computed 1"),
+        ({"unplanned": HOSTILE[0]}, "plan: 1 of 2 steps, from a rehearsal · computed 1"),
+        ({"is_rehearsed": "true"}, "plan: 1 of 2 steps · computed 1, 1 unplanned"),
+        ({"computed": None}, "plan: 1 of 2 steps, from a rehearsal"),
+    ],
+)
+def test_of_a_plan_the_valid_values_are_shown(page, more, expected):
+    page.load(load_flash())
+    run = REPORT["runs"][0]
+    assert send(page, [], [{"version": 2, "runs": [run | {"plan": run["plan"] | more}]}]) == [[], None, 0]
+    assert [run["plan"] for run in page.panel(STATS)] == [expected]
+
+
 def test_a_fault_in_the_page_would_be_seen(page):
     page.load(load_flash())
     send(page, [])
@@ -248,3 +298,13 @@ def test_a_report_of_version_1_shows_in_the_panel_and_gives_no_badge(page):
     old = {name: value for name, value in REPORT["runs"][0].items() if name not in ("run", "nodes")}
     assert send(page, [], [{"version": 1, "runs": [old, old]}]) == [[], None, 0]
     assert [run["state"] for run in page.panel(STATS)] == ["ended"] * 2 and badges(page) == [None, None]
+
+
+def test_messages_without_a_plan_are_shown(page):
+    """Earlier versions sent none."""
+    page.load(load_flash())
+    event, run = ({k: v for k, v in good.items() if k != "plan"} for good in (GOOD, REPORT["runs"][0]))
+    assert send(page, [event]) == [[], None, 0]
+    assert [(run["plan"], run["state"]) for run in page.panel(STATS)] == [(None, "call 3, 10 steps")]
+    assert send(page, [], [{"version": 2, "runs": [run]}]) == [[], None, 0]
+    assert [(run["plan"], run["state"], run["hasThreshold"]) for run in page.panel(STATS)] == [(None, "ended", True)]

@@ -49,6 +49,15 @@ LFCACHE = only_node(load_flash(), "PreciseCacheLFCache")
 BLOCKCACHE = only_node(load_flash(), "PreciseCacheBlockCache")
 
 
+def plan_text(plan):
+    """The panel's line on the plan of a run in the report."""
+    if plan is None:
+        return None
+    line = f"plan: {plan['budget']} of {plan['steps']} steps" + ", from a rehearsal" * plan["is_rehearsed"]
+    unplanned = f", {plan['unplanned']} unplanned" if plan["unplanned"] else ""
+    return f"{line} · computed {plan['computed']}{unplanned}"
+
+
 def texts(run):
     """What the panel must show of a run of the report."""
     blocks = run["blockcache"]
@@ -63,6 +72,9 @@ def texts(run):
         "blocks": f"{blocks['block_calls_skipped']} / {blocks['block_calls']}" if blocks else None,
         "agreement": None if run["trial_agreement"] is None else f"{run['trial_agreement']:.2f}",
         "lfds": sum(v is not None for v in run["lfd"]),
+        "plan": plan_text(run["plan"]),
+        "hasCurve": run["plan"] is None or any(v is not None for v in run["lfd"]),
+        "hasThreshold": run["threshold"] is not None,
         "seconds": f"{run['seconds']['sampling']:.1f}",
     }
 
@@ -142,6 +154,34 @@ def test_the_report_is_there_after_the_page_was_loaded_again(page):
         (BLOCKCACHE, f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"),
     ):
         page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", node, badge)
+
+
+@pytest.mark.parametrize(
+    "settings, is_rehearsed",
+    [(dict(preset="budget", share=0.3), True), (dict(preset="turbo", factor_t=1, factor_hw=1), False)],
+    ids=["rehearsed", "not_rehearsed"],
+)
+def test_the_plan_is_shown_during_the_run_and_after_it(page, settings, is_rehearsed):
+    page.load(graph_of(seed=30, **settings))
+    page.js(WATCH, STATS)
+    report = page.report(page.queue(), STATS)
+    page.wait("(window.seen.at(-1) ?? '').includes('seconds')")
+    (run,) = report["runs"]
+    plan = run["plan"]
+    assert plan["is_rehearsed"] is is_rehearsed and run["threshold"] is None
+    assert shown(page.panel(STATS)) == [texts(run)]
+    live = [text for text in page.js("return window.seen") if "ended" not in text]
+    assert live and all(f"plan: {plan['budget']} of 40 stepscomputed" in text for text in live), live
+    page.picture("plan" if is_rehearsed else "plan_without_rehearsal")
+
+
+def test_a_run_that_alpha_decides_shows_no_plan(page):
+    page.load(graph_of(seed=31, preset="custom", alpha=0.5))
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    (run,) = shown(page.panel(STATS))
+    assert run == texts(report["runs"][0])
+    assert run["plan"] is None and run["hasCurve"] and run["hasThreshold"]
 
 
 def test_a_node_removed_in_mid_run_leaves_nothing(page):
@@ -356,6 +396,57 @@ def contrast(*colors):
 
     dark, light = sorted(map(luminance, colors))
     return (light + 0.05) / (dark + 0.05)
+
+
+# the inputs of a node that are greyed out
+DISABLED = "return app.graph.getNodeById(arguments[0]).widgets.filter((w) => w.disabled).map((w) => w.name)"
+SET_PRESET = """const widget = app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name == 'preset');
+    widget.value = arguments[1]; widget.callback(arguments[1]);"""
+
+
+def test_inputs_that_the_preset_ignores_are_greyed_out(page):
+    page.load(graph_of())
+    for preset, ignored in (
+        ("base", ["alpha", "share"]),
+        ("custom", ["share"]),
+        ("budget", ["alpha"]),
+        ("paper", ["share"]),
+        ("turbo", ["alpha", "share"]),
+    ):
+        page.js(SET_PRESET, LFCACHE, preset)
+        assert page.js(DISABLED, LFCACHE) == ignored, preset
+    page.load(graph_of(preset="custom"))
+    assert page.js(DISABLED, LFCACHE) == ["share"]
+    page.js(SET_PRESET, LFCACHE, "budget")
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
+    assert page.js(DISABLED, LFCACHE) == ["alpha"]
+    # a linked preset may be any
+    page.js(
+        """const node = app.graph.getNodeById(arguments[0]), other = LiteGraph.createNode('PrimitiveNode');
+        app.graph.add(other);
+        window.source = other;
+        other.connect(0, node, node.inputs.findIndex((input) => input.name == 'preset'));""",
+        LFCACHE,
+    )
+    assert page.js(DISABLED, LFCACHE) == []
+    page.js("window.source.disconnectOutput(0)")
+    assert page.js(DISABLED, LFCACHE) == ["alpha"]
+    page.picture("greyed_canvas")
+
+
+def test_vue_greys_out_what_the_preset_ignores_and_follows_a_choice(page):
+    page.set_setting("Comfy.VueNodes.Enabled", True)
+    page.open()
+    page.load(graph_of(preset="budget"))
+    # whether the fields of alpha and share are disabled; the advanced inputs are hidden
+    fields = """`${[...document.querySelectorAll(`[data-node-id="${a[0]}"] input[role=spinbutton]`)]
+        .map((field) => field.disabled)}`"""
+    page.wait(f"{fields} === 'true,false'", LFCACHE)
+    page.picture("greyed_vue")
+    page.browser.find_element("css selector", f"[data-node-id='{LFCACHE}'] [aria-label=preset]").click()
+    page.wait("document.querySelector('[role=option]')")
+    page.js("""[...document.querySelectorAll('[role=option]')].find((e) => e.textContent.trim() == 'custom').click()""")
+    page.wait(f"{fields} === 'false,true'", LFCACHE)
 
 
 def test_the_report_can_be_copied_and_saved(page):
