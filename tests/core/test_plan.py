@@ -94,7 +94,7 @@ def test_calls_between_two_levels_belong_to_the_one_above():
 
 def test_forced_levels_are_those_outside_the_window_and_after_a_boundary():
     assert forced_levels(SIGMAS, (math.inf, 0.0), ()) == []
-    assert forced_levels(SIGMAS, (SIGMAS[2], SIGMAS[17]), ()) == [0, 1, 18, 19]
+    assert forced_levels(SIGMAS, (SIGMAS[2], SIGMAS[17]), ()) == [0, 1, 2, 18, 19]
     assert forced_levels(SIGMAS, (math.inf, 0.0), [(SIGMAS[6] + SIGMAS[7]) / 2]) == [7]
     assert levels_left(SIGMAS) == SIGMAS and levels_left(SIGMAS, SIGMAS[5]) == SIGMAS[5:]
     assert levels_left([1.0, 0.5, 0.7, 0.0]) == levels_left([1.0, 0.0]) == []

@@ -20,7 +20,10 @@ def levels_left(schedule: Sequence[float], sigma: float | None = None) -> list[f
 
 
 def forced_levels(levels: Sequence[float], window: tuple[float, float], boundaries: Sequence[float]) -> list[int]:
-    """Numbers of the levels to compute in any case: those outside of the window, and the first after a boundary.
+    """Numbers of the levels to compute in any case.
+
+    These are the levels outside of the window and the first inside, because predictions from outside are not kept, and
+    the first after a boundary.
 
     levels: from `levels_left`. window, boundaries: as in LFCacheRun.
     """
@@ -28,6 +31,7 @@ def forced_levels(levels: Sequence[float], window: tuple[float, float], boundari
     forced = []
     for i, level in enumerate(levels[:-1]):
         before = levels[i - 1] if i else level
-        if not low <= level <= high or any(level <= b <= before for b in boundaries if before > level):
+        is_outside = not (low <= level <= high and low <= before <= high)
+        if is_outside or any(level <= b <= before for b in boundaries if before > level):
             forced.append(i)
     return forced
