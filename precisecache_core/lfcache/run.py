@@ -161,7 +161,7 @@ class LFCacheRun:
         if self.config.share:
             levels = levels_left(self.schedule, None if self._stage is None else sigma.item())
             if not levels:
-                self.journal.warn("the schedule's noise levels do not fall: reuse is decided by alpha, not by share")
+                self.journal.warn("no schedule of falling noise levels is known: reuse is decided by alpha, not by share")
         self._stage = Stage(
             self.config,
             self.model,

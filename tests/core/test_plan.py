@@ -206,4 +206,4 @@ def test_levels_that_rise_are_decided_by_alpha():
     x = noise()
     run.denoised(x, torch.tensor(1.0), lambda: x * 0.5, lambda small, level: small * 0.5)
     report = run.report()
-    assert report["plan"] is None and any("do not fall" in text for text in report["warnings"])
+    assert report["plan"] is None and any("falling noise levels" in text for text in report["warnings"])
