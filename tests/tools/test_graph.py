@@ -93,7 +93,7 @@ def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
     )
     entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
     out = capsys.readouterr().out
-    assert [entry["label"] for entry in entries] == ["LFCache alpha 0.2", "EasyCache"]
+    assert [entry["label"] for entry in entries] == ["LFCache share 0.4", "EasyCache"]
     assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
 
 
