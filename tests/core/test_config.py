@@ -73,9 +73,19 @@ def test_an_empty_window_raises(start, end):
         LFCacheConfig(start_percent=start, end_percent=end)
 
 
-def test_base_and_turbo_ignore_a_given_alpha():
-    assert LFCacheConfig.from_preset("base", alpha=9) == LFCacheConfig(alpha=0.5)
-    assert LFCacheConfig.from_preset("turbo", alpha=9) == LFCacheConfig(alpha=0.7)
+def test_base_and_turbo_set_the_share_and_ignore_a_given_alpha_and_share():
+    assert LFCacheConfig.from_preset("base", alpha=9, share=1.0) == LFCacheConfig(share=0.36)
+    assert LFCacheConfig.from_preset("turbo", alpha=9, share=1.0) == LFCacheConfig(share=0.27)
+
+
+def test_budget_takes_a_share_and_ignores_a_given_alpha():
+    assert LFCacheConfig.from_preset("budget", alpha=9, share=0.2) == LFCacheConfig(share=0.2)
+    assert LFCacheConfig.from_preset("budget") == LFCacheConfig(share=0.4)
+
+
+@pytest.mark.parametrize("preset", ["custom", "paper"])
+def test_custom_and_paper_decide_by_alpha_whatever_the_share(preset):
+    assert LFCacheConfig.from_preset(preset, 0.5, 0.2).share is None
 
 
 def test_custom_takes_alpha_and_every_other_setting():
@@ -85,7 +95,7 @@ def test_custom_takes_alpha_and_every_other_setting():
 
 
 def test_turbo_keeps_the_other_settings():
-    assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(alpha=0.7, warmup=4, factor_hw=2)
+    assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(share=0.27, warmup=4, factor_hw=2)
 
 
 def test_paper_sets_every_open_choice_to_the_papers_text():
@@ -137,5 +147,5 @@ def test_a_config_cannot_be_changed():
 
 def test_the_first_choice_is_the_default():
     default = LFCacheConfig()
-    assert REUSES == ("fitted", "corrected", "taylor", "prediction", "residual") and default.reuse == REUSES[0]
+    assert REUSES == ("corrected", "fitted", "taylor", "prediction", "residual") and default.reuse == REUSES[0]
     assert TRIALS == ("snr_matched", "plain") and default.trial == TRIALS[0]

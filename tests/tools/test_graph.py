@@ -55,10 +55,22 @@ def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tm
     out = capsys.readouterr().out
     report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
     (run,) = report["runs"]
-    assert run["steps"] == 20 and run["alpha"] == 0.7 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    assert run["steps"] == 20 and run["plan"]["share"] == 0.27 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    assert run["blockcache"]["block_calls_skipped"] > 0
     assert out.count(f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused\n") == 1
     (video,) = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 100 and f"wrote {video}" in out
+
+
+@pytest.mark.parametrize(
+    "changes, share, computed", [([], 0.4, 4), (["--set", "PreciseCacheLFCache.share=0.3"], 0.3, 3)]
+)
+def test_the_preset_budget_computes_its_share(server, tmp_path, changes, share, computed):
+    arguments = ["--server", server.address, "--preset", "budget", "--set", "KSampler.steps=10", *SMALL, *changes]
+    assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("precisecache_report_*.json")
+    (run,) = json.loads(file.read_text("utf-8"))["runs"]
+    assert run["plan"]["share"] == share and run["computed"] == computed and run["calls"] == run["trials"] == 10
 
 
 def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
@@ -81,7 +93,7 @@ def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
     )
     entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
     out = capsys.readouterr().out
-    assert [entry["label"] for entry in entries] == ["LFCache alpha 0.2", "EasyCache"]
+    assert [entry["label"] for entry in entries] == ["LFCache share 0.4", "EasyCache"]
     assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
 
 
@@ -107,7 +119,10 @@ def test_a_refusal_of_the_server_is_printed(server, tmp_path, capsys, arguments,
         (["--set", "KSample.steps=4"], "no node 'KSample'; it has 1 (PreciseCacheTinyModel, 'PreciseCache Tiny"),
         (["--set", "KSampler.model=4"], "comes from another node"),
         (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
-        (["--preset", "fastest"], "there is no preset 'fastest'; choose from base, turbo, paper, custom, flash"),
+        (
+            ["--preset", "fastest"],
+            "choose from base, turbo, budget, paper, custom, flash",
+        ),
     ],
 )
 def test_a_change_that_does_not_fit_is_refused_before_anything_is_queued(tmp_path, capsys, arguments, says):

@@ -45,7 +45,7 @@ def parse(arguments=None):
     )
     parser.add_argument("--motion", default="right", help="how it moves: left, right, up, down, grow (right)")
     parser.add_argument(
-        "--preset", default="base", help="LFCache's preset in the second video: base, turbo or paper (base)"
+        "--preset", default="base", help="LFCache's preset in the second video: base, turbo, budget or paper (base)"
     )
     parser.add_argument(
         "--size",

@@ -19,7 +19,11 @@ def parse(arguments=None):
         metavar="NODE.INPUT=VALUE",
         help="change an input; NODE is an id, a class or a title, VALUE is JSON or text. Repeatable",
     )
-    parser.add_argument("--preset", help="preset of every PreciseCache LFCache: base, turbo, flash, paper or custom")
+    parser.add_argument(
+        "--preset",
+        help="preset of every PreciseCache LFCache: base, turbo, flash, budget, paper or custom; for budget also "
+        "--set PreciseCacheLFCache.share=0.3, for custom PreciseCacheLFCache.alpha",
+    )
     parser.add_argument("--seed", type=int, help="seed of every node that draws noise")
     parser.add_argument(
         "--out", type=Path, default=Path("output", "graph"), help="folder for the results (output/graph)"
