@@ -10,7 +10,8 @@ import sys
 
 import torch
 
-from benchmarks.study import RESULTS, host_version, write_table
+from benchmarks.options import RESULTS
+from benchmarks.study import host_version, write_table
 from benchmarks.tables.macs import counted, parameters, trial_of
 from precisecache_core.lfcache.trial_cost import LIMIT_STREAMED, SHORTEST_CALL
 from testkit.full_size import MODELS

@@ -131,7 +131,7 @@ def test_every_method_of_the_frontier_takes_the_model(random_model, monkeypatch)
     asked = []
     monkeypatch.setattr("benchmarks.methods.calibration", lambda *names: asked.append(names) or known)
     schedule = Schedule(steps=6, shape=SHAPE)
-    rows = list({row.family: row for row in all_rows()}.values())
+    rows = list({row.family: row for row in all_rows() if not row.is_searched}.values())  # as the command chooses
     records = list(frontier.measure(TinyHost(random_model), schedule, 3, rows))
     assert [r["name"] for r in records] == [row.name for row in rows] and all(r["cost"] > 0 for r in records)
     assert set(asked) == {("random", schedule.shift, SHAPE)}
