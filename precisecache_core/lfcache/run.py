@@ -16,7 +16,7 @@ from .plan.levels import forced_levels, levels_left
 from .plan.planner import Planner
 from .reuse import REUSES
 from .stage import Stage
-from .trial_cost import TrialCost
+from .trial_cost import NEGLIGIBLE, TrialCost
 
 WHOLE_SCHEDULE = (math.inf, 0.0)
 
@@ -161,7 +161,12 @@ class LFCacheRun:
         if self.config.share:
             levels = levels_left(self.schedule, None if self._stage is None else sigma.item())
             if not levels:
-                self.journal.warn("no schedule of falling noise levels is known: reuse is decided by alpha, not by share")
+                self.journal.warn(
+                    "no schedule of falling noise levels is known: reuse is decided by alpha, not by share"
+                )
+            if levels and (self.trial_cost.streamed or 0) > NEGLIGIBLE and self._may_try:
+                share = f"{self.trial_cost.streamed:.0%}".replace("%", " %")
+                self.do_without_trials(f"{share} of the model's weights do not fit the GPU, which makes trials slow")
         self._stage = Stage(
             self.config,
             self.model,

@@ -73,7 +73,7 @@ def test_without_a_rehearsal_gaps_grow():
 @pytest.mark.parametrize("share, budget", [(0.4, 8), (0.27, 5), (0.3, 6), (1.0, 20), (0.05, 1)])
 def test_a_plan_computes_the_floor_of_its_share(share, budget):
     plan = Plan(SIGMAS[:-1], share, (), expected_costs(20))
-    assert plan.budget == budget and len(plan.planned) == max(budget, 2) and plan.planned[:2] == [0, 1]
+    assert plan.budget == budget and len(plan.planned) == max(budget, 3) and plan.planned[:2] == [0, 1]
 
 
 def test_what_has_to_be_computed_is_taken_from_what_is_left():
@@ -177,6 +177,18 @@ def test_a_rehearsal_that_fails_leaves_the_usual_plan(answer):
     report = run.report()
     assert report["computed"] == 8 and report["plan"]["is_rehearsed"] is False
     assert bool(report["warnings"]) == (answer != "nan")
+
+
+def test_a_model_that_does_not_fit_the_gpu_is_planned_without_trials():
+    run = CachedRun(LFCacheConfig(share=0.4), None, FLOW_MODEL, 20, schedule=SIGMAS)
+    run.lfcache.trial_cost.streamed = 0.57
+    x = noise()
+    for sigma in torch.tensor(SIGMAS[:-1]):
+        run.denoised(x, sigma, lambda: x * 0.5, lambda small, level: small * 0.5)
+    report = run.report()
+    assert report["trials"] == 0 and report["computed"] == 8 and not report["plan"]["is_rehearsed"]
+    (text,) = report["warnings"]
+    assert text.startswith("57 % of the model's weights do not fit the GPU")
 
 
 def test_a_prediction_that_is_not_finite_is_not_reused():

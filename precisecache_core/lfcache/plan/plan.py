@@ -7,6 +7,8 @@ import numpy as np
 
 # calls at the start that are always computed: the fewest that give a trend
 FIRST = 2
+# calls that are computed at least: with fewer, nothing is ever corrected
+FEWEST = 3
 # two noise levels that differ by less than this share are the same
 TOLERANCE = 1e-4
 
@@ -47,7 +49,7 @@ class Plan:
     it was not planned is taken from the calls that are left.
 
     sigmas: the noise levels of the schedule, falling, without the last, where the run ends.
-    share: of the levels, to be computed. forced: levels that have to be computed.
+    share: of the levels, to be computed, at least FEWEST. forced: levels that have to be computed.
     costs: (N, N + 1), see `costs`.
     """
 
@@ -57,7 +59,7 @@ class Plan:
         self.forced = {*range(min(FIRST, len(self.sigmas))), *forced}
         self.budget = int(share * len(self.sigmas) + 1e-9)
         self.costs = costs
-        self.planned = best_calls(costs, -1, self.budget, self.forced)
+        self.planned = best_calls(costs, -1, max(self.budget, FEWEST), self.forced)
         self.computed: list[int] = []
         self.unplanned = 0  # levels that were computed although they were not planned
 

@@ -96,7 +96,7 @@ class Planner:
         allows = f"a share of {self.share:g} allows {plan.budget} of {len(plan.sigmas)} steps"
         if plan.unplanned:
             return f"{allows}, but {len(plan.computed)} were computed: some could not be reused"
-        return f"{allows}, but {len(plan.forced)} have to be computed (the first ones, and those outside the window)"
+        return f"{allows}, but {len(plan.computed)} have to be computed (the first ones, and those outside the window)"
 
     def _plan(self) -> None:
         """Read the rehearsed derivatives' inner products from the device, once, and plan by them."""
