@@ -7,6 +7,7 @@ import pytest
 from benchmarks.meter import Meter
 from benchmarks.methods import Schedule, all_rows, own_rows
 from benchmarks.tables import frontier
+from precisecache_core.lfcache.config import LFCacheConfig
 
 SCHEDULE = Schedule(steps=10, shape=(1, 16, 2, 8, 8))
 
@@ -84,20 +85,23 @@ def test_families_are_compared_on_the_same_clips_only():
             "lpips": None,
         }
 
-    records = [record("lfcache fitted 0.5", s, 0.3, 40) for s in (0, 1)]
+    records = [record("lfcache plan 0.27", s, 0.3, 40) for s in (0, 1)]
     records += [record("uniform fitted 0.50", s, 0.5, 41 + s) for s in (0, 1)]
     records += [record("uniform fitted 0.25", s, 0.1, 31 + s) for s in (0, 1)]
     records += [record("uniform fitted 0.20", 0, 0.3, 90)]  # one clip only
     groups = frontier.by_name(records, clips=2)
     assert frontier.curve(groups, "uniform fitted", {0, 1}) == [(0.1, 31.5), (0.5, 41.5)]
-    line = next(x for x in frontier.table_lines(groups) if x.startswith("lfcache fitted 0.5"))
+    line = next(x for x in frontier.table_lines(groups) if x.startswith("lfcache plan 0.27"))
     assert "+3.50" in line
-    assert any("1 alphas within its range: mean +3.50" in x for x in frontier.target_lines(groups))
+    assert any("1 settings within its range: mean +3.50" in x for x in frontier.target_lines(groups))
 
 
 def test_own_rows_hold_the_presets():
     settings = {row.name: row for row in own_rows()}
-    assert {"lfcache fitted 0.5", "lfcache fitted 0.7", "paper 0.5"} <= settings.keys()
+    assert {frontier.PRESETS["base"], frontier.PRESETS["turbo"], "paper 0.5"} <= settings.keys()
+    config = LFCacheConfig.from_preset
+    for preset in ("base", "turbo"):
+        assert frontier.PRESETS[preset] == f"lfcache plan {config(preset).share:.2f}"
 
 
 def test_times_are_of_interleaved_runs(bench):

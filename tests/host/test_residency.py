@@ -116,7 +116,7 @@ def test_the_second_of_two_samplers_makes_no_trials_and_takes_the_scale_over(ben
     sigmas = comfy.samplers.calculate_sigmas(bench.model.get_model_object("model_sampling"), "simple", 40)
     noise = bench.noise()
     first = bench.lfcache(streamed, alpha=0.5)
-    second = PreciseCacheLFCache.execute(streamed, "base", 0.5, calibrate_from=first).result[0]
+    second = PreciseCacheLFCache.execute(streamed, "custom", 0.5, 0.4, calibrate_from=first).result[0]
     latent = stage(bench, first, sigmas[:21], noise, torch.zeros_like(noise))
     stage(bench, second, sigmas[20:], torch.zeros_like(noise), latent)
     begun, ended = bench.report(first), bench.report(second)
