@@ -119,7 +119,7 @@ def cells():
             for name in ("hunyuanvideo", "flux")
         ),
         cell("DualCFGGuider", guided(dual("regular"))),
-        cell("DualCFGGuider, nested", guided(dual("nested"))),
+        cell("DualCFGGuider, nested", guided(dual("nested")), alpha=0.12),
         cell("PerpNegGuider", guided(perp_neg)),
         cell("DualModelGuider", dual_model),
         cell(

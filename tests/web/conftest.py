@@ -118,6 +118,7 @@ def page(server, browser):
     page.set_setting("Comfy.VueNodes.Enabled", False)
     page.set_setting("Comfy.ColorPalette", "dark")
     page.set_setting("Comfy.TutorialCompleted", True)  # or a window of templates covers the graph
+    page.ask("/history", {"clear": True})  # or the page shows another test's runs of the same graph
     page.open()
     yield page
     page.interrupt()
