@@ -14,7 +14,9 @@ def test_the_example_runs(tmp_path, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "example.py").write_text(example, "utf-8")
     runpy.run_path(str(tmp_path / "example.py"))
-    assert re.fullmatch(r"reused \d+ of 20 steps; plan: 7 of 20 steps, from a rehearsal, computed 7\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"reused \d+ of 20 steps; plan: 7 of 20 steps, from a rehearsal, computed 7\n", capsys.readouterr().out
+    )
 
 
 def test_links_lead_to_files():
