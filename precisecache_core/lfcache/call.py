@@ -59,6 +59,8 @@ class Call:
         run, stage = self.run, self.run.stage
         if not self._is_in_window():
             self._is_kept = stage.predictions.is_owing
+            if self._is_kept:
+                stage.controller.decide(None)  # so that the next LFD is read, which shows whether this one is finite
             return self._start_model()
         if stage.planner is not None:
             return self._follow(stage.planner)
@@ -83,27 +85,38 @@ class Call:
         """
         trial, self.trial = self.trial, None
         assert trial is not None, "this call has no trial"
-        run, planner = self.run, self.run.stage.planner
+        run = self.run
         run.journal.stopwatch.add("trial", self._model_start)
-        is_plan = planner is not None and planner.plan is None
-        if denoised is None or denoised.shape != trial.x.shape:
+        is_usable = denoised is not None and denoised.shape == trial.x.shape
+        if is_usable:
+            run.journal.trials += 1
+        else:
             run.do_without_trials("the model cannot run on a small latent")
-            return self._choose() if planner is not None else self._decide(self._read())
-        run.journal.trials += 1
-        try:
-            if planner is not None and is_plan:
-                self.trial = planner.answer(denoised)
-            elif planner is None:
+        if run.stage.planner is not None:
+            return self._rehearse(run.stage.planner, denoised if is_usable else None)
+        if denoised is not None and is_usable:
+            try:
                 self._trial_prediction = trial.prediction(denoised, run.model.affine(self.sigma))
                 reading = self._read()
-        except (RuntimeError, MemoryError) as error:
-            run.give_up_trials(error)
-            self._trial_prediction = None
-            if planner is None:
+            except (RuntimeError, MemoryError) as error:
+                run.give_up_trials(error)
+                self._trial_prediction = None
                 reading = self._read()
-        if self.trial is not None:
-            return self._start_model()
-        return self._choose() if planner is not None else self._decide(reading)
+        else:
+            reading = self._read()
+        return self._decide(reading)
+
+    def _rehearse(self, planner: Planner, denoised: torch.Tensor | None) -> None:
+        """Go on with the rehearsal; if that was its last trial, or it failed, decide the call by the plan.
+
+        denoised: the last trial's result; None if it failed.
+        """
+        if denoised is not None and planner.plan is None:
+            try:
+                self.trial = planner.answer(denoised)
+            except (RuntimeError, MemoryError) as error:
+                self.run.give_up_trials(error)
+        return self._start_model() if self.trial is not None else self._choose()
 
     def reused(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(denoised, uncond) of a reused call, in x's shape; uncond is None unless `with_uncond` was set.
