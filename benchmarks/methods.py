@@ -16,10 +16,10 @@ from benchmarks.peers.magcache import attach_magcache
 from benchmarks.peers.taylorseer import attach_taylorseer
 from benchmarks.peers.teacache import attach_teacache
 from benchmarks.peers.uniform import attach_uniform, uniform_pattern
-from precisecache_core.lfcache.config import REUSES
+from precisecache_core.lfcache.config import PRESET_STEPS, REUSES
 from testkit.host_caches import attach_easycache, attach_lazycache
 
-PLANNED = (0.5, 0.4, 0.36, 1 / 3, 0.27, 0.25, 0.2, 0.15)  # shares of LFCache's plan
+PLANNED = (0.5, 0.4, 1 / 3, 0.27, 0.2)  # shares of LFCache's plan
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
 LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}
@@ -106,6 +106,12 @@ def _lfcache(**settings):
     return lambda bench, base, schedule: bench.lfcache(base, **settings)
 
 
+def _preset(name):
+    """LFCache as the node's preset has it; the schedules are whole ones, so that all of its extra steps are due."""
+    extra_steps, share = PRESET_STEPS[name]
+    return _lfcache(extra_steps=extra_steps, share=share)
+
+
 def _flash(alpha, blocks, **settings):
     def attach(bench, base, schedule):
         model = base if alpha is None else bench.lfcache(base, alpha=alpha, **settings)
@@ -139,7 +145,8 @@ def own_rows():
 
     lfcache plan: with the defaults. usual plan: without a rehearsal. plan fitted, plan taylor: without correction.
     """
-    rows = [Row("lfcache plan", f"{s:.2f}", _lfcache(share=s), True, True) for s in PLANNED]
+    rows = [Row("lfcache plan", name, _preset(name), True, True) for name in PRESET_STEPS]
+    rows += [Row("lfcache plan", f"{s:.2f}", _lfcache(share=s), True, True) for s in PLANNED]
     rows += [
         Row(f"lfcache {name}", f"{s:.2f}", _lfcache(share=s, **settings), True, True)
         for name, settings in {

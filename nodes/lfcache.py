@@ -7,7 +7,6 @@ from comfy_api.latest import io
 from ..precisecache_core.lfcache.config import (
     CACHE_DEVICES,
     DEFAULT_SHARE,
-    PRESET_SHARE,
     PRESETS,
     REFERENCES,
     REUSES,
@@ -18,6 +17,11 @@ from .host.attachment import Attachment, attach, attachment_of
 from .host.schema import advanced, node_id_of
 
 DEFAULTS = LFCacheConfig()
+
+
+def _steps(preset: str, steps: int) -> int:
+    return LFCacheConfig.from_preset(preset).budget(steps)
+
 
 # PreciseCache: Precise Feature Caching for Efficient and High-Fidelity Video Generation
 
@@ -40,8 +44,9 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "preset",
                     options=list(PRESETS),
                     default="base",
-                    tooltip=f"base: quality first (computes {PRESET_SHARE['base']:.0%} of the steps). turbo: faster "
-                    f"({PRESET_SHARE['turbo']:.0%}). budget: your own share of the steps. custom: your own alpha. "
+                    tooltip=f"base: quality first (computes {_steps('base', 20)} of 20 steps, {_steps('base', 50)} of "
+                    f"50). turbo: faster ({_steps('turbo', 20)} of 20, {_steps('turbo', 50)} of 50). budget: your own "
+                    "share of the steps. custom: your own alpha. "
                     "paper: the published method to the letter, for comparison. For flash, "
                     "faster still, choose turbo and add a PreciseCache BlockCache node.",
                 ),

@@ -67,6 +67,26 @@ def patch_of(model: Any) -> tuple[int, int, int]:
     return (1, 2, 2)
 
 
+def part_of_schedule(sampling: Any, sigmas: torch.Tensor) -> float:
+    """How much of the noise schedule a run covers, in [0, 1]. sigmas: of its steps, falling, with the last level."""
+    if not hasattr(sampling, "percent_to_sigma"):
+        return 1.0
+    covered = _percent(sampling, float(sigmas[-1])) - _percent(sampling, float(sigmas[0]))
+    return max(0.0, round(covered, 4))  # so that a whole schedule is exactly 1
+
+
+def _percent(sampling: Any, sigma: float) -> float:
+    """The share of the noise schedule that lies before this noise level: the inverse of `percent_to_sigma`."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        if sampling.percent_to_sigma(middle) > sigma:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def sigma_window(sampling: Any, start_percent: float, end_percent: float) -> tuple[float, float]:
     """(high, low): the noise levels of a part of the schedule; start 0 and end 1 set no limit."""
     high = sampling.percent_to_sigma(start_percent) if start_percent > 0 else float("inf")

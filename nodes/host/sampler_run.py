@@ -16,7 +16,7 @@ from .calibration import Calibration
 from .conditioning import boundaries_of
 from .events import CallFeed, Page
 from .obstacles import reason_against_trials, reason_to_stand_aside
-from .parametrization import parametrization_of, sigma_window
+from .parametrization import parametrization_of, part_of_schedule, sigma_window
 from .residency import streamed_share
 from .trials import TrialGuider, conds_of
 from .unconditional import UnconditionalFeed, functions_of_sampler
@@ -62,6 +62,7 @@ class SamplerRun:
         model = parametrization_of(patcher.model, sampling)
         obstacle = trial_obstacle = delta_max = advice = None
         if config:
+            config = config.for_part(part_of_schedule(sampling, sigmas))
             obstacle = reason_to_stand_aside(self.guider)
             trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
             if not obstacle and steps >= MINIMUM_STEPS and config.share is None:

@@ -116,6 +116,8 @@ class Call:
                 self.trial = planner.answer(denoised)
             except (RuntimeError, MemoryError) as error:
                 self.run.give_up_trials(error)
+            if planner.plan is not None and not planner.is_rehearsed:
+                self.run.do_without_trials("the model's answers on a small latent were not finite")
         return self._start_model() if self.trial is not None else self._choose()
 
     def reused(self) -> tuple[torch.Tensor, torch.Tensor | None]:

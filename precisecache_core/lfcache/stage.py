@@ -67,7 +67,7 @@ class Stage:
         if self.source.makes_trials and derivatives is not None:
             factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, model.patch)
             rehearsal = Rehearsal(derivatives, schedule, factors, is_matched=self.config.trial == "snr_matched")
-        return Planner(schedule, self.config.share or 1.0, forced, rehearsal, model.space, self.low_band)
+        return Planner(schedule, self.config.budget(len(schedule) - 1), forced, rehearsal, model.space, self.low_band)
 
     def matches(self, x: torch.Tensor) -> bool:
         """Whether x has this stage's shape, dtype and device."""

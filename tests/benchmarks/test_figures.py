@@ -6,7 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from benchmarks.figures import band_difference, block_importance, step_impact, trial_agreement, trial_resolution
+from benchmarks.figures import (
+    band_difference,
+    block_impact,
+    block_importance,
+    step_impact,
+    trial_agreement,
+    trial_resolution,
+)
 from benchmarks.meter import Meter
 from benchmarks.peers.uniform import attach_uniform
 from benchmarks.study import Records, Study, write_plot
@@ -144,6 +151,49 @@ def test_norms_and_drift_are_of_what_blocks_add():
             watch.blocks[0](torch.full((1, 4), value))
     size, change = watch.squares()
     assert size.tolist() == [[4 * 3.0**2, 4 * 6.0**2]] and change.tolist() == [[0, 4 * 3.0**2]]
+
+
+def test_a_skipped_block_adds_what_it_added_before():
+    blocks = [torch.nn.Linear(1, 1, bias=False) for _ in range(2)]
+    with torch.no_grad():
+        for block in blocks:
+            block.weight.fill_(4.0)
+
+    def run(value):
+        x = torch.full((1, 1), value)
+        for block in blocks:
+            x = block(x)
+        return x.item()
+
+    with block_impact.BlockSwap(blocks) as swap:
+        swap.begin(1)
+        assert run(1.0) == 16.0  # the blocks add 3 and 12
+        swap.begin(1)
+        assert run(2.0) == 32.0
+        assert swap.norms() == pytest.approx([6.0, 24.0])
+        swap.skip([1], 1)
+        assert run(2.0) == 20.0
+        swap.skip([0, 1], 1)
+        assert run(2.0) == 17.0
+        swap.skip(None, 1)
+        assert run(2.0) == 32.0
+    assert not any(block._forward_hooks for block in blocks)
+
+
+def test_the_impact_of_blocks_is_measured_against_the_whole_derivative(study, recorded):
+    records = block_impact.impact(study, 0, (1, 2), 4, lambda call, gap: (call, gap) == (8, 2))
+    assert [(r["call"], r["gap"]) for r in records] == [(4, 1), (4, 2), (8, 1)]
+    recording = recorded[0]
+    derivatives = [(x - d) / s for x, d, s in zip(recording.x, recording.denoised, recording.sigmas)]
+    for record in records:
+        call, gap = record["call"], record["gap"]
+        now, before, earlier = (derivatives[call - i * gap] for i in range(3))
+        assert record["whole"] == pytest.approx((before - now).square().sum().item(), rel=1e-3)
+        assert record["trend"] == pytest.approx((2 * before - earlier - now).square().sum().item(), rel=1e-3)
+        assert len(record["alone"]) == 8 and all(error > 0 for error in record["alone"])
+        assert record["small"][0] == record["best"][0] == 0  # a tenth of 8 blocks is none
+        assert record["best"][1] == min(record["alone"])  # a fifth is one
+        assert record["small"][2] > record["small"][1]
 
 
 def test_the_smallest_blocks_are_skipped():

@@ -1,6 +1,7 @@
 """The frontier benchmark: its rows, what it measures, and what it concludes."""
 
 import json
+from unittest import mock
 
 import pytest
 
@@ -99,9 +100,11 @@ def test_families_are_compared_on_the_same_clips_only():
 def test_own_rows_hold_the_presets():
     settings = {row.name: row for row in own_rows()}
     assert {frontier.PRESETS["base"], frontier.PRESETS["turbo"], "paper 0.5"} <= settings.keys()
-    config = LFCacheConfig.from_preset
+    bench = mock.Mock()
     for preset in ("base", "turbo"):
-        assert frontier.PRESETS[preset] == f"lfcache plan {config(preset).share:.2f}"
+        settings[frontier.PRESETS[preset]].attach(bench, "model", SCHEDULE)
+        config = LFCacheConfig.from_preset(preset)
+        bench.lfcache.assert_called_with("model", extra_steps=config.extra_steps, share=config.share)
 
 
 def test_times_are_of_interleaved_runs(bench):

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from precisecache_core.lfcache.config import REUSES, TRIALS, LFCacheConfig
+from precisecache_core.lfcache.config import PRESET_STEPS, REUSES, TRIALS, LFCacheConfig
 
 OUT_OF_BOUNDS = [
     ("alpha", -0.1),
@@ -14,6 +14,9 @@ OUT_OF_BOUNDS = [
     ("alpha", "0.5"),
     ("alpha", None),
     ("alpha", True),
+    ("extra_steps", -1),
+    ("extra_steps", math.nan),
+    ("extra_steps", True),
     ("warmup", 1),
     ("warmup", 3.0),
     ("warmup", True),
@@ -51,6 +54,7 @@ def test_a_value_out_of_bounds_raises(name, value):
     "name, value",
     [
         ("alpha", 0),
+        ("extra_steps", 0),
         ("warmup", 2),
         ("start_percent", 0.99),
         ("end_percent", 0.01),
@@ -73,9 +77,26 @@ def test_an_empty_window_raises(start, end):
         LFCacheConfig(start_percent=start, end_percent=end)
 
 
-def test_base_and_turbo_set_the_share_and_ignore_a_given_alpha_and_share():
-    assert LFCacheConfig.from_preset("base", alpha=9, share=1.0) == LFCacheConfig(share=0.36)
-    assert LFCacheConfig.from_preset("turbo", alpha=9, share=1.0) == LFCacheConfig(share=0.27)
+def test_base_and_turbo_set_the_steps_and_ignore_a_given_alpha_and_share():
+    for preset, (extra_steps, share) in PRESET_STEPS.items():
+        expected = LFCacheConfig(extra_steps=extra_steps, share=share)
+        assert LFCacheConfig.from_preset(preset, alpha=9, share=1.0) == expected
+
+
+def test_turbo_computes_fewer_steps_than_base_and_both_reuse_more_of_a_longer_run():
+    counts = {
+        preset: [LFCacheConfig.from_preset(preset).budget(steps) for steps in (8, 12, 20, 30, 50, 100)]
+        for preset in PRESET_STEPS
+    }
+    assert counts == {"base": [8, 9, 10, 11, 12, 16], "turbo": [7, 8, 8, 9, 10, 12]}
+
+
+def test_a_run_over_a_part_of_the_schedule_has_that_part_of_the_extra_steps():
+    turbo = LFCacheConfig.from_preset("turbo")
+    halves = [turbo.for_part(part).budget(10) for part in (0.5, 0.5)]
+    assert halves == [4, 4] and turbo.budget(20) == 8 and turbo.for_part(1.0) == turbo
+    plain = LFCacheConfig(share=0.4)
+    assert plain.for_part(0.5) is plain and LFCacheConfig(share=1.0, extra_steps=5).budget(20) == 20
 
 
 def test_budget_takes_a_share_and_ignores_a_given_alpha():
@@ -95,7 +116,9 @@ def test_custom_takes_alpha_and_every_other_setting():
 
 
 def test_turbo_keeps_the_other_settings():
-    assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(share=0.27, warmup=4, factor_hw=2)
+    assert LFCacheConfig.from_preset("turbo", warmup=4, factor_hw=2) == LFCacheConfig(
+        extra_steps=PRESET_STEPS["turbo"][0], share=PRESET_STEPS["turbo"][1], warmup=4, factor_hw=2
+    )
 
 
 def test_paper_sets_every_open_choice_to_the_papers_text():

@@ -28,6 +28,7 @@ configs = st.builds(
     cutoff=st.sampled_from((0.1, 0.2, 0.5)),
     cache_device=st.sampled_from(("model", "cpu")),
     try_every_call=st.booleans(),
+    share=st.sampled_from((None, 0.1, 0.4, 0.8)),
 )
 levels = st.lists(st.floats(0.02, 1.0), min_size=8, max_size=20)
 schedules = st.one_of(
@@ -56,6 +57,7 @@ def runs(draw):
         faults,
         draw(st.integers(0, 9)),
         draw(st.one_of(st.none(), st.tuples(st.floats(0.5, 1.0), st.floats(0.0, 0.4)))),
+        draw(st.booleans()),
     )
 
 
@@ -76,9 +78,10 @@ def no_memory(*args):
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(runs())
 def test_the_invariants_hold(case):
-    config, shape, sigmas, faults, seed, window = case
+    config, shape, sigmas, faults, seed, window, is_known = case
     generator = torch.Generator().manual_seed(seed)
-    run = CachedRun(config, None, FLOW_MODEL, 20, sigma_window=window or (math.inf, 0.0))
+    schedule = [*sigmas, 0.0] if is_known else None
+    run = CachedRun(config, None, FLOW_MODEL, 20, sigma_window=window or (math.inf, 0.0), schedule=schedule)
     computed = since_begin = 0
     is_spoilt = False  # whether the last computed answer was not finite
     for call, level in enumerate(sigmas):
@@ -118,9 +121,13 @@ def test_the_invariants_hold(case):
                 is_spoilt = not torch.isfinite(result).all()
         else:
             assert torch.isfinite(result).all() and not is_spoilt
-            assert config.alpha > 0 and since_begin >= config.warmup and is_inside
-            is_untried = run.journal.lfds[-1] is None or not run.lfcache.stage.source.makes_trials
-            assert kind != "trial" or fault in ("none", "another shape", "no memory") or is_untried
+            assert is_inside
+            if run.lfcache.planner is not None:
+                assert since_begin >= 1
+            else:
+                assert config.alpha > 0 and since_begin >= config.warmup
+                is_untried = run.journal.lfds[-1] is None or not run.lfcache.stage.source.makes_trials
+                assert kind != "trial" or fault in ("none", "another shape", "no memory") or is_untried
         since_begin += is_inside
         assert run.lfcache.cache_bytes <= 4 * max(x.nbytes, math.prod(shape) * 4) or since_begin < 2
     assert len(run.journal.decisions) == len(run.journal.lfds) == len(run.journal.sigmas) == len(sigmas)

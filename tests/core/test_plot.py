@@ -92,7 +92,7 @@ def test_a_run_without_a_call_is_drawn():
     assert plot_runs([run_of("", trials=0, threshold=None)]).shape[2] == 3
 
 
-PLAN = {"share": 0.4, "steps": 6, "budget": 4, "forced": 2, "computed": 4, "unplanned": 0, "is_rehearsed": True}
+PLAN = {"steps": 6, "budget": 4, "forced": 2, "computed": 4, "unplanned": 0, "is_rehearsed": True}
 
 
 @pytest.fixture

@@ -158,3 +158,11 @@ def test_a_planned_run_measures_no_scale_for_a_later_one(bench):
     first = bench.lfcache(share=0.4)
     _, ended, _ = split(bench, first, second(bench, first))
     assert ended["decisions"].startswith("CCC") and any("measured nothing" in text for text in ended["warnings"])
+
+
+def test_each_part_of_a_schedule_gets_its_part_of_a_presets_steps(bench):
+    model = PreciseCacheLFCache.execute(bench.model, "turbo", 0.5, 0.4).result[0]
+    stage(bench, model, SPLIT, STEPS, stage(bench, model, 0, SPLIT))
+    first, later = bench.reports.runs_of(bench.attachment.attachment_of(model).id)[-2:]
+    stage(bench, model, 0, STEPS)
+    assert first["plan"]["budget"] == later["plan"]["budget"] == 5 and bench.report(model)["plan"]["budget"] == 10

@@ -3,7 +3,7 @@
 import comfy.model_base
 import pytest
 import torch
-from PreciseCache.nodes.host.parametrization import affine_of, noise_space
+from PreciseCache.nodes.host.parametrization import affine_of, noise_space, part_of_schedule
 
 TYPES = list(comfy.model_base.ModelType)
 
@@ -46,3 +46,14 @@ def test_noise_space_describes_how_the_host_adds_noise(model_type):
     x = sampling.noise_scaling(sigma, noise.clone(), data)
     expected = (1 - sigma) * data + sigma * noise if space == "flow" else data + sigma * noise
     assert torch.allclose(x, expected, atol=1e-6 * (1 + sigma.item()))
+
+
+@pytest.mark.parametrize("model_type", TYPES, ids=lambda t: t.name)
+def test_parts_of_a_schedule_add_up(model_type):
+    sampling = comfy.model_base.model_sampling(ModelConfig, model_type)
+    middle = float(sampling.percent_to_sigma(0.3))
+    ends = float(sampling.percent_to_sigma(0.0)), 0.0
+    assert part_of_schedule(sampling, torch.tensor(ends)) == 1
+    assert part_of_schedule(sampling, torch.tensor([middle, ends[1]])) == pytest.approx(0.7, abs=2e-3)
+    assert part_of_schedule(sampling, torch.tensor([ends[0], middle])) == pytest.approx(0.3, abs=2e-3)
+    assert part_of_schedule(object(), torch.tensor(ends)) == 1

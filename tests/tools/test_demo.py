@@ -63,7 +63,7 @@ def test_the_embedded_demo_prints_what_its_files_hold(tmp_path, monkeypatch, cap
     assert run["calls"] == run["steps"] == 10 and run["reused"] > 0
     printed = capsys.readouterr().out
     assert f"{run['computed']:>8}  {run['reused']:>6}" in printed and run["blockcache"] is None
-    assert f"{flash['computed']:>8}  {flash['reused']:>6}" in printed and flash["plan"]["share"] == 0.27
+    assert f"{flash['computed']:>8}  {flash['reused']:>6}" in printed and flash["plan"]["budget"] == 8
     blocks = flash["blockcache"]
     assert f"{blocks['block_calls_skipped'] / blocks['block_calls']:.0%}" in printed and blocks["blocks"] == 16
     assert (tmp_path / "summary.txt").read_text().strip() in printed

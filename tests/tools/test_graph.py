@@ -55,22 +55,22 @@ def test_a_graph_with_changes_runs_and_its_files_and_report_are_saved(server, tm
     out = capsys.readouterr().out
     report = json.loads((tmp_path / "precisecache_report_5.json").read_text("utf-8"))
     (run,) = report["runs"]
-    assert run["steps"] == 20 and run["plan"]["share"] == 0.27 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    assert (
+        run["steps"] == 20 and run["plan"]["budget"] == run["computed"] == 8 and run["latent_shape"] == [1, 16, 2, 8, 8]
+    )
     assert run["blockcache"]["block_calls_skipped"] > 0
     assert out.count(f"WAN21: 20 calls, {run['computed']} computed, {run['reused']} reused\n") == 1
     (video,) = tmp_path.glob("*.mp4")
     assert video.stat().st_size > 100 and f"wrote {video}" in out
 
 
-@pytest.mark.parametrize(
-    "changes, share, computed", [([], 0.4, 4), (["--set", "PreciseCacheLFCache.share=0.3"], 0.3, 3)]
-)
-def test_the_preset_budget_computes_its_share(server, tmp_path, changes, share, computed):
+@pytest.mark.parametrize("changes, computed", [([], 4), (["--set", "PreciseCacheLFCache.share=0.3"], 3)])
+def test_the_preset_budget_computes_its_share(server, tmp_path, changes, computed):
     arguments = ["--server", server.address, "--preset", "budget", "--set", "KSampler.steps=10", *SMALL, *changes]
     assert command.main([str(DEMO), *arguments, "--out", str(tmp_path)]) == 0
     (file,) = tmp_path.glob("precisecache_report_*.json")
     (run,) = json.loads(file.read_text("utf-8"))["runs"]
-    assert run["plan"]["share"] == share and run["computed"] == computed and run["calls"] == run["trials"] == 10
+    assert run["plan"]["budget"] == run["computed"] == computed and run["calls"] == run["trials"] == 10
 
 
 def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):

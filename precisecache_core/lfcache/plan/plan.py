@@ -49,15 +49,15 @@ class Plan:
     it was not planned is taken from the calls that are left.
 
     sigmas: the noise levels of the schedule, falling, without the last, where the run ends.
-    share: of the levels, to be computed, at least FEWEST. forced: levels that have to be computed.
+    budget: how many levels to compute; at least FEWEST are. forced: levels that have to be computed.
     costs: (N, N + 1), see `costs`.
     """
 
-    def __init__(self, sigmas: Sequence[float], share: float, forced: Collection[int], costs: np.ndarray) -> None:
+    def __init__(self, sigmas: Sequence[float], budget: int, forced: Collection[int], costs: np.ndarray) -> None:
         self.sigmas = list(sigmas)
         self._rising = [-level for level in sigmas]
         self.forced = {*range(min(FIRST, len(self.sigmas))), *forced}
-        self.budget = int(share * len(self.sigmas) + 1e-9)
+        self.budget = budget
         self.costs = costs
         self.planned = best_calls(costs, -1, max(self.budget, FEWEST), self.forced)
         self.computed: list[int] = []

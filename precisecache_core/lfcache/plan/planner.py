@@ -19,7 +19,7 @@ class Planner:
     The caller runs the model on each trial, from `begin` on, and gives its answers to `answer`; after the last one,
     or after `plan_without_trials`, `plan` is there.
 
-    schedule: the noise levels, falling, with the level at which the run ends. share: of the calls, to be computed.
+    schedule: the noise levels, falling, with the level at which the run ends. budget: how many of them to compute.
     forced: numbers of the levels that have to be computed. rehearsal: None if the model cannot run on small latents.
     space: of the model. low_band: measures LFDs.
     """
@@ -27,14 +27,14 @@ class Planner:
     def __init__(
         self,
         schedule: Sequence[float],
-        share: float,
+        budget: int,
         forced: Collection[int],
         rehearsal: Rehearsal | None,
         space: str | None,
         low_band: LowBand,
     ) -> None:
         self.schedule = list(schedule)
-        self.share = share
+        self.budget = budget
         self.forced = forced
         self.rehearsal = rehearsal
         self.space = space
@@ -59,7 +59,7 @@ class Planner:
     def plan_without_trials(self) -> None:
         """Plan by what is usual, because no rehearsal can be made."""
         self.rehearsal = None
-        self._make(expected_costs(len(self.schedule) - 1))
+        self._make(self._expected)
 
     @property
     def is_rehearsed(self) -> bool:
@@ -79,7 +79,6 @@ class Planner:
         if plan is None:
             return None
         return {
-            "share": self.share,
             "steps": len(plan.sigmas),
             "budget": plan.budget,
             "forced": len(plan.forced),
@@ -89,11 +88,11 @@ class Planner:
         }
 
     def remark(self) -> str | None:
-        """Why more steps were computed than the share allows, or None."""
+        """Why more steps were computed than planned, or None."""
         plan = self.plan
         if plan is None or len(plan.computed) <= plan.budget:
             return None
-        allows = f"a share of {self.share:g} allows {plan.budget} of {len(plan.sigmas)} steps"
+        allows = f"the settings allow {plan.budget} of {len(plan.sigmas)} steps"
         if plan.unplanned:
             return f"{allows}, but {len(plan.computed)} were computed: some could not be reused"
         return f"{allows}, but {len(plan.computed)} have to be computed (the first ones, and those outside the window)"
@@ -108,9 +107,14 @@ class Planner:
         low = self.low_band.coefficients(stacked).flatten(1)
         both = torch.stack((rows @ rows.T, low @ low.T)).cpu().double().numpy()
         if not np.isfinite(both).all():
-            return self._make(expected_costs(len(self.schedule) - 1))
+            return self.plan_without_trials()
         self._low = both[1]
-        self._make(measured_costs(both[0], self.schedule, self.space))
+        # the small latent lacks fine detail, which changes late; what is usual makes up for that
+        self._make(np.sqrt(measured_costs(both[0], self.schedule, self.space) * self._expected))
+
+    @property
+    def _expected(self) -> np.ndarray:
+        return expected_costs(self.schedule, self.space)
 
     def _make(self, costs: np.ndarray) -> None:
-        self.plan = Plan(self.schedule[:-1], self.share, self.forced, costs)
+        self.plan = Plan(self.schedule[:-1], self.budget, self.forced, costs)
