@@ -37,9 +37,10 @@ BLOCK_SETTINGS = {
     "late": {"start_percent": 0.5},
     "short": {"reuse_steps": 1},
     "short late few": {"cache_rate": 0.2, "reuse_steps": 1, "start_percent": 0.3},
+    "short fewer": {"cache_rate": 0.1, "reuse_steps": 1},
 }
 ALONE = ("paper", "late", "short")  # the settings that are also measured without LFCache
-BLOCK_ALPHAS = (0.1, 0.35, 0.7)
+BLOCK_SHARES = (0.5, 1 / 3)  # of the steps, that LFCache computes
 CANDIDATE_ALPHAS = (0.35, 0.7)
 
 
@@ -112,10 +113,11 @@ def _preset(name):
     return _lfcache(extra_steps=extra_steps, share=share)
 
 
-def _flash(alpha, blocks, **settings):
+def _flash(blocks, **settings):
+    """BlockCache; with settings, LFCache in front of it."""
+
     def attach(bench, base, schedule):
-        model = base if alpha is None else bench.lfcache(base, alpha=alpha, **settings)
-        return bench.blockcache(model, **blocks)
+        return bench.blockcache(bench.lfcache(base, **settings) if settings else base, **blocks)
 
     return attach
 
@@ -170,17 +172,20 @@ def block_rows():
     """BlockCache in the paper's and in other settings, with LFCache (flash) and alone.
 
     literal flash: flash as the paper has it, that is literal LFCache and one residual per block.
+    flash paper turbo: the nodes' flash, that is the preset turbo and BlockCache's defaults.
     """
     rows = [
-        Row("literal flash", f"{a:g}", _flash(a, {"storage": "per_block"}, **LITERAL), reports=True)
+        Row("literal flash", f"{a:g}", _flash({"storage": "per_block"}, alpha=a, **LITERAL), reports=True)
         for a in PAPER_ALPHAS[1:]
     ]
+    extra_steps, share = PRESET_STEPS["turbo"]
+    rows.append(Row("flash paper", "turbo", _flash({}, extra_steps=extra_steps, share=share), reports=True))
     rows += [
-        Row(f"flash {name}", f"{a:g}", _flash(a, blocks, reuse="fitted"), reports=True)
+        Row(f"flash {name}", f"{s:.2f}", _flash(blocks, share=s), reports=True)
         for name, blocks in BLOCK_SETTINGS.items()
-        for a in BLOCK_ALPHAS
+        for s in BLOCK_SHARES
     ]
-    return rows + [Row("blockcache", name, _flash(None, BLOCK_SETTINGS[name]), reports=True) for name in ALONE]
+    return rows + [Row("blockcache", name, _flash(BLOCK_SETTINGS[name]), reports=True) for name in ALONE]
 
 
 def peer_rows():

@@ -15,7 +15,7 @@ def test_the_example_runs(tmp_path, capsys):
     (tmp_path / "example.py").write_text(example, "utf-8")
     runpy.run_path(str(tmp_path / "example.py"))
     assert re.fullmatch(
-        r"reused \d+ of 20 steps; plan: 7 of 20 steps, from a rehearsal, computed 7\n", capsys.readouterr().out
+        r"reused \d+ of 20 steps; plan: 10 of 20 steps, from a rehearsal, computed 10\n", capsys.readouterr().out
     )
 
 

@@ -78,7 +78,7 @@ def expected_costs(sigmas: Sequence[float], space: str | None) -> np.ndarray:
     place = signal**-EARLY - LATE * noise**-EARLY
     # these are not inner products, but where the weights of the derivatives add up to 0 they do as well
     gram = -(np.abs(place[:, None] - place[None]) ** GROWTH) / 2
-    return measured_costs(gram, levels, FLOW)
+    return measured_costs(gram, levels.tolist(), FLOW)
 
 
 def weight(sigma: float, space: str | None) -> float:
