@@ -120,7 +120,7 @@ def point(group, seeds):
 
 def curve(groups, family, seeds):
     """Points of a family's rows, by cost; rows that lack one of these clips cannot be compared and are left out."""
-    names = {row.name for row in all_rows() if row.family.startswith(family)}
+    names = {row.name for row in all_rows() if row.family == family}
     return sorted(point(g, seeds) for name, g in groups.items() if name in names and seeds <= g.keys())
 
 
@@ -173,24 +173,26 @@ def table_lines(groups):
 def target_lines(groups, sampler="euler"):
     """The project's targets and how far they are met, from the rows that were measured."""
     lines = ["", "targets"]
+    own_names = {row.name for row in all_rows() if row.family == OURS}
     default = groups.get(EASYCACHE_DEFAULT)
     share, gain = TARGETS.get(sampler, OTHER_TARGETS)
     if default:
         cost, psnr = point(default, default)
         ours = curve(groups, OURS, default.keys())
-        there, better = interpolate(ours, psnr, axis=1), interpolate(ours, cost)
+        there, better, is_less = interpolate(ours, psnr, axis=1), interpolate(ours, cost), ""
+        if ours and psnr < min(point[1] for point in ours):  # even the cheapest setting is better
+            there, is_less = ours[0][0], "< "
         lines += [
             f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({len(default)} clips)",
-            f"  LFCache at its PSNR: {text(there, '.1%')} of the FLOPs, "
-            f"{text(there and there / cost, '.0%')} of EasyCache's (target: at most {share:.0%})",
+            f"  LFCache at its PSNR: {is_less}{text(there, '.1%')} of the FLOPs, "
+            f"{is_less}{text(there and there / cost, '.0%')} of EasyCache's (target: at most {share:.0%})",
             f"  LFCache at its FLOPs: {text(better, '.2f')} dB, "
             f"{text(better and better - psnr, '+.2f')} (target: at least +{gain})",
         ]
-    for family in ("uniform corrected", "uniform fitted", "paper"):
+    for family in ("uniform corrected", "uniform fitted", "lfcache alpha", "paper"):
         leads = []
-        for name, group in groups.items():
-            if not name.startswith(OURS):
-                continue
+        for name in own_names & groups.keys():
+            group = groups[name]
             cost, psnr = point(group, group)
             there = interpolate(curve(groups, family, group.keys()), cost)
             if there is not None:

@@ -1,6 +1,7 @@
 """What it costs to reuse every call between two computed ones."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,9 +13,36 @@ DISPLACEMENT = 0.3
 # video, 0 if the model took it out. Both were found on the two models of the benchmarks.
 POWER = 1.25
 
-# Derivatives are expected to change as signal^-EARLY - LATE noise^-EARLY does, to the power of GROWTH / 2 over larger
-# distances. FLOOR keeps the ends of the schedule finite.
-EARLY, LATE, GROWTH, FLOOR = 0.75, 0.3, 1.8, 0.01
+
+@dataclass(frozen=True)
+class Profile:
+    """How fast derivatives change with the noise level, where nothing was measured.
+
+    Source: ours, from uncached runs and rehearsals of the two models of the benchmarks. Over the schedule they move as
+    signal^-power - late noise^-power does; the squared change over a distance is the distance to the power of
+    `growth`. floor keeps the ends of the schedule finite.
+    """
+
+    power: float
+    late: float
+    growth: float
+    floor: float
+
+    def gram(self, levels: np.ndarray) -> np.ndarray:
+        """What stands for the inner products of the derivatives, (N, N), at N noise levels of a flow model.
+
+        They are not inner products, but where the weights of the derivatives add up to 0 they do as well.
+        """
+        signal, noise = 1 + self.floor - levels, levels + self.floor
+        place = signal**-self.power - self.late * noise**-self.power
+        return -(np.abs(place[:, None] - place[None]) ** self.growth) / 2
+
+
+FULL = Profile(power=0.75, late=0.3, growth=1.8, floor=0.01)
+# in a rehearsal: the small latent lacks fine detail, which changes late
+SMALL = Profile(power=0.67, late=0.19, growth=1.85, floor=0.008)
+# how much the rehearsal counts against what is expected: 0 not at all, 1 fully
+CONFIDENCE = 0.5
 
 
 def measured_costs(gram: np.ndarray, sigmas: Sequence[float], space: str | None) -> np.ndarray:
@@ -64,21 +92,31 @@ def measured_costs(gram: np.ndarray, sigmas: Sequence[float], space: str | None)
     return costs
 
 
-def expected_costs(sigmas: Sequence[float], space: str | None) -> np.ndarray:
-    """The cost of each gap where nothing was measured.
-
-    Source: ours, from the derivatives at every call of uncached runs of the two models of the benchmarks: how fast
-    they change with the noise level, and that the change over a distance grows as a power of it.
-    Arguments and shapes as in `measured_costs`.
-    """
+def expected_costs(sigmas: Sequence[float], space: str | None, profile: Profile = FULL) -> np.ndarray:
+    """The cost of each gap where nothing was measured; arguments and shapes as in `measured_costs`."""
     levels = np.asarray(sigmas, dtype=np.float64)
     if space in (VARIANCE_EXPLODING, VARIANCE_PRESERVING) or levels[0] > 1:
         levels = levels / (1 + levels)  # of the same latent in a flow model
-    signal, noise = 1 + FLOOR - levels[:-1], levels[:-1] + FLOOR
-    place = signal**-EARLY - LATE * noise**-EARLY
-    # these are not inner products, but where the weights of the derivatives add up to 0 they do as well
-    gram = -(np.abs(place[:, None] - place[None]) ** GROWTH) / 2
-    return measured_costs(gram, levels.tolist(), FLOW)
+    return measured_costs(profile.gram(levels[:-1]), levels.tolist(), FLOW)
+
+
+def rehearsed_costs(gram: np.ndarray, sigmas: Sequence[float], space: str | None) -> np.ndarray:
+    """The cost of each gap of the full latent, from the derivatives of the small one; as in `measured_costs`.
+
+    Source: ours. What is expected of the full latent, times a power of how far the rehearsal departs from what is
+    expected of a rehearsal.
+    """
+    full, small = (expected_costs(sigmas, space, profile) for profile in (FULL, SMALL))
+    measured = measured_costs(gram, sigmas, space)
+    is_gap = np.isfinite(full)
+    ratio = (measured[is_gap] + _tiny(measured[is_gap])) / (small[is_gap] + _tiny(small[is_gap]))
+    full[is_gap] *= ratio**CONFIDENCE
+    return full
+
+
+def _tiny(costs: np.ndarray) -> float:
+    """What is nothing beside these costs."""
+    return 1e-9 * float(costs.max()) + 1e-300
 
 
 def weight(sigma: float, space: str | None) -> float:

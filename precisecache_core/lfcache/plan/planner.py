@@ -8,7 +8,7 @@ import torch
 
 from ..latent.frequency import LowBand
 from ..latent.trial import Trial
-from .costs import expected_costs, measured_costs
+from .costs import expected_costs, rehearsed_costs
 from .plan import Plan
 from .rehearsal import Rehearsal
 
@@ -59,7 +59,7 @@ class Planner:
     def plan_without_trials(self) -> None:
         """Plan by what is usual, because no rehearsal can be made."""
         self.rehearsal = None
-        self._make(self._expected)
+        self._make(expected_costs(self.schedule, self.space))
 
     @property
     def is_rehearsed(self) -> bool:
@@ -109,12 +109,7 @@ class Planner:
         if not np.isfinite(both).all():
             return self.plan_without_trials()
         self._low = both[1]
-        # the small latent lacks fine detail, which changes late; what is usual makes up for that
-        self._make(np.sqrt(measured_costs(both[0], self.schedule, self.space) * self._expected))
-
-    @property
-    def _expected(self) -> np.ndarray:
-        return expected_costs(self.schedule, self.space)
+        self._make(rehearsed_costs(both[0], self.schedule, self.space))
 
     def _make(self, costs: np.ndarray) -> None:
         self.plan = Plan(self.schedule[:-1], self.budget, self.forced, costs)
