@@ -12,7 +12,14 @@ from precisecache_core import FLOW_MODEL, CachedRun, LFCacheConfig, flow_sigmas,
 from precisecache_core.lfcache.latent.frequency import LowBand, low_frequency_difference
 from precisecache_core.lfcache.latent.parametrization import Parametrization
 from precisecache_core.lfcache.latent.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
-from precisecache_core.lfcache.plan.costs import DISPLACEMENT, expected_costs, measured_costs, weight
+from precisecache_core.lfcache.plan.costs import (
+    DISPLACEMENT,
+    SMALL,
+    expected_costs,
+    measured_costs,
+    rehearsed_costs,
+    weight,
+)
 from precisecache_core.lfcache.plan.levels import forced_levels, levels_left
 from precisecache_core.lfcache.plan.plan import Plan, best_calls
 from precisecache_core.lfcache.plan.rehearsal import Rehearsal
@@ -62,6 +69,18 @@ def test_flow_and_exploding_models_weigh_the_same_error_alike():
     for sigma in (0.2, 0.5, 0.9):
         ratio = sigma / (1 - sigma)
         assert weight(sigma, FLOW) / weight(ratio, VARIANCE_EXPLODING) == pytest.approx((1 + ratio) ** 2, rel=0.2)
+
+
+def test_a_rehearsal_as_expected_changes_nothing_and_another_one_moves_the_calls():
+    levels = np.array(SIGMAS[:-1])
+    gram = SMALL.gram(levels)
+    np.testing.assert_allclose(rehearsed_costs(gram, SIGMAS, FLOW), expected_costs(SIGMAS, FLOW), rtol=1e-6)
+    np.testing.assert_allclose(rehearsed_costs(1e6 * gram, SIGMAS, FLOW), 1e3 * expected_costs(SIGMAS, FLOW), rtol=1e-6)
+    # much change in the last third of the calls
+    bend = np.where(np.arange(20) >= 13, 100.0 * np.random.default_rng(0).standard_normal((8, 20)), 0.0)
+    calls = best_calls(expected_costs(SIGMAS, FLOW), -1, 8)
+    moved = best_calls(rehearsed_costs(gram + bend.T @ bend, SIGMAS, FLOW), -1, 8)
+    assert sum(call >= 13 for call in moved) > sum(call >= 13 for call in calls)
 
 
 def test_without_a_rehearsal_gaps_grow():
