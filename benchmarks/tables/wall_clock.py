@@ -18,12 +18,12 @@ from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
 ROWS = (
-    "lfcache fitted 0.5",
-    "lfcache fitted 0.7",
-    "flash paper 0.7",
+    "lfcache plan base",
+    "lfcache plan turbo",
+    "flash paper turbo",
     "paper 0.5",
     "easycache 0.2",
-    "uniform fitted 0.20",
+    "uniform corrected 0.20",
 )
 
 
