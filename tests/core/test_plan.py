@@ -14,6 +14,7 @@ from precisecache_core.lfcache.latent.parametrization import Parametrization
 from precisecache_core.lfcache.latent.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
 from precisecache_core.lfcache.plan.costs import (
     DISPLACEMENT,
+    ENDING,
     SMALL,
     expected_costs,
     measured_costs,
@@ -57,7 +58,8 @@ def test_costs_are_the_errors_of_a_sampler():
             line = torch.lerp(d[p], d[j], share) if j < 20 else d[p]
             left = left + steps[k] * (line - d[k])
             displaced = displaced + steps[k] * (d[p] - d[k])
-        expected = left.square().sum() + (DISPLACEMENT * displaced.square().sum() if j < 20 else 0)
+        left, displaced = left.square().sum(), displaced.square().sum()
+        expected = left + DISPLACEMENT * displaced if j < 20 else ENDING * displaced
         assert costs[p, j] == pytest.approx(expected.item() * weight((SIGMAS[p] + SIGMAS[j]) / 2, FLOW), rel=1e-9)
     assert costs[4, 5] == pytest.approx(0, abs=1e-12) and costs[4, 4] == costs[4, 2] == math.inf
     shifted = d + torch.randn(5)
