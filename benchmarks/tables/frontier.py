@@ -170,33 +170,52 @@ def table_lines(groups):
     return lines
 
 
+def own_groups(groups):
+    """{name: group} of LFCache's plans."""
+    return {row.name: groups[row.name] for row in all_rows() if row.family == OURS and row.name in groups}
+
+
+def against_easycache(groups):
+    """(cost, PSNR) of EasyCache at its default, LFCache's cost at that PSNR, whether it is below that, LFCache's PSNR
+    at that cost; each of the last three may be None. None if EasyCache was not measured."""
+    default = groups.get(EASYCACHE_DEFAULT)
+    if not default:
+        return None
+    cost, psnr = point(default, default)
+    ours = curve(groups, OURS, default.keys())
+    there, is_below = interpolate(ours, psnr, axis=1), False
+    if ours and psnr < min(ours, key=lambda p: p[1])[1]:  # even the cheapest setting is better
+        there, is_below = ours[0][0], True
+    return cost, psnr, there, is_below, interpolate(ours, cost)
+
+
+def leads_over(groups, family):
+    """How much better each of LFCache's plans is than a family at the same cost, where the family's curve spans it."""
+    found = []
+    for group in own_groups(groups).values():
+        cost, psnr = point(group, group)
+        there = interpolate(curve(groups, family, group.keys()), cost)
+        if there is not None:
+            found.append(psnr - there)
+    return found
+
+
 def target_lines(groups, sampler="euler"):
     """The project's targets and how far they are met, from the rows that were measured."""
     lines = ["", "targets"]
-    own_names = {row.name for row in all_rows() if row.family == OURS}
-    default = groups.get(EASYCACHE_DEFAULT)
     share, gain = TARGETS.get(sampler, OTHER_TARGETS)
-    if default:
-        cost, psnr = point(default, default)
-        ours = curve(groups, OURS, default.keys())
-        there, better, is_less = interpolate(ours, psnr, axis=1), interpolate(ours, cost), ""
-        if ours and psnr < min(point[1] for point in ours):  # even the cheapest setting is better
-            there, is_less = ours[0][0], "< "
+    if EASYCACHE_DEFAULT in groups:
+        cost, psnr, there, is_below, better = against_easycache(groups)
+        is_less, clips = "< " if is_below else "", len(groups[EASYCACHE_DEFAULT])
         lines += [
-            f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({len(default)} clips)",
+            f"EasyCache at its default: {cost:.1%} of the FLOPs, {psnr:.2f} dB ({clips} clips)",
             f"  LFCache at its PSNR: {is_less}{text(there, '.1%')} of the FLOPs, "
             f"{is_less}{text(there and there / cost, '.0%')} of EasyCache's (target: at most {share:.0%})",
             f"  LFCache at its FLOPs: {text(better, '.2f')} dB, "
             f"{text(better and better - psnr, '+.2f')} (target: at least +{gain})",
         ]
     for family in ("uniform corrected", "uniform fitted", "lfcache alpha", "paper"):
-        leads = []
-        for name in own_names & groups.keys():
-            group = groups[name]
-            cost, psnr = point(group, group)
-            there = interpolate(curve(groups, family, group.keys()), cost)
-            if there is not None:
-                leads.append(psnr - there)
+        leads = leads_over(groups, family)
         if leads:
             lines.append(
                 f"LFCache over {family} at equal FLOPs, {len(leads)} settings within its range: "

@@ -1,0 +1,101 @@
+"""Both models and all schedules in one table, as the README shows it: `python3 run.py bench summary --clips 8`.
+
+It measures nothing: it reads the records of `frontier` and compares only what was measured on all of these clips.
+"""
+
+import re
+import sys
+
+from benchmarks.methods import Schedule, peer_rows
+from benchmarks.options import ModelParser, results_of
+from benchmarks.study import head, host_version, mean, write_table
+from benchmarks.tables.frontier import (
+    EASYCACHE_DEFAULT,
+    OURS,
+    PRESETS,
+    against_easycache,
+    by_name,
+    curve,
+    interpolate,
+    leads_over,
+    point,
+    read,
+)
+from testkit.models import DEFAULT, MODELS
+from tools.machine import describe_machine
+
+SCHEDULES = (
+    Schedule("euler", "simple", 50, 2.0),
+    Schedule("euler", "simple", 30, 5.0),
+    Schedule("euler", "simple", 20, 5.0),
+    Schedule("uni_pc", "simple", 30, 2.0),
+    Schedule("uni_pc", "simple", 20, 5.0),
+    Schedule("dpmpp_2m", "simple", 30, 2.0),
+)
+TITLES = {DEFAULT: "bundled", "deep": "second"}
+COLUMNS = ("model, sampler", "EasyCache", "turbo", "base", "same PSNR", "same cost", "even spread")
+
+
+def whole(records, clips):
+    """The rows that have all these clips, as `by_name` has them."""
+    return {name: group for name, group in by_name(records, clips).items() if len(group) == clips}
+
+
+def title_of(schedule):
+    return f"{schedule.sampler}, {schedule.steps} steps, shift {schedule.shift:g}"
+
+
+def cells(groups):
+    """The figures of one schedule: EasyCache, turbo and base, then LFCache against EasyCache and even spreads."""
+    cost, psnr, there, is_below, better = against_easycache(groups)
+    presets = [point(groups[PRESETS[p]], groups[PRESETS[p]]) for p in ("turbo", "base")]
+    spread = leads_over(groups, "uniform corrected")
+    return [
+        *(f"{100 * c:.1f} %, {p:.1f} dB" for c, p in ((cost, psnr), *presets)),
+        "-" if there is None else f"{'below ' * is_below}{100 * there / cost:.0f} %",
+        "-" if better is None else f"{better - psnr:+.1f} dB",
+        f"{mean(spread):+.1f} dB, least {min(spread):+.1f}" if spread else "-",
+    ]
+
+
+def nearest_peer(found):
+    """(dB below LFCache's curve, row, cost, schedule) of the peer's row that comes nearest to it at the same cost.
+
+    found: {schedule: groups}. The peers are those of `peer_rows` but EasyCache. The lead is negative if a row is above.
+    """
+    peers = {row.name for row in peer_rows() if row.family != EASYCACHE_DEFAULT.split()[0]}
+    distances = []
+    for schedule, groups in found.items():
+        for name in peers & groups.keys():
+            cost, psnr = point(groups[name], groups[name])
+            there = interpolate(curve(groups, OURS, groups[name].keys()), cost)
+            if there is not None:
+                distances.append((there - psnr, name, cost, schedule))
+    return min(distances) if distances else None
+
+
+def main():
+    parser = ModelParser(__doc__)
+    parser.add_argument("--clips", type=int, default=8)
+    args = parser.parse_args()
+    lines, bundled = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"], {}
+    for model in MODELS:
+        for schedule in SCHEDULES:
+            base = results_of(model, args.out) / f"frontier_{schedule.name}"
+            groups = whole(read(base), args.clips)
+            if not {EASYCACHE_DEFAULT, PRESETS["turbo"], PRESETS["base"]} <= groups.keys():
+                sys.exit(f"{base}: not all rows have {args.clips} clips")
+            if model == DEFAULT:
+                bundled[title_of(schedule)] = groups
+            link = re.sub(r".*/benchmarks/", "benchmarks/", f"{base}.txt")
+            lines.append(f"| {' | '.join([f'[{TITLES[model]}, {title_of(schedule)}]({link})', *cells(groups)])} |")
+    peer = nearest_peer(bundled)
+    if peer:
+        distance, name, cost, schedule = peer
+        lines += ["", f"nearest peer: {name}, {distance:.2f} dB below LFCache at {100 * cost:.1f} % ({schedule})"]
+    title = [*head("summary", host_version(), describe_machine()), f"{args.clips} clips", ""]
+    write_table(args.out / "summary.txt", [*title, *lines])
+
+
+if __name__ == "__main__":
+    main()
