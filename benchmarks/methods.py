@@ -59,6 +59,17 @@ class Schedule:
         return f"{self.sampler}{self.steps}_shift{self.shift:g}_{self.shape[2]}x{self.shape[3]}"
 
 
+# the schedules that the project's targets are set for
+SCHEDULES = (
+    Schedule("euler", "simple", 50, 2.0),
+    Schedule("euler", "simple", 30, 5.0),
+    Schedule("euler", "simple", 20, 5.0),
+    Schedule("uni_pc", "simple", 30, 2.0),
+    Schedule("uni_pc", "simple", 20, 5.0),
+    Schedule("dpmpp_2m", "simple", 30, 2.0),
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One setting of one method.

@@ -19,7 +19,7 @@ import sys
 import numpy as np
 import torch
 
-from benchmarks.methods import Schedule
+from benchmarks.methods import SCHEDULES
 from benchmarks.options import ModelParser, results_of
 from benchmarks.study import Recording, head, host_version, mean, write_table
 from precisecache_core.lfcache.latent.trial import FLOW
@@ -29,14 +29,6 @@ from testkit.models import MODELS
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
-SCHEDULES = (
-    Schedule("euler", "simple", 50, 2.0),
-    Schedule("euler", "simple", 30, 5.0),
-    Schedule("euler", "simple", 20, 5.0),
-    Schedule("uni_pc", "simple", 30, 2.0),
-    Schedule("uni_pc", "simple", 20, 5.0),
-    Schedule("dpmpp_2m", "simple", 30, 2.0),
-)
 SHARES = (0.4, 1 / 3, 0.27, 0.2)  # of the steps, that are planned
 CONFIDENCES = (0, 0.25, 0.5, 0.75, 1)
 GAPS = (2, 8)  # the shortest and the longest gap, in calls, that profiles are fitted to
@@ -93,7 +85,9 @@ class Run:
 
     def __init__(self, record):
         self.sigmas = record["sigmas"]
-        self.full, self.small = (costs.measured_costs(-np.array(record[k]) / 2, self.sigmas, FLOW) for k in SIZES)
+        grams = [-np.array(record[size]) / 2 for size in SIZES]
+        self.full, self.small = (costs.measured_costs(gram, self.sigmas, FLOW) for gram in grams)
+        self.rehearsed = grams[1]
 
     def __len__(self):
         return len(self.sigmas) - 1
@@ -101,17 +95,9 @@ class Run:
     def profiled(self, profile):
         return costs.expected_costs(self.sigmas, FLOW, profile)
 
-    def planned(self, full, small, confidence):
-        """The costs that a plan is made by, as in `rehearsed_costs`, for these profiles and this confidence."""
-        expected, typical = self.profiled(full), self.profiled(small)
-        is_gap = np.isfinite(expected)
-        tiny = [1e-9 * c[is_gap].max() for c in (self.small, typical)]
-        expected[is_gap] *= ((self.small[is_gap] + tiny[0]) / (typical[is_gap] + tiny[1])) ** confidence
-        return expected
-
-    def excess(self, planned):
-        """How much more the plans by these costs cost than the best ones, in dB, mean over SHARES."""
-        found = []
+    def excess(self, profiles, confidence):
+        """How much more the plans of a rehearsal cost than the best ones, in dB, mean over SHARES."""
+        planned, found = costs.rehearsed_costs(self.rehearsed, self.sigmas, FLOW, profiles, confidence), []
         for share in SHARES:
             best, ours = (self.total(best_calls(c, -1, int(share * len(self)), {0, 1})) for c in (self.full, planned))
             found.append(10 * np.log10(ours / best))
@@ -164,7 +150,7 @@ def table(records):
         if others:
             pairs[" and ".join(others)] = tuple(fitted[size, others] for size in SIZES)
         for name, pair in pairs.items():
-            cells = [mean([run.excess(run.planned(*pair, c)) for run in some]) for c in CONFIDENCES]
+            cells = [mean([run.excess(pair, c) for run in some]) for c in CONFIDENCES]
             lines.append(f"{model:10} {name:12}" + "".join(f"{cell:7.2f}" for cell in cells))
     return [*lines, "", f"in use: {costs.CONFIDENCE:g}"]
 

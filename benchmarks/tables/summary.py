@@ -6,7 +6,7 @@ It measures nothing: it reads the records of `frontier` and compares only what w
 import re
 import sys
 
-from benchmarks.methods import Schedule, peer_rows
+from benchmarks.methods import SCHEDULES, peer_rows
 from benchmarks.options import ModelParser, results_of
 from benchmarks.study import head, host_version, mean, write_table
 from benchmarks.tables.frontier import (
@@ -24,14 +24,6 @@ from benchmarks.tables.frontier import (
 from testkit.models import DEFAULT, MODELS
 from tools.machine import describe_machine
 
-SCHEDULES = (
-    Schedule("euler", "simple", 50, 2.0),
-    Schedule("euler", "simple", 30, 5.0),
-    Schedule("euler", "simple", 20, 5.0),
-    Schedule("uni_pc", "simple", 30, 2.0),
-    Schedule("uni_pc", "simple", 20, 5.0),
-    Schedule("dpmpp_2m", "simple", 30, 2.0),
-)
 TITLES = {DEFAULT: "bundled", "deep": "second"}
 COLUMNS = ("model, sampler", "EasyCache", "turbo", "base", "same PSNR", "same cost", "even spread")
 

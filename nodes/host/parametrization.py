@@ -69,7 +69,7 @@ def patch_of(model: Any) -> tuple[int, int, int]:
 
 def part_of_schedule(sampling: Any, sigmas: torch.Tensor) -> float:
     """How much of the noise schedule a run covers, in [0, 1]. sigmas: of its steps, falling, with the last level."""
-    if not hasattr(sampling, "percent_to_sigma"):
+    if len(sigmas) < 2 or not hasattr(sampling, "percent_to_sigma"):
         return 1.0
     covered = _percent(sampling, float(sigmas[-1])) - _percent(sampling, float(sigmas[0]))
     return max(0.0, round(covered, 4))  # so that a whole schedule is exactly 1

@@ -62,7 +62,8 @@ class SamplerRun:
         model = parametrization_of(patcher.model, sampling)
         obstacle = trial_obstacle = delta_max = advice = None
         if config:
-            config = config.for_part(part_of_schedule(sampling, sigmas))
+            if config.extra_steps:
+                config = config.for_part(part_of_schedule(sampling, sigmas))
             obstacle = reason_to_stand_aside(self.guider)
             trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
             if not obstacle and steps >= MINIMUM_STEPS and config.share is None:

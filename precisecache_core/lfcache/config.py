@@ -13,8 +13,8 @@ CACHE_DEVICES = ("model", "cpu")
 PRESETS = ("base", "turbo", "budget", "paper", "custom")
 
 # (extra_steps, share) of the steps that a preset computes. How many a video needs hardly depends on the number of
-# steps: on the two models of the benchmarks, quality follows from how many are computed. This means the same on every
-# model and flow shift; the paper's alpha (0.5 and 0.7, Section 4.1) does not.
+# steps: on the two models of the benchmarks, quality follows from how many are computed. With the paper's alpha (0.5
+# and 0.7, Section 4.1) their number depends on the model and the flow shift.
 PRESET_STEPS = {"base": (9.0, 0.07), "turbo": (8.2, 0.03)}
 DEFAULT_SHARE = 0.4  # of `budget`
 
@@ -195,4 +195,4 @@ class LFCacheConfig:
 
         part: in [0, 1].
         """
-        return replace(self, extra_steps=self.extra_steps * part) if self.extra_steps else self
+        return replace(self, extra_steps=self.extra_steps * part)

@@ -96,7 +96,7 @@ def test_a_run_over_a_part_of_the_schedule_has_that_part_of_the_extra_steps():
     halves = [turbo.for_part(part).budget(10) for part in (0.5, 0.5)]
     assert halves == [4, 4] and turbo.budget(20) == 8 and turbo.for_part(1.0) == turbo
     plain = LFCacheConfig(share=0.4)
-    assert plain.for_part(0.5) is plain and LFCacheConfig(share=1.0, extra_steps=5).budget(20) == 20
+    assert plain.for_part(0.5) == plain and LFCacheConfig(share=1.0, extra_steps=5).budget(20) == 20
 
 
 def test_budget_takes_a_share_and_ignores_a_given_alpha():

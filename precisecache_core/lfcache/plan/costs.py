@@ -106,17 +106,23 @@ def expected_costs(sigmas: Sequence[float], space: str | None, profile: Profile 
     return measured_costs(profile.gram(levels[:-1]), levels.tolist(), FLOW)
 
 
-def rehearsed_costs(gram: np.ndarray, sigmas: Sequence[float], space: str | None) -> np.ndarray:
+def rehearsed_costs(
+    gram: np.ndarray,
+    sigmas: Sequence[float],
+    space: str | None,
+    profiles: tuple[Profile, Profile] = (FULL, SMALL),
+    confidence: float = CONFIDENCE,
+) -> np.ndarray:
     """The cost of each gap of the full latent, from the derivatives of the small one; as in `measured_costs`.
 
     Source: ours. What is expected of the full latent, times a power of how far the rehearsal departs from what is
     expected of a rehearsal.
     """
-    full, small = (expected_costs(sigmas, space, profile) for profile in (FULL, SMALL))
+    full, small = (expected_costs(sigmas, space, profile) for profile in profiles)
     measured = measured_costs(gram, sigmas, space)
     is_gap = np.isfinite(full)
     ratio = (measured[is_gap] + _tiny(measured[is_gap])) / (small[is_gap] + _tiny(small[is_gap]))
-    full[is_gap] *= ratio**CONFIDENCE
+    full[is_gap] *= ratio**confidence
     return full
 
 
