@@ -1,14 +1,14 @@
-"""Cache Stats in the page, as a user sees it: the live panel, reload, removal, two nodes, badges, themes."""
+"""Cache Stats in the page, as a user sees it: the live panel, reload, removal, two nodes, badges."""
 
 import json
 from pathlib import Path
 
 import pytest
+from panel_texts import BLOCKCACHE, LFCACHE, STATS, graph_of, shown, texts
 
-from tools.graph.shipped import load_flash, only_node, set_inputs
+from tools.graph.shipped import only_node
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCALES = ROOT / "locales"
 
 # records [event, file that added the listener] for every listener of these events
 LISTENERS = r"""
@@ -34,53 +34,6 @@ window.watcher = new MutationObserver(() => {
 });
 window.watcher.observe(widget.element, {childList: true, subtree: true, characterData: true});
 """
-
-
-def graph_of(steps=40, seed=0, **lfcache):
-    graph = load_flash()
-    set_inputs(graph, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
-    set_inputs(graph, "KSampler", steps=steps, seed=seed)
-    set_inputs(graph, "PreciseCacheLFCache", **lfcache)
-    return graph
-
-
-STATS = only_node(load_flash(), "PreciseCacheStats")
-LFCACHE = only_node(load_flash(), "PreciseCacheLFCache")
-BLOCKCACHE = only_node(load_flash(), "PreciseCacheBlockCache")
-
-
-def plan_text(plan):
-    """The panel's line on the plan of a run in the report."""
-    if plan is None:
-        return None
-    line = f"plan: {plan['budget']} of {plan['steps']} steps" + ", from a rehearsal" * plan["is_rehearsed"]
-    unplanned = f", {plan['unplanned']} unplanned" if plan["unplanned"] else ""
-    return f"{line} · computed {plan['computed']}{unplanned}"
-
-
-def texts(run):
-    """What the panel must show of a run of the report."""
-    blocks = run["blockcache"]
-    return {
-        "model": run["model"],
-        "state": "ended",
-        "computed": str(run["computed"]),
-        "reused": str(run["reused"]),
-        "trials": str(run["trials"]),
-        "decisions": run["decisions"],
-        "warnings": run["warnings"],
-        "blocks": f"{blocks['block_calls_skipped']} / {blocks['block_calls']}" if blocks else None,
-        "agreement": None if run["trial_agreement"] is None else f"{run['trial_agreement']:.2f}",
-        "lfds": sum(v is not None for v in run["lfd"]),
-        "plan": plan_text(run["plan"]),
-        "hasCurve": run["plan"] is None or any(v is not None for v in run["lfd"]),
-        "hasThreshold": run["threshold"] is not None,
-        "seconds": f"{run['seconds']['sampling']:.1f}",
-    }
-
-
-def shown(panel):
-    return [{name: value for name, value in run.items() if name != "cache"} for run in panel]
 
 
 def test_the_store_is_the_only_listener_and_panel_and_badges_show_its_runs(page):
@@ -323,157 +276,3 @@ def test_two_nodes_show_their_own_runs_or_those_of_both(page):
     both = [texts(run) for node in (STATS, second) for run in page.report(prompt, node)["runs"]]
     assert sorted(shown(page.panel(STATS)), key=decisions) == sorted(both, key=decisions)
     page.picture("two_nodes")
-
-
-def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
-    page.load(graph_of(seed=5))
-    page.js(
-        """const node = app.graph.getNodeById(arguments[0]);
-        node.setSize([600, 500]); node.collapse(); node.collapse();""",
-        STATS,
-    )
-    prompt = page.queue()
-    page.history(prompt)
-    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
-    width, height = page.wait(
-        "(r => r.width > 300 && [r.width, r.height])("
-        "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())",
-        STATS,
-    )
-    assert width > 400 and height > 250
-    page.picture("resized")
-    page.js("app.graph.getNodeById(arguments[0]).collapse()", STATS)
-    page.wait("!app.graph.getNodeById(a[0]).widgets[0].element.checkVisibility()", STATS)
-    page.picture("collapsed")
-
-    inner = page.js("""const nodes = ['PreciseCacheStats', 'KSampler'].map(
-            (type) => app.graph.nodes.find((n) => n.type == type));
-        nodes[0].collapse();
-        const {node} = app.graph.convertToSubgraph(new Set(nodes));
-        return `${node.id}:${node.subgraph.nodes.find((n) => n.type == 'PreciseCacheStats').id}`;""")
-    page.js(
-        "app.graph.getNodeById(arguments[0].split(':')[0]).subgraph.nodes.find((n) => n.type == 'KSampler')"
-        ".widgets[0].value = 55",
-        inner,
-    )
-    prompt = page.queue()
-    report = page.report(prompt, inner)
-    page.js("app.canvas.openSubgraph(app.graph.getNodeById(arguments[0].split(':')[0]).subgraph)", inner)
-    page.until(lambda: any(run["seconds"] for run in page.panel(inner)), "the run never ended")
-    assert shown(page.panel(inner)) == [texts(run) for run in report["runs"]]
-    page.picture("subgraph")
-
-
-@pytest.mark.parametrize("palette", ["dark", "light"])
-@pytest.mark.parametrize("is_vue", [False, True], ids=["canvas", "vue"])
-def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
-    page.set_setting("Comfy.ColorPalette", palette)
-    page.set_setting("Comfy.VueNodes.Enabled", is_vue)
-    page.open()
-    page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # a new seed, so that it runs
-    report = page.report(page.queue(), STATS)
-    page.wait("document.querySelector('.precisecache-panel .seconds')")
-    page.wait("document.querySelector('.precisecache-panel').getBoundingClientRect().width > 200")
-    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
-    text, ground = page.js("""const style = getComputedStyle(document.querySelector('.precisecache-panel'));
-        return [style.color, style.backgroundColor]""")
-    assert contrast(text, ground) > 4.5, (text, ground)
-    (run,) = report["runs"]
-    if is_vue:
-        assert page.js("return [...document.querySelectorAll('.precisecache-badge')].map((e) => e.textContent)")[0] == (
-            f"{run['reused']}/{run['calls']}"
-        )
-    page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}")
-
-
-def contrast(*colors):
-    """WCAG contrast of two CSS colours `rgb(…)`."""
-
-    def luminance(color):
-        values = [float(v) / 255 for v in color[color.index("(") + 1 : -1].replace(" ", "").split(",")[:3]]
-        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, light = sorted(map(luminance, colors))
-    return (light + 0.05) / (dark + 0.05)
-
-
-# the inputs of a node that are greyed out
-DISABLED = "return app.graph.getNodeById(arguments[0]).widgets.filter((w) => w.disabled).map((w) => w.name)"
-SET_PRESET = """const widget = app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name == 'preset');
-    widget.value = arguments[1]; widget.callback(arguments[1]);"""
-
-
-def test_inputs_that_the_preset_ignores_are_greyed_out(page):
-    page.load(graph_of())
-    for preset, ignored in (
-        ("base", ["alpha", "share"]),
-        ("custom", ["share"]),
-        ("budget", ["alpha"]),
-        ("paper", ["share"]),
-        ("turbo", ["alpha", "share"]),
-    ):
-        page.js(SET_PRESET, LFCACHE, preset)
-        assert page.js(DISABLED, LFCACHE) == ignored, preset
-    page.load(graph_of(preset="custom"))
-    assert page.js(DISABLED, LFCACHE) == ["share"]
-    page.js(SET_PRESET, LFCACHE, "budget")
-    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow))")
-    assert page.js(DISABLED, LFCACHE) == ["alpha"]
-    # a linked preset may be any
-    page.js(
-        """const node = app.graph.getNodeById(arguments[0]), other = LiteGraph.createNode('PrimitiveNode');
-        app.graph.add(other);
-        window.source = other;
-        other.connect(0, node, node.inputs.findIndex((input) => input.name == 'preset'));""",
-        LFCACHE,
-    )
-    assert page.js(DISABLED, LFCACHE) == []
-    page.js("window.source.disconnectOutput(0)")
-    assert page.js(DISABLED, LFCACHE) == ["alpha"]
-    page.picture("greyed_canvas")
-
-
-def test_vue_greys_out_what_the_preset_ignores_and_follows_a_choice(page):
-    page.set_setting("Comfy.VueNodes.Enabled", True)
-    page.open()
-    page.load(graph_of(preset="budget"))
-    # whether the fields of alpha and share are disabled; the advanced inputs are hidden
-    fields = """`${[...document.querySelectorAll(`[data-node-id="${a[0]}"] input[role=spinbutton]`)]
-        .map((field) => field.disabled)}`"""
-    page.wait(f"{fields} === 'true,false'", LFCACHE)
-    page.picture("greyed_vue")
-    page.browser.find_element("css selector", f"[data-node-id='{LFCACHE}'] [aria-label=preset]").click()
-    page.wait("document.querySelector('[role=option]')")
-    page.js("""[...document.querySelectorAll('[role=option]')].find((e) => e.textContent.trim() == 'custom').click()""")
-    page.wait(f"{fields} === 'false,true'", LFCACHE)
-
-
-def test_the_report_can_be_copied_and_saved(page):
-    page.load(graph_of(seed=7))
-    report = page.report(page.queue(), STATS)
-    page.wait("document.querySelector('.precisecache-panel .seconds')")
-    page.browser.execute_cdp_cmd(
-        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
-    )
-    page.js("document.querySelectorAll('.precisecache-button')[0].click()")
-    page.wait("document.querySelector('.precisecache-button').textContent == 'Copied'")
-    assert json.loads(page.call("navigator.clipboard.readText()")) == report
-    page.js("document.querySelectorAll('.precisecache-button')[1].click()")
-    file = page.browser.downloads / "precisecache_report.json"
-    page.until(file.exists, "the report was never saved")  # the file has another name until it is complete
-    assert json.loads(file.read_text("utf-8")) == report
-    assert report["version"] == 2
-
-
-def test_the_page_speaks_the_users_language(page):
-    page.set_setting("Comfy.Locale", "zh")
-    page.open()
-    page.load(graph_of())
-    words = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["PreciseCache"]
-    nodes = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text("utf-8"))
-    page.wait("document.querySelector('.precisecache-button')")
-    assert page.js("return document.querySelector('.precisecache-button').textContent") == words["Copy JSON"]
-    labels = page.js("return app.graph.getNodeById(arguments[0]).widgets.map((w) => w.label)", LFCACHE)
-    assert nodes["PreciseCacheLFCache"]["inputs"]["preset"]["name"] in labels
-    page.picture("chinese")

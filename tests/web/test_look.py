@@ -1,0 +1,112 @@
+"""How Cache Stats looks and what its buttons do: sizes, subgraphs, themes, languages, copies of the report."""
+
+import json
+from pathlib import Path
+
+import pytest
+from panel_texts import LFCACHE, STATS, graph_of, shown, texts
+
+LOCALES = Path(__file__).resolve().parents[2] / "locales"
+
+
+def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
+    page.load(graph_of(seed=5))
+    page.js(
+        """const node = app.graph.getNodeById(arguments[0]);
+        node.setSize([600, 500]); node.collapse(); node.collapse();""",
+        STATS,
+    )
+    prompt = page.queue()
+    page.history(prompt)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
+    width, height = page.wait(
+        "(r => r.width > 300 && [r.width, r.height])("
+        "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())",
+        STATS,
+    )
+    assert width > 400 and height > 250
+    page.picture("resized")
+    page.js("app.graph.getNodeById(arguments[0]).collapse()", STATS)
+    page.wait("!app.graph.getNodeById(a[0]).widgets[0].element.checkVisibility()", STATS)
+    page.picture("collapsed")
+
+    inner = page.js("""const nodes = ['PreciseCacheStats', 'KSampler'].map(
+            (type) => app.graph.nodes.find((n) => n.type == type));
+        nodes[0].collapse();
+        const {node} = app.graph.convertToSubgraph(new Set(nodes));
+        return `${node.id}:${node.subgraph.nodes.find((n) => n.type == 'PreciseCacheStats').id}`;""")
+    page.js(
+        "app.graph.getNodeById(arguments[0].split(':')[0]).subgraph.nodes.find((n) => n.type == 'KSampler')"
+        ".widgets[0].value = 55",
+        inner,
+    )
+    prompt = page.queue()
+    report = page.report(prompt, inner)
+    page.js("app.canvas.openSubgraph(app.graph.getNodeById(arguments[0].split(':')[0]).subgraph)", inner)
+    page.until(lambda: any(run["seconds"] for run in page.panel(inner)), "the run never ended")
+    assert shown(page.panel(inner)) == [texts(run) for run in report["runs"]]
+    page.picture("subgraph")
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+@pytest.mark.parametrize("is_vue", [False, True], ids=["canvas", "vue"])
+def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
+    page.set_setting("Comfy.ColorPalette", palette)
+    page.set_setting("Comfy.VueNodes.Enabled", is_vue)
+    page.open()
+    page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # a new seed, so that it runs
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    page.wait("document.querySelector('.precisecache-panel').getBoundingClientRect().width > 200")
+    assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
+    text, ground = page.js("""const style = getComputedStyle(document.querySelector('.precisecache-panel'));
+        return [style.color, style.backgroundColor]""")
+    assert contrast(text, ground) > 4.5, (text, ground)
+    (run,) = report["runs"]
+    if is_vue:
+        assert page.js("return [...document.querySelectorAll('.precisecache-badge')].map((e) => e.textContent)")[0] == (
+            f"{run['reused']}/{run['calls']}"
+        )
+    page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}")
+
+
+def contrast(*colors):
+    """WCAG contrast of two CSS colours `rgb(…)`."""
+
+    def luminance(color):
+        values = [float(v) / 255 for v in color[color.index("(") + 1 : -1].replace(" ", "").split(",")[:3]]
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted(map(luminance, colors))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_the_report_can_be_copied_and_saved(page):
+    page.load(graph_of(seed=7))
+    report = page.report(page.queue(), STATS)
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    page.browser.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
+    page.js("document.querySelectorAll('.precisecache-button')[0].click()")
+    page.wait("document.querySelector('.precisecache-button').textContent == 'Copied'")
+    assert json.loads(page.call("navigator.clipboard.readText()")) == report
+    page.js("document.querySelectorAll('.precisecache-button')[1].click()")
+    file = page.browser.downloads / "precisecache_report.json"
+    page.until(file.exists, "the report was never saved")  # the file has another name until it is complete
+    assert json.loads(file.read_text("utf-8")) == report
+    assert report["version"] == 2
+
+
+def test_the_page_speaks_the_users_language(page):
+    page.set_setting("Comfy.Locale", "zh")
+    page.open()
+    page.load(graph_of())
+    words = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["PreciseCache"]
+    nodes = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text("utf-8"))
+    page.wait("document.querySelector('.precisecache-button')")
+    assert page.js("return document.querySelector('.precisecache-button').textContent") == words["Copy JSON"]
+    labels = page.js("return app.graph.getNodeById(arguments[0]).widgets.map((w) => w.label)", LFCACHE)
+    assert nodes["PreciseCacheLFCache"]["inputs"]["preset"]["name"] in labels
+    page.picture("chinese")
