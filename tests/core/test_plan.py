@@ -98,6 +98,8 @@ def test_what_is_expected_does_not_depend_on_the_coordinates():
     calls = best_calls(expected_costs(flow, FLOW), -1, 8)
     for space in (VARIANCE_EXPLODING, VARIANCE_PRESERVING, None):
         assert best_calls(expected_costs(ratios, space), -1, 8) == calls
+    # a flow model's first level, rounded
+    np.testing.assert_allclose(expected_costs([1.0000002, *SIGMAS[1:]], FLOW), expected_costs(SIGMAS, FLOW), rtol=1e-3)
 
 
 @pytest.mark.parametrize("share, budget", [(0.4, 8), (0.27, 5), (0.3, 6), (1.0, 20), (0.05, 1)])

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..latent.trial import FLOW, VARIANCE_EXPLODING, VARIANCE_PRESERVING
+from ..latent.trial import FLOW
 
 Levels = TypeVar("Levels", float, np.ndarray)
 
@@ -101,7 +101,7 @@ def measured_costs(gram: np.ndarray, sigmas: Sequence[float], space: str | None)
 def expected_costs(sigmas: Sequence[float], space: str | None, profile: Profile = FULL) -> np.ndarray:
     """The cost of each gap where nothing was measured; arguments and shapes as in `measured_costs`."""
     levels = np.asarray(sigmas, dtype=np.float64)
-    if space in (VARIANCE_EXPLODING, VARIANCE_PRESERVING) or levels[0] > 1:
+    if space != FLOW and (space is not None or levels[0] > 1):
         levels = levels / (1 + levels)  # of the same latent in a flow model
     return measured_costs(profile.gram(levels[:-1]), levels.tolist(), FLOW)
 
