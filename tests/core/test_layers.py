@@ -84,6 +84,7 @@ NOT_DECLARED = {
     "folder_paths",
     "nodes",
     "lpips",
+    "panel_texts",
     "PreciseCache",
     "benchmarks",
     "compatibility",
