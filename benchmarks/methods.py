@@ -16,6 +16,7 @@ from benchmarks.peers.magcache import attach_magcache
 from benchmarks.peers.taylorseer import attach_taylorseer
 from benchmarks.peers.teacache import attach_teacache
 from benchmarks.peers.uniform import attach_uniform, uniform_pattern
+from benchmarks.variants import VARIANTS
 from precisecache_core.lfcache.config import PRESET_STEPS, REUSES
 from testkit.host_caches import attach_easycache, attach_lazycache
 
@@ -26,6 +27,7 @@ LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_
 SHARES = (0.5, 0.4, 1 / 3, 0.25, 0.2, 0.15, 0.1)
 OTHER_PLANNED = (0.4, 0.27, 0.2)
 OTHER_SHARES = (0.5, 1 / 3, 0.2)
+CORRECTOR_SHARES = (1 / 3, 0.2)
 LIMIT_SHARES = (1 / 3, 0.2)  # for which `benchmarks.tables.limit` searches the best schedule
 # covers most of the schedule, for methods whose authors picked a part by hand; in the model's timesteps
 BROADCAST_WINDOW = (100, 930)
@@ -107,9 +109,9 @@ def calibration(model, shift, shape):
     return read_calibration(path)
 
 
-def _uniform(share, reuse):
+def _uniform(share, reuse, variant=None):
     def attach(bench, base, schedule):
-        return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse)
+        return attach_uniform(base, uniform_pattern(schedule.steps, share), reuse, variant)
 
     return attach
 
@@ -157,6 +159,7 @@ def own_rows():
     """LFCache with a planned share or with alpha, the paper's LFCache, and uniform skipping.
 
     lfcache plan: with the defaults. usual plan: without a rehearsal. plan fitted, plan taylor: without correction.
+    corrector ...: uniform skipping, corrected in other ways.
     """
     rows = [Row("lfcache plan", name, _preset(name), True, True) for name in PRESET_STEPS]
     rows += [Row("lfcache plan", f"{s:.2f}", _lfcache(share=s), True, True) for s in PLANNED]
@@ -176,6 +179,10 @@ def own_rows():
     rows += [Row("paper", f"{a:g}", _lfcache(alpha=a, **LITERAL), True, True) for a in PAPER_ALPHAS]
     for reuse in ("taylor", "prediction", "residual"):
         rows += [Row(f"uniform {reuse}", f"{s:.2f}", _uniform(s, reuse), True) for s in OTHER_SHARES]
+    for variant in VARIANTS:
+        rows += [
+            Row(f"corrector {variant}", f"{s:.2f}", _uniform(s, "corrected", variant), True) for s in CORRECTOR_SHARES
+        ]
     return rows
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+from benchmarks.variants import replace_correction
 from precisecache_core.lfcache.reuse import REUSES
 
 
@@ -16,10 +17,11 @@ def uniform_pattern(calls, share, warmup=3):
     ]
 
 
-def attach_uniform(patcher, computed, reuse):
+def attach_uniform(patcher, computed, reuse, variant=None):
     """A clone of the patcher that computes the calls marked in `computed` and reuses otherwise.
 
     reuse: one of LFCache's reuse strategies, with its correction, so that only the decisions differ from LFCache's.
+    variant: one of `benchmarks.variants`.
     """
     from comfy.patcher_extension import WrappersMP
     from PreciseCache.nodes.host.parametrization import parametrization_of
@@ -34,6 +36,8 @@ def attach_uniform(patcher, computed, reuse):
 
     def outer_sample(executor, noise, latent, sampler, sigmas, *args, **kwargs):
         kept = Predictions(LFCacheConfig(reuse=reuse), model.is_derivative, float(sigmas[-1]))
+        if variant:
+            replace_correction(kept, variant, float(sigmas[-1]))
         state.update(call=0, kept=kept)
         try:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)

@@ -25,7 +25,8 @@ from tools.machine import describe_machine
 BEST_PSNR = 100.0  # dB that equal videos count as, so that means stay finite
 EASYCACHE_DEFAULT = "easycache 0.2"
 OURS = "lfcache plan"
-NOT_DRAWN = ("uniform t", "uniform r", "flash ", "literal", "blockcache", "candidate")  # families the plot leaves out
+# families that the plot leaves out
+NOT_DRAWN = ("corrector", "uniform t", "uniform r", "flash ", "literal", "blockcache", "candidate")
 PRESETS = {"base": f"{OURS} base", "turbo": f"{OURS} turbo", "flash": "flash paper turbo"}
 # the targets at EasyCache's default: (share of its FLOPs at its PSNR, dB above it at its FLOPs)
 TARGETS = {"euler": (0.5, 10)}

@@ -54,6 +54,15 @@ def test_other_settings_change_the_run_and_leave_nothing_behind(bench):
     assert found["candidate warmup 4 0.35"]["decisions"].startswith("CCCC")
 
 
+def test_other_corrections_change_the_video_and_not_the_cost(bench):
+    own = rows("uniform corrected 0.20")
+    variants = [row for row in all_rows() if row.family.startswith("corrector ") and row.setting == "0.20"]
+    before, *records, after = frontier.measure(bench, SCHEDULE, 1, [*own, *variants, *own])
+    assert len(records) == len(variants) == 6 and after == before
+    assert {r["cost"] for r in records} == {before["cost"]}
+    assert len({r["psnr"] for r in [before, *records]}) == 7
+
+
 def test_counting_each_shape_once_equals_counting_every_evaluation(bench):
     known = {}
     meters = [Meter(), Meter(known), Meter(known)]

@@ -8,8 +8,6 @@ import torch
 # the weight of a kept derivative in an answer: one number, or one per sample as (B, 1, ...)
 Weight = float | torch.Tensor
 
-# how much of the displacement over sigma is taken out of the derivative that was computed at the displaced x
-THETA = 0.5
 # The sampler moves x by something else than derivatives (noise, for example) if the part of a move that they do
 # not explain is more than this share of the part that they do.
 UNEXPLAINED = 1.0
@@ -53,7 +51,7 @@ class Corrector:
     is how far x is displaced. From j on the answers are shifted by e / length, which moves x by -e while sigma
     falls by `length`, that of the last gap. What is left when the next call is computed joins its e. The derivative
     at j was computed at the displaced x: it holds e / sigma too much where the model removes what displaces x, and
-    nothing where the model keeps it. THETA is in between.
+    nothing where the model keeps it. `theta` is in between.
 
     Streams: the guided derivative and, for the *_cfg_pp samplers, the unconditional one. These samplers move x by
     next_sigma d_uncond - sigma d_guided; both answers are shifted alike.
@@ -64,6 +62,9 @@ class Corrector:
 
     end_sigma: the noise level at which the run ends. cache_device: as in LFCacheConfig.
     """
+
+    # how much of the displacement over sigma is taken out of the derivative that was computed at the displaced x
+    theta = 0.5
 
     def __init__(self, end_sigma: float = 0.0, cache_device: str = "model") -> None:
         self.end_sigma = end_sigma
@@ -147,12 +148,12 @@ class Corrector:
             e = rest if e is None else e + rest
         self._returned = 0.0
         if gap:
-            self._length = min(gap, sigma - self.end_sigma)
+            self._length = self.length(sigma, gap)
         self.displacement = self.size = None
         corrected = list(new)
         if e is not None and self.trust is not None:
             e = torch.where(self.trust > 0, e, 0.0)  # a product would keep what is not a number
-            corrected = [(d - (THETA / sigma) * e).to(d.dtype) for d in new]
+            corrected = [(d - (self.theta / sigma) * e).to(d.dtype) for d in new]
             self.displacement = self._on_cache_device(e.to(new[0].dtype))
             self.size = e.square().mean().sqrt()
         self._steps = []
@@ -162,6 +163,21 @@ class Corrector:
         """The answers of a computed call, from what `correct` returned."""
         self._steps.append(Step(sigma, len(corrected), None, self._shift))
         return self._shifted(corrected)
+
+    def length(self, sigma: float, gap: float) -> float:
+        """The fall in sigma over which a displacement is handed back that a computed call showed at `sigma`.
+
+        gap: the distance in sigma to the computed call before it.
+        """
+        return min(gap, sigma - self.end_sigma)
+
+    def interpolation(self, sigma: float, levels: Sequence[float]) -> list[float]:
+        """The weights, one for each computed call, of what a reused call at `sigma` should have been.
+
+        levels: sigma of the computed calls, oldest first; the reused call lies between the last two.
+        """
+        share = (sigma - levels[-2]) / (levels[-1] - levels[-2])
+        return [*[0.0] * (len(levels) - 2), 1 - share, share]
 
     @property
     def _shift(self) -> float:
@@ -178,18 +194,18 @@ class Corrector:
 
     def _error(self, sigma: float, nodes: Sequence[Node], new: Sequence[torch.Tensor]) -> torch.Tensor | None:
         """The sum e over the reused calls since the last computed one, in x's shape, float32."""
-        p = nodes[-1]
         weights: list[list[Weight]] = [[0.0] * (len(nodes) + 1) for _ in new]
+        levels = [*(node.sigma for node in nodes), sigma]
         for step in self._steps:
             if step.rows is None:
                 continue
-            share = (step.sigma - p.sigma) / (sigma - p.sigma)
+            should_be = self.interpolation(step.sigma, levels)
             for stream, amount in enumerate(step.amounts):
                 total = weights[stream]
                 for i, weight in enumerate(reversed(step.rows[stream])):
                     total[-2 - i] = total[-2 - i] + amount * weight
-                total[-2] = total[-2] - amount * (1 - share)
-                total[-1] = total[-1] - amount * share
+                for i, share in enumerate(should_be):
+                    total[i] = total[i] - amount * share
         kept = [[*(node.derivatives[s] for node in nodes), d] for s, d in enumerate(new)]
         return combine([w for row in weights for w in row], [d for row in kept for d in row])
 
