@@ -20,7 +20,7 @@ from benchmarks.variants import VARIANTS
 from precisecache_core.lfcache.config import PRESET_STEPS, REUSES
 from testkit.host_caches import attach_easycache, attach_lazycache
 
-PLANNED = (0.5, 0.4, 1 / 3, 0.27, 0.2, 0.15)  # shares of LFCache's plan
+PLANNED = (0.6, 0.5, 0.4, 1 / 3, 0.27, 0.2, 0.15)  # shares of LFCache's plan
 ALPHAS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 PAPER_ALPHAS = (0.5, 0.7, 1.0, 2.0, 4.0)
 LITERAL = {"trial": "plain", "reference": "cached", "reuse": "prediction", "try_every_call": True}

@@ -1,8 +1,8 @@
 """What LFCache costs in addition to its trials: `python3 run.py bench overhead`.
 
-A tiny model is sampled in the real host with nothing reused. The run's own stopwatch times every call,
-the model and the trial. The remaining time is ours: pooling, LFD, the decision, the conversion and the
-cache. Cached predictions are counted too.
+A tiny model is sampled in the real host with a planned share of the steps. The run's own stopwatch times every call,
+the model and the trial. The remaining time is ours: pooling, the plan, the decision, the conversion, the stand-ins, the
+correction and the cache. Its share is that of an average call over a computed one. Cached latents are counted too.
 
 Then the events to the page and the report are timed, on toy tensors with a server that does nothing,
 at the pace of a run with both caches (turbo and BlockCache's defaults). Their time is given as a share
@@ -79,32 +79,34 @@ def events_and_records(steps, interval):
 
 def main():
     parser = ModelParser(__doc__)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--share", type=float, default=0.4, help="of the steps, that are computed")
     parser.add_argument("--shape", type=int, nargs=5, default=[1, 16, 8, 64, 64])
-    parser.add_argument("--reuse", default="fitted")
+    parser.add_argument("--reuse", default=LFCacheConfig().reuse)
     parser.add_argument("--told-steps", type=int, default=50, help="of the run whose events and records are timed")
     parser.add_argument("--told-shape", type=int, nargs=5, default=[1, 16, 4, 32, 32])
     args = parser.parse_args()
     bench = open_bench(model=args.model)
-    model = bench.lfcache(alpha=0.0, reuse=args.reuse)
+    model = bench.lfcache(share=args.share, reuse=args.reuse)
     with watched() as stopwatches:
         bench.sample(model, steps=args.steps, noise=bench.noise(tuple(args.shape)))
     run = bench.report(model)
     call, compute, trial = (stopwatches[-1].seconds(name) for name in ("call", "compute", "trial"))
-    ours = call - compute - trial
+    ours = (call - compute - trial) / run["calls"]
+    computed = compute / run["computed"]
     both = bench.blockcache(bench.lfcache(alpha=0.7))
     bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
     told = bench.report(both)
     spent, events = events_and_records(args.told_steps, told["seconds"]["sampling"] / args.told_steps)
     lines = [
         *head("overhead", describe_machine()),
-        f"model {args.model}, latents {tuple(args.shape)}, euler, {args.steps} steps, nothing reused, "
-        f"reuse {args.reuse}",
+        f"model {args.model}, latents {tuple(args.shape)}, euler, {args.steps} steps, "
+        f"{run['computed']} of them computed, reuse {args.reuse}",
         "",
-        f"model     {compute / run['calls'] * 1000:10.2f} ms a call",
-        f"trial     {trial / run['calls'] * 1000:10.2f} ms a call  {trial / compute:.3%} of the model",
-        f"the rest  {ours / run['calls'] * 1000:10.2f} ms a call  {ours / compute:.3%} of the model",
-        f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.0f} predictions",
+        f"model     {computed * 1000:10.2f} ms a computed call",
+        f"trial     {trial / run['trials'] * 1000:10.2f} ms a trial  {trial / run['trials'] / computed:.3%} of that",
+        f"the rest  {ours * 1000:10.2f} ms a call  {ours / computed:.3%} of that",
+        f"cached    {run['cache_bytes']['lfcache'] / bench.noise(tuple(args.shape)).nbytes:.1f} latents",
         "",
         f"events and records, latents {tuple(args.told_shape)}, {args.told_steps} steps, "
         f"turbo and BlockCache, {told['reused']} reused",
