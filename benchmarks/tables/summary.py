@@ -50,6 +50,24 @@ def cells(groups):
     ]
 
 
+def preset_line(preset, found):
+    """How much better a preset is than EasyCache over these schedules, and at what share of its cost. found: groups."""
+    better, worse = [], []
+    for groups in found:
+        (cost, psnr), (easy_cost, easy_psnr) = (
+            point(groups[name], groups[name]) for name in (PRESETS[preset], EASYCACHE_DEFAULT)
+        )
+        (better if psnr >= easy_psnr else worse).append((psnr - easy_psnr, 100 * cost / easy_cost))
+    texts = [
+        f"{word} than EasyCache on {len(some)}, by {min(gains):.1f} to {max(gains):.1f} dB at {min(costs):.0f} to "
+        f"{max(costs):.0f} % of its cost"
+        for word, some in (("better", better), ("worse", worse))
+        if some
+        for gains, costs in [([abs(gain) for gain, _ in some], [share for _, share in some])]
+    ]
+    return f"{preset}: {'; '.join(texts)}"
+
+
 def nearest_peer(found):
     """(dB below LFCache's curve, row, cost, schedule) of the peer's row that comes nearest to it at the same cost.
 
@@ -71,20 +89,23 @@ def main():
     parser.add_argument("--clips", type=int, default=8)
     args = parser.parse_args()
     lines, bundled = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"], {}
+    everything = []
     for model in MODELS:
         for schedule in SCHEDULES:
             base = results_of(model, args.out) / f"frontier_{schedule.name}"
             groups = whole(read(base), args.clips)
             if not {EASYCACHE_DEFAULT, PRESETS["turbo"], PRESETS["base"]} <= groups.keys():
                 sys.exit(f"{base}: not all rows have {args.clips} clips")
+            everything.append(groups)
             if model == DEFAULT:
                 bundled[title_of(schedule)] = groups
             link = re.sub(r".*/benchmarks/", "benchmarks/", f"{base}.txt")
             lines.append(f"| {' | '.join([f'[{TITLES[model]}, {title_of(schedule)}]({link})', *cells(groups)])} |")
+    lines += ["", *(preset_line(preset, everything) for preset in ("turbo", "base"))]
     peer = nearest_peer(bundled)
     if peer:
         distance, name, cost, schedule = peer
-        lines += ["", f"nearest peer: {name}, {distance:.2f} dB below LFCache at {100 * cost:.1f} % ({schedule})"]
+        lines += [f"nearest peer: {name}, {distance:.2f} dB below LFCache at {100 * cost:.1f} % ({schedule})"]
     title = [*head("summary", host_version(), describe_machine()), f"{args.clips} clips", ""]
     write_table(args.out / "summary.txt", [*title, *lines])
 

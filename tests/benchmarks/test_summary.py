@@ -50,6 +50,15 @@ def test_a_quality_below_all_plans_is_said():
     assert summary.cells(groups)[3] == "below 50 %"
 
 
+def test_a_preset_is_compared_schedule_by_schedule():
+    found = [by_name(records(lfcache_plan_turbo=point), 2) for point in ((0.3, 40.0), (0.2, 38.5), (0.1, 37.0))]
+    assert summary.preset_line("turbo", found) == (
+        "turbo: better than EasyCache on 2, by 0.5 to 2.0 dB at 50 to 75 % of its cost; "
+        "worse than EasyCache on 1, by 1.0 to 1.0 dB at 25 to 25 % of its cost"
+    )
+    assert "worse" not in summary.preset_line("base", found)
+
+
 def test_the_nearest_peer_is_the_least_below_the_curve():
     distance, name, cost, schedule = summary.nearest_peer({"euler": by_name(records(), 2)})
     assert (name, schedule) == ("pab 2,6,1", "euler") and (distance, cost) == pytest.approx((0.5, 0.3))
@@ -65,6 +74,7 @@ def test_the_command_reads_the_records_of_both_models(tmp_path, monkeypatch, cap
     summary.main()
     text = (tmp_path / "summary.txt").read_text()
     assert text.strip() in capsys.readouterr().out and text.count("| 40.0 %, 38.0 dB |") == 12
+    assert "turbo: better than EasyCache on 12, by 2.0 to 2.0 dB at 75 to 75 % of its cost\n" in text
     assert "nearest peer: pab 2,6,1, 0.50 dB below LFCache at 30.0 %" in text
     monkeypatch.setattr(sys, "argv", ["summary", "--out", str(tmp_path), "--clips", "3"])
     with pytest.raises(SystemExit, match="not all rows have 3 clips"):

@@ -47,6 +47,7 @@ CLOCKS = [
     "deep/wall_clock_euler30_shift5_4x32.txt",
 ]
 NUMBERS = r"([\d.]+)"
+RANGE = rf"{NUMBERS} to {NUMBERS}"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,18 @@ NUMBERS = r"([\d.]+)"
     [
         (rf"base takes {NUMBERS}, {NUMBERS} and {NUMBERS} %", CLOCKS, rf"\nlfcache plan base +\S+ +{NUMBERS}%"),
         (rf"EasyCache {NUMBERS}, {NUMBERS} and {NUMBERS} % \(", CLOCKS, rf"\neasycache 0.2 +\S+ +{NUMBERS}%"),
+        (
+            rf"On {NUMBERS} of the 12 turbo is better than EasyCache's default, by {RANGE} dB at {RANGE} % of its "
+            rf"cost; on the others it is worse, by {RANGE} dB at {RANGE} %\.",
+            ["summary.txt"],
+            rf"turbo: better than EasyCache on {NUMBERS}, by {RANGE} dB at {RANGE} % of its cost; "
+            rf"worse than EasyCache on \d+, by {RANGE} dB at {RANGE} % of its cost",
+        ),
+        (
+            rf"base is better on all, by {RANGE} dB at {RANGE} %\.",
+            ["summary.txt"],
+            rf"base: better than EasyCache on 12, by {RANGE} dB at {RANGE} % of its cost\n",
+        ),
         (
             rf"Nearest comes (\w.*?), {NUMBERS} dB below it at {NUMBERS} % \((.*?)\)",
             ["summary.txt"],
