@@ -3,9 +3,10 @@
 VARIANTS = ("theta 0", "theta 1", "quad", "slow", "taylor", "prediction")
 
 
-def replace_correction(kept, name, end_sigma):
+def replace_correction(kept, name, levels):
     """Put a variant in the place of the corrector, or of the predictor, of these new Predictions.
 
+    levels: as in Corrector.
     theta 0, theta 1: how much of the displacement is taken out of the derivative that was computed at the displaced
     x; the product takes 1/2. quad: interpolation through three computed calls instead of a line through two. slow:
     handed back until the end of the run instead of over the last gap. taylor, prediction: corrected in the same
@@ -53,6 +54,6 @@ def replace_correction(kept, name, end_sigma):
     if name.startswith("theta"):
         kept.corrector.theta = float(name.split()[1])
     elif name in ("quad", "slow"):
-        kept.corrector = {"quad": Quad, "slow": Slow}[name](end_sigma)
+        kept.corrector = {"quad": Quad, "slow": Slow}[name](levels)
     else:
         kept.guided = {"taylor": CorrectedTaylor, "prediction": CorrectedPrediction}[name]()

@@ -35,9 +35,9 @@ def attach_uniform(patcher, computed, reuse, variant=None):
     state = {}
 
     def outer_sample(executor, noise, latent, sampler, sigmas, *args, **kwargs):
-        kept = Predictions(LFCacheConfig(reuse=reuse), model.is_derivative, float(sigmas[-1]))
+        kept = Predictions(LFCacheConfig(reuse=reuse), model.is_derivative, sigmas.tolist())
         if variant:
-            replace_correction(kept, variant, float(sigmas[-1]))
+            replace_correction(kept, variant, sigmas.tolist())
         state.update(call=0, kept=kept)
         try:
             return executor(noise, latent, sampler, sigmas, *args, **kwargs)

@@ -1,11 +1,14 @@
 """The predictions that one stage keeps: the guided ones and, where needed, the unconditional ones."""
 
+from collections.abc import Sequence
+
 import torch
 
 from .config import LFCacheConfig
 from .reuse import REUSES
 from .reuse.base import Reuse
-from .reuse.corrector import Corrector, Node
+from .reuse.corrector import Corrector
+from .reuse.derivatives import Node
 
 
 class Predictions:
@@ -15,15 +18,15 @@ class Predictions:
     way, from the same calls.
 
     can_correct: whether predictions are derivatives of x (see `Parametrization.in_derivatives`), which
-        correction needs. end_sigma: the noise level at which the run ends.
+        correction needs. levels: as in `Corrector`.
     """
 
-    def __init__(self, config: LFCacheConfig, can_correct: bool = False, end_sigma: float = 0.0) -> None:
+    def __init__(self, config: LFCacheConfig, can_correct: bool = False, levels: Sequence[float] = ()) -> None:
         self.config = config
         self.guided = self._new()
         self.uncond = self._new()
         is_corrected = can_correct and self.guided.is_corrected
-        self.corrector = Corrector(end_sigma, config.cache_device) if is_corrected else None
+        self.corrector = Corrector(levels, config.cache_device) if is_corrected else None
         # the last prediction, if the reuse keeps something else
         self._last: torch.Tensor | None = None
 

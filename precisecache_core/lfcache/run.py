@@ -173,7 +173,7 @@ class LFCacheRun:
             x,
             self._delta_max,
             self._may_try,
-            self.schedule[-1] if self.schedule else 0.0,
+            self.schedule,
             levels,
             forced_levels(levels, self.sigma_window, self.boundaries),
         )

@@ -25,9 +25,9 @@ class Stage:
 
     x: the first latent. delta_max: carried over from an earlier sampler; replaces the warm-up (see
         `controller`).
-    may_try: False if this run makes no trials, whatever the latent's size. end_sigma: the noise level at which the
-        run ends. schedule: the noise levels from this latent's on, falling, with end_sigma, if its calls are to be
-        planned; forced: numbers of the levels that have to be computed.
+    may_try: False if this run makes no trials, whatever the latent's size. levels: of the sampler's steps, with the
+        one at which the run ends, as far as they are known. schedule: those from this latent's on, if its calls are to
+        be planned; forced: numbers of the levels that have to be computed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Stage:
         x: torch.Tensor,
         delta_max: float | None,
         may_try: bool,
-        end_sigma: float = 0.0,
+        levels: Sequence[float] = (),
         schedule: Sequence[float] | None = None,
         forced: Collection[int] = (),
     ) -> None:
@@ -45,7 +45,7 @@ class Stage:
         self.signature = (x.shape, x.dtype, x.device)
         self.controller = LFCacheController(config.alpha, config.warmup, config.try_every_call, delta_max)
         self._can_correct = model.is_derivative
-        self._end_sigma = end_sigma
+        self._levels = levels
         self.forget_predictions()
         self.low_band = LowBand(config.cutoff)
         self.computed_calls = ComputedCalls(config, model, x.shape, self.low_band)
@@ -101,7 +101,7 @@ class Stage:
 
     def forget_predictions(self) -> None:
         """Drop the kept predictions: a prediction that is not finite spoils every trend made from it."""
-        self.predictions = Predictions(self.config, self._can_correct, self._end_sigma)
+        self.predictions = Predictions(self.config, self._can_correct, self._levels)
 
     def release(self) -> None:
         """Drop every prediction; further calls are computed."""

@@ -13,8 +13,8 @@ SIGMAS = flow_sigmas(20, 2.0).double()
 COMPUTED = (0, 1, 2, 5, 9, 14, 19)
 
 
-def kept(reuse="corrected", device="model", end_sigma=0.0):
-    return Predictions(LFCacheConfig(reuse=reuse, cache_device=device), True, end_sigma)
+def kept(reuse="corrected", device="model", levels=()):
+    return Predictions(LFCacheConfig(reuse=reuse, cache_device=device), True, levels)
 
 
 def field(seed=0):
@@ -72,7 +72,7 @@ def test_the_displacement_is_that_of_the_reused_calls_against_interpolation():
 
 def test_it_is_taken_back_while_sigma_falls_by_the_last_gap():
     """What stays is the error of interpolating, and half of e / sigma in each answer that was corrected."""
-    predictions = kept(end_sigma=SIGMAS[16].item())
+    predictions = kept(levels=SIGMAS[:17].tolist())
     s, d = SIGMAS.tolist(), [curved(None, sigma) for sigma in SIGMAS.tolist()]
     path = sample(predictions, curved, computed=(0, 1, 2, 6), sigmas=SIGMAS[:8])
     e = predictions.corrector.displacement
@@ -120,11 +120,11 @@ def test_a_run_without_reused_calls_gets_back_the_very_tensors():
 def test_what_is_left_joins_the_next_displacement():
     """Call 6 hands back over four steps; call 7 is computed after one of them and takes over the rest."""
     predictions = kept()
-    sample(predictions, curved, computed=(0, 1, 2, 6), sigmas=SIGMAS[:8])
+    path = sample(predictions, curved, computed=(0, 1, 2, 6), sigmas=SIGMAS[:8])
     first = predictions.corrector.displacement.clone()
     s = SIGMAS.tolist()
     share = (s[6] - s[7]) / (s[2] - s[6])
-    predictions.store(field(1), s[7], curved(None, s[7]), None)
+    predictions.store(path[-1], s[7], curved(None, s[7]), None)
     torch.testing.assert_close(predictions.corrector.displacement, (1 - share) * first)
 
 
@@ -132,7 +132,7 @@ def test_at_the_end_everything_is_handed_back():
     """The last call is computed after reused ones; its step is the only one left to hand e back."""
     sigmas = SIGMAS[:11]
     for end in (8, 9):
-        predictions = kept(end_sigma=sigmas[-1].item())
+        predictions = kept(levels=sigmas.tolist())
         path = sample(predictions, curved, computed=(0, 1, 2, end), sigmas=sigmas)
         e = predictions.corrector.displacement
         uncorrected = path[end] + sum(
@@ -163,6 +163,45 @@ def test_a_sampler_that_jumps_to_the_estimate_and_adds_noise_is_left_alone():
     assert predictions.corrector.trust == 0
 
 
+def test_noise_that_begins_in_mid_run_ends_the_correction():
+    """sa_solver: the first steps move x by derivatives alone, later ones add noise."""
+    predictions = kept()
+    sample(predictions, curved, computed=(0, 1, 2, 5, 9), sigmas=SIGMAS[:11])
+    assert predictions.corrector.trust == 1 and predictions.correction > 0
+    predictions = kept()
+    sample(predictions, curved, computed=(0, 1, 2, 5, 9), sigmas=SIGMAS[:11], noise_after=(7,))
+    assert predictions.corrector.trust == 0 and predictions.correction == 0
+
+
+def test_what_is_handed_back_does_not_count_as_noise():
+    """A displacement of several steps: x moves back by it, and derivatives alone do not explain that."""
+    predictions = kept()
+    sample(predictions, lambda x, sigma: field(2) * (1 if sigma > SIGMAS[7] else -1))
+    assert predictions.corrector.trust == 1
+
+
+def test_a_sampler_that_calls_the_model_between_the_levels_is_left_alone():
+    """dpm_2: the derivative at the middle of a step is used for all of it, that at its beginning only to get there."""
+
+    def run(predictions):
+        x, calls = field(1), 0
+        for sigma, following in zip(SIGMAS[:-2].tolist(), SIGMAS[1:-1].tolist()):
+            place = x
+            for level in (sigma, (sigma * following) ** 0.5):
+                if calls % 5 < 2:
+                    (d,) = predictions.store(place, level, curved(None, level), None)
+                else:
+                    (d,) = predictions.predict(place, level, False)
+                place = x + ((sigma * following) ** 0.5 - sigma) * d
+                calls += 1
+            x = x + (following - sigma) * d
+        return x
+
+    predictions = kept(levels=SIGMAS.tolist())
+    torch.testing.assert_close(run(predictions), run(kept("fitted")))
+    assert predictions.correction is None and not predictions.is_owing
+
+
 def test_going_back_up_begins_another_path():
     predictions = kept()
     sample(predictions, curved, computed=(0, 1, 2), sigmas=SIGMAS[:8])
@@ -182,7 +221,7 @@ def test_each_sample_of_a_batch_is_corrected_by_itself():
 
 
 @pytest.mark.parametrize("device, dtype", [("cpu", torch.float32), ("model", torch.bfloat16), ("model", torch.float16)])
-def test_any_dtype_keeps_two_predictions_and_the_displacement(device, dtype):
+def test_any_dtype_keeps_two_predictions_the_displacement_and_a_latent(device, dtype):
     predictions = kept(device=device)
     for call, sigma in enumerate(SIGMAS.tolist()[:8]):
         x = field(call).to(dtype)
@@ -191,7 +230,7 @@ def test_any_dtype_keeps_two_predictions_and_the_displacement(device, dtype):
         else:
             answer = predictions.predict(x, sigma, False)[0]
         assert answer.dtype == dtype and answer.shape == x.shape
-    assert predictions.nbytes == 3 * field().to(dtype).nbytes
+    assert predictions.nbytes == 4 * field().to(dtype).nbytes
 
 
 def test_the_unconditional_stream_is_corrected_with_the_guided_one():

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from .corrector import Weight
+from .derivatives import Weight
 
 
 class Reuse:

@@ -1,41 +1,15 @@
 """Correction: a computed call shows what the reused calls before it got wrong, and that is taken back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 
-# the weight of a kept derivative in an answer: one number, or one per sample as (B, 1, ...)
-Weight = float | torch.Tensor
+from .derivatives import Node, Step, Weight, combine
 
-# The sampler moves x by something else than derivatives (noise, for example) if the part of a move that they do
-# not explain is more than this share of the part that they do.
+# The sampler moves x by something else than derivatives (noise, for example) if what they do not explain of a move is
+# more than this share of what one derivative does in the longest step.
 UNEXPLAINED = 1.0
-EXAMINED = 2  # moves between computed calls that are examined for that
-
-
-@dataclass(frozen=True)
-class Node:
-    """A computed call: its noise level and the derivative of each stream, in x's shape."""
-
-    sigma: float
-    derivatives: Sequence[torch.Tensor]
-
-
-@dataclass
-class Step:
-    """One answered call and how the sampler used it: it moved x by the sum over streams of amount * derivative.
-
-    rows: for each stream the weights of the last kept derivatives in the answer, newest last; None if the call was
-    computed. shift: how much of the displacement the answer hands back per unit of sigma. amounts: known as soon
-    as the next call begins.
-    """
-
-    sigma: float
-    streams: int
-    rows: Sequence[Sequence[Weight]] | None
-    shift: float
-    amounts: tuple[float, ...] = field(default=())
+SAME_LEVEL = 1e-3  # a call is at a level of the schedule if it differs from it by no more than this share
 
 
 class Corrector:
@@ -56,23 +30,26 @@ class Corrector:
     Streams: the guided derivative and, for the *_cfg_pp samplers, the unconditional one. These samplers move x by
     next_sigma d_uncond - sigma d_guided; both answers are shifted alike.
 
-    Samplers that add noise (ancestral, SDE, lcm) do not move x by derivatives alone, so that e means nothing. The
-    first moves are compared with what the derivatives explain; if that is too little, e is 0 for the whole run.
-    All of this stays on the device.
+    Samplers that add noise (ancestral, SDE, lcm) do not move x by derivatives alone, so that e means nothing. Moves
+    between computed calls are compared with what the derivatives explain; once that is too little, e stays 0. All of
+    this stays on the device. Samplers that call the model between the levels of the schedule (dpm_2) do not use every
+    derivative for the step that follows it; with them nothing is corrected.
 
-    end_sigma: the noise level at which the run ends. cache_device: as in LFCacheConfig.
+    levels: the noise levels of the sampler's steps, with the one at which the run ends, as far as they are known.
+    cache_device: as in LFCacheConfig.
     """
 
     # how much of the displacement over sigma is taken out of the derivative that was computed at the displaced x
     theta = 0.5
 
-    def __init__(self, end_sigma: float = 0.0, cache_device: str = "model") -> None:
-        self.end_sigma = end_sigma
+    def __init__(self, levels: Sequence[float] = (), cache_device: str = "model") -> None:
+        self.levels = levels
+        self.end_sigma = levels[-1] if levels else 0.0
         self.cache_device = cache_device
         self.trust: torch.Tensor | None = None  # 0-dim: 1 while derivatives explain the moves of x, otherwise 0
         self.size: torch.Tensor | None = None  # RMS of the displacement that the last computed call showed, 0-dim
         self._longest = 0.0  # step of the run, which sets the scale of a move
-        self._examined = 0
+        self._is_aside = False  # a call was between the levels
         self.forget()
 
     def forget(self) -> None:
@@ -81,7 +58,7 @@ class Corrector:
         self._returned = 0.0  # share of it that has been handed back
         self._length = 0.0
         self._steps: list[Step] = []  # from the last computed call on
-        self._position: torch.Tensor | None = None  # x at the last computed call, while moves are examined
+        self._position: torch.Tensor | None = None  # x at the last computed call
 
     @property
     def tensors(self) -> list[torch.Tensor | None]:
@@ -91,7 +68,7 @@ class Corrector:
     @property
     def is_owing(self) -> bool:
         """Whether reused calls wait to be corrected, or something to be handed back."""
-        return any(step.rows is not None for step in self._steps) or self._left != 0
+        return not self._is_aside and (any(step.rows is not None for step in self._steps) or self._left != 0)
 
     @property
     def _left(self) -> float:
@@ -100,6 +77,8 @@ class Corrector:
 
     def begin(self, sigma: float) -> None:
         """A call begins at this noise level; now the step that followed the last call is known."""
+        if len(self.levels) > 1 and not any(abs(level - sigma) <= SAME_LEVEL * sigma for level in self.levels):
+            self._is_aside = True
         if not self._steps or self._steps[-1].amounts:
             return
         last = self._steps[-1]
@@ -139,6 +118,9 @@ class Corrector:
         before it that are kept, oldest first, uncorrected calls among them as they were given to `answer`.
         new: the call's derivatives. Returns the derivatives to keep; `new` itself if there is nothing to correct.
         """
+        if self._is_aside:
+            self.forget()
+            return list(new)
         self._examine(x, nodes)
         gap = abs(sigma - nodes[-1].sigma) if nodes else 0.0
         e = self._error(sigma, nodes, new) if gap else None
@@ -211,8 +193,6 @@ class Corrector:
 
     def _examine(self, x: torch.Tensor, nodes: Sequence[Node]) -> None:
         """Compare the move of x since the last computed call with what the derivatives explain."""
-        if self._examined == EXAMINED:
-            return
         before, self._position = self._position, self._on_cache_device(x.clone())
         if before is None or not self._longest:
             return
@@ -227,23 +207,11 @@ class Corrector:
         )
         moved = x.float() - before.to(x.device).float()
         unexplained = moved if explained is None else moved - explained
+        if self._returned and self.displacement is not None:
+            unexplained = unexplained + self._returned * self.displacement.to(x.device).float()
         scale = self._longest * nodes[-1].derivatives[0].to(x.device).float().norm()
         is_explained = (unexplained.norm() < UNEXPLAINED * scale).float()
         self.trust = is_explained if self.trust is None else self.trust * is_explained
-        self._examined += 1
-        if self._examined == EXAMINED:
-            self._position = None
 
     def _on_cache_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.cpu() if self.cache_device == "cpu" else tensor
-
-
-def combine(weights: Sequence[Weight], tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """The sum of weight * tensor in float32, on the device of the last tensor; None if every weight is 0."""
-    device, total = tensors[-1].device, None
-    for weight, tensor in zip(weights, tensors):
-        if isinstance(weight, float) and weight == 0.0:
-            continue
-        term = weight * tensor.to(device).float()
-        total = term if total is None else total.add_(term)
-    return total

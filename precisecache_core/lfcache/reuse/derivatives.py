@@ -1,0 +1,44 @@
+"""Computed calls, answered calls, and sums of derivatives: what the corrector works with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+# the weight of a kept derivative in an answer: one number, or one per sample as (B, 1, ...)
+Weight = float | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Node:
+    """A computed call: its noise level and the derivative of each stream, in x's shape."""
+
+    sigma: float
+    derivatives: Sequence[torch.Tensor]
+
+
+@dataclass
+class Step:
+    """One answered call and how the sampler used it: it moved x by the sum over streams of amount * derivative.
+
+    rows: for each stream the weights of the last kept derivatives in the answer, newest last; None if the call was
+    computed. shift: how much of the displacement the answer hands back per unit of sigma. amounts: known as soon
+    as the next call begins.
+    """
+
+    sigma: float
+    streams: int
+    rows: Sequence[Sequence[Weight]] | None
+    shift: float
+    amounts: tuple[float, ...] = field(default=())
+
+
+def combine(weights: Sequence[Weight], tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
+    """The sum of weight * tensor in float32, on the device of the last tensor; None if every weight is 0."""
+    device, total = tensors[-1].device, None
+    for weight, tensor in zip(weights, tensors):
+        if isinstance(weight, float) and weight == 0.0:
+            continue
+        term = weight * tensor.to(device).float()
+        total = term if total is None else total.add_(term)
+    return total
