@@ -165,4 +165,4 @@ def test_each_part_of_a_schedule_gets_its_part_of_a_presets_steps(bench):
     stage(bench, model, SPLIT, STEPS, stage(bench, model, 0, SPLIT))
     first, later = bench.reports.runs_of(bench.attachment.attachment_of(model).id)[-2:]
     stage(bench, model, 0, STEPS)
-    assert first["plan"]["budget"] == later["plan"]["budget"] == 4 and bench.report(model)["plan"]["budget"] == 9
+    assert first["plan"]["budget"] == later["plan"]["budget"] == 5 and bench.report(model)["plan"]["budget"] == 10
