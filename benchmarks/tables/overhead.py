@@ -20,6 +20,7 @@ import torch
 from benchmarks.options import ModelParser
 from benchmarks.study import head, write_table
 from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig, flow_sigmas
+from precisecache_core.lfcache.config import PRESET_STEPS
 from testkit.tiny_host import open_bench
 from tools.machine import describe_machine
 
@@ -63,7 +64,7 @@ def events_and_records(steps, interval):
 
     x = torch.ones(1, 1, 2, 8, 8)
     run = CachedRun(
-        LFCacheConfig(alpha=0.7), BlockCacheConfig(), FLOW_MODEL, steps, name="WanModel", latent_shape=x.shape
+        LFCacheConfig.from_preset("turbo"), BlockCacheConfig(), FLOW_MODEL, steps, name="WanModel", latent_shape=x.shape
     )
     with mock.patch.dict(sys.modules, {"server": SimpleNamespace(PromptServer=SimpleNamespace(instance=server))}):
         feed = timed(events.CallFeed, run, timed(events.Page.of, ["1", "2"]))
@@ -94,7 +95,7 @@ def main():
     call, compute, trial = (stopwatches[-1].seconds(name) for name in ("call", "compute", "trial"))
     ours = (call - compute - trial) / run["calls"]
     computed = compute / run["computed"]
-    both = bench.blockcache(bench.lfcache(alpha=0.7))
+    both = bench.blockcache(bench.lfcache(**dict(zip(("extra_steps", "share"), PRESET_STEPS["turbo"]))))
     bench.sample(both, steps=args.told_steps, noise=bench.noise(tuple(args.told_shape)))
     told = bench.report(both)
     spent, events = events_and_records(args.told_steps, told["seconds"]["sampling"] / args.told_steps)

@@ -202,6 +202,15 @@ def test_a_sampler_that_calls_the_model_between_the_levels_is_left_alone():
     assert predictions.correction is None and not predictions.is_owing
 
 
+def test_what_was_shown_before_a_call_between_the_levels_is_not_reported_again():
+    predictions = kept(levels=SIGMAS.tolist())
+    path = sample(predictions, curved, computed=(0, 1, 2, 5), sigmas=SIGMAS[:7])
+    assert predictions.correction > 0
+    between = (SIGMAS[6].item() + SIGMAS[7].item()) / 2
+    predictions.store(path[-1], between, curved(None, between), None)
+    assert predictions.correction is None and predictions.corrector.displacement is None
+
+
 def test_going_back_up_begins_another_path():
     predictions = kept()
     sample(predictions, curved, computed=(0, 1, 2), sigmas=SIGMAS[:8])

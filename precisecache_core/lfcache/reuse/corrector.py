@@ -120,6 +120,7 @@ class Corrector:
         """
         if self._is_aside:
             self.forget()
+            self.size = None
             return list(new)
         self._examine(x, nodes)
         gap = abs(sigma - nodes[-1].sigma) if nodes else 0.0
