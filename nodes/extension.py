@@ -11,7 +11,7 @@ from .tiny_model import PreciseCacheTinyModel
 
 class PreciseCacheExtension(ComfyExtension):
     async def get_node_list(self) -> list[type]:
-        """The node classes, in the order of the README."""
+        """The node classes, in the order of docs/NODES.md."""
         return [
             PreciseCacheLFCache,
             PreciseCacheBlockCache,

@@ -63,6 +63,13 @@ def test_the_links_of_a_page_lead_somewhere(page):
     assert not [link for link in links if "://" not in link and not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_links_into_a_page_lead_to_one_of_its_titles(page):
+    for name, place in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text("utf-8")):
+        titles = re.findall(r"^#+ (.*)", (page.parent / name if name else page).read_text("utf-8"), re.MULTILINE)
+        assert place in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.fixture(scope="module")
 def checks():
     """The shell commands of the publish workflow, in order."""
