@@ -8,9 +8,9 @@ def replace_correction(kept, name, levels):
 
     levels: as in Corrector.
     theta 0, theta 1: how much of the displacement is taken out of the derivative that was computed at the displaced
-    x; the product takes 1/2. quad: interpolation through three computed calls instead of a line through two. slow:
-    handed back until the end of the run instead of over the last gap. taylor, prediction: corrected in the same
-    way, but predicted by the whole trend, or by the last prediction as it was.
+    x; the product takes 1/2, and 3/4 with multi-step samplers. quad: interpolation through three computed calls instead
+    of a line through two. slow: handed back until the end of the run instead of over the last gap. taylor,
+    prediction: corrected in the same way, but predicted by the whole trend, or by the last prediction as it was.
     """
     from PreciseCache.precisecache_core.lfcache.reuse.corrector import Corrector
     from PreciseCache.precisecache_core.lfcache.reuse.prediction import Prediction
@@ -52,7 +52,7 @@ def replace_correction(kept, name, levels):
             return [] if self.current is None else [(self.sigma, self.current)]
 
     if name.startswith("theta"):
-        kept.corrector.theta = float(name.split()[1])
+        kept.corrector.theta = kept.corrector.theta_multi_step = float(name.split()[1])
     elif name in ("quad", "slow"):
         kept.corrector = {"quad": Quad, "slow": Slow}[name](levels)
     else:

@@ -348,3 +348,22 @@ def test_reused_calls_before_a_boundary_are_not_judged_by_what_follows():
         x = x + (x - denoised) / sigma * (following - sigma)
     report = run.report()
     assert report["decisions"][8:10] == "RC" and report["corrections"][9] is None
+
+
+def test_multi_step_samplers_are_told_by_their_moves_and_lose_more_of_the_displacement():
+    """Adams-Bashforth of order two; what is kept of the computed call shows theta."""
+    history = []
+
+    def move(x, d, sigma, following):
+        history.append(d)
+        slope = (history[-1] - history[-2]) if len(history) > 1 else torch.zeros_like(d)
+        return x + (following - sigma) * (d + 0.5 * slope)
+
+    for how, theta in ((None, 0.5), (move, 0.75)):
+        predictions = kept()
+        sample(predictions, curved, computed=(0, 1, 2, 6), sigmas=SIGMAS[:8], move=how)
+        e, sigma = predictions.corrector.displacement, SIGMAS[6].item()
+        assert predictions.corrector.trust == 1 and e.norm() > 1e-3
+        torch.testing.assert_close(
+            curved(None, sigma) - predictions.guided.current, theta * e / sigma, rtol=1e-4, atol=1e-6
+        )

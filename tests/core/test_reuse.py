@@ -4,7 +4,10 @@ import weakref
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from precisecache_core import LFCacheConfig
+from precisecache_core.lfcache.predictions import Predictions
 from precisecache_core.lfcache.reuse import REUSES
 
 
@@ -124,3 +127,19 @@ def test_a_cache_on_the_cpu_answers_on_the_device_of_x(reuse):
     for sigma in (1.0, 0.9):
         cache.store(field(1), sigma, field(4))
     assert cache.predict(field(2).to("meta"), 0.8).device.type == "meta"
+
+
+@pytest.mark.parametrize("reuse", REUSES)
+def test_predictions_kept_on_the_cpu_answer_calls_on_a_gpu(reuse):
+    """Fake tensors have a device, and refuse to be mixed with those of another one, without a GPU."""
+    levels = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.0)
+    with FakeTensorMode():
+        kept = Predictions(LFCacheConfig(reuse=reuse, cache_device="cpu"), True, levels)
+        for sigma in levels[:-1]:
+            x = torch.randn(2, 4, 2, 8, 8, device="cuda")
+            if sigma in (0.7, 0.5):
+                answers = kept.predict(x, sigma, with_uncond=True)
+            else:
+                answers = kept.store(x, sigma, torch.randn_like(x), torch.randn_like(x))
+            assert {answer.device.type for answer in answers} == {"cuda"}
+        assert kept.guided.current.device.type == "cpu"

@@ -29,7 +29,7 @@ ROOT = HERE.parents[1]
 BUNDLE = ROOT / ".gpu"
 sys.path.insert(0, str(ROOT))  # before this folder, which Python put first
 
-from tools.comfyui.locate import comfyui_version, find_comfyui, is_comfyui  # noqa: E402
+from tools.comfyui.locate import comfyui_version, find_comfyui  # noqa: E402
 
 PASSED, FAILED, MISSING, NO_GPU = 0, 1, 2, 3
 
@@ -157,11 +157,16 @@ def commit():
     return told.stdout.strip() or "unknown"
 
 
-def find_host():
-    """The ComfyUI to test: $COMFYUI_PATH, else the packed one, else the one that every command finds."""
-    if not os.environ.get("COMFYUI_PATH") and is_comfyui(BUNDLE / "ComfyUI"):
-        return BUNDLE / "ComfyUI"
-    return find_comfyui(ROOT)
+def find_host(folder):
+    """The ComfyUI to test: $COMFYUI_PATH, else the packed one, else the one that every command finds.
+
+    folder: where the packed one is unpacked.
+    """
+    packed = BUNDLE / "ComfyUI.tar.gz"
+    if os.environ.get("COMFYUI_PATH") or not packed.is_file():
+        return find_comfyui(ROOT)
+    shutil.unpack_archive(packed, folder, filter="data")
+    return folder / "ComfyUI"
 
 
 def run_part(part, limit, environment, log):
@@ -223,7 +228,7 @@ def run(args):
         if found is None:
             log.say("torch cannot be imported: run this with the Python that has it.")
             return MISSING
-        host = find_host()
+        host = find_host(Path(target))
         log.say(
             f"python {platform.python_version()}, torch {found['torch']}, ComfyUI "
             f"{comfyui_version(host) if host else 'not found'}, commit {commit()}"
@@ -249,7 +254,8 @@ def run(args):
 def run_parts(args, out, gpu, start, environment, log):
     """{name: result as text} of every part that was asked for."""
     results = {}
-    for part in parts(out, [] if gpu else ["--device", "cpu"]):
+    options = [] if gpu else ["--device", "cpu"]
+    for part in parts(out, [*options, *(["-k", args.expression] if args.expression else [])]):
         if args.only and part.name not in args.only:
             continue
         left = args.seconds - (time.monotonic() - start)
@@ -274,6 +280,7 @@ def main():
     )
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the log and the results")
     parser.add_argument("--seconds", type=int, default=570, help="time for all parts together")
+    parser.add_argument("-k", dest="expression", help="of the tests, run only those that match, as pytest's -k")
     parser.add_argument("--only", nargs="*", choices=[part.name for part in parts("", [])], help="run these parts")
     return run(parser.parse_args())
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -124,15 +125,16 @@ def download(packages, folder, python):
             sys.exit("pip could not get these wheels; its own message is above")
 
 
-def copy_source(host, target):
-    """Copy a ComfyUI without the parts that only its users and its page need."""
+def archive_source(host, target):
+    """Write a ComfyUI to target.tar.gz, without the parts that only its users and its page need."""
 
     def left_out(folder, names):
         patterns = LEFT_OUT + TOP_LEFT_OUT if Path(folder) == host else LEFT_OUT
         return shutil.ignore_patterns(*patterns)(folder, names)
 
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(host, target, ignore=left_out)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(host, Path(folder, "ComfyUI"), ignore=left_out)
+        return Path(shutil.make_archive(str(target), "gztar", folder, "ComfyUI"))
 
 
 def size(folder):
@@ -161,10 +163,10 @@ def main(bundle, host):
     packages = closure([*requirements, *OURS], known)
     print(f"packing {host} and {', '.join(f'{n} {v}' for n, v in sorted(packages.items()))}", flush=True)
     download(packages, bundle / "wheels", args.python)
-    copy_source(host, bundle / "ComfyUI")
+    source = archive_source(host, bundle / "ComfyUI")
     parts = {
         "wheels": size(bundle / "wheels"),
-        "ComfyUI": size(bundle / "ComfyUI"),
+        "ComfyUI": source.stat().st_size,
         "the tree": tree_size(bundle.parent),
     }
     total = sum(parts.values())

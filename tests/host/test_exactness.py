@@ -67,3 +67,20 @@ def test_a_batch_of_two_is_decided_together(bench):
 def test_cpu_cache_gives_the_same_latent(bench):
     first, second = (bench.lfcache(alpha=1.0, cache_device=d) for d in ("model", "cpu"))
     assert torch.equal(bench.sample(first), bench.sample(second))
+
+
+# uni_pc on larger latents is the deterministic sampler whose moves derivatives explain least
+@pytest.mark.parametrize(
+    "sampler, is_corrected",
+    [
+        *((name, True) for name in ("euler", "uni_pc", "dpmpp_2m", "deis", "res_multistep", "ipndm", "heun")),
+        *((name, False) for name in ("euler_ancestral", "lcm", "er_sde", "dpmpp_2m_sde", "dpmpp_2m_cfg_pp")),
+    ],
+)
+def test_samplers_that_move_the_latent_by_derivatives_are_corrected(bench, sampler, is_corrected):
+    model = bench.lfcache(bench.shifted(2.0), share=0.4)
+    bench.sample(model, sampler, steps=30, noise=bench.noise((1, 16, 4, 16, 16)))
+    run = bench.report(model)
+    # every computed call after a reused one shows something, until the end of the run
+    shown = [c for c in run["corrections"] if c is not None]
+    assert run["reused"] > 10 and (all(shown) and any(shown) if is_corrected else not any(shown)), shown

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import tarfile
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +60,7 @@ def parts_run(command, monkeypatch, outcomes, seconds=100, gpu="H100"):
             command.Part("three", [], 60, needs_gpu=True),
         ],
     )
-    return command.run_parts(SimpleNamespace(only=None, seconds=seconds), "", gpu, 0, {}, None)
+    return command.run_parts(SimpleNamespace(only=None, expression=None, seconds=seconds), "", gpu, 0, {}, None)
 
 
 def test_parts_share_the_time_and_a_part_that_did_not_run_is_named(command, monkeypatch):
@@ -134,6 +135,6 @@ def test_source_is_copied_without_the_models_folder_but_with_modules_named_model
     ):
         (host / file).parent.mkdir(parents=True, exist_ok=True)
         (host / file).touch()
-    pack.copy_source(host, tmp_path / "copy")
-    copied = {str(file.relative_to(tmp_path / "copy")) for file in (tmp_path / "copy").rglob("*") if file.is_file()}
-    assert copied == {"main.py", "comfy/ldm/models/vae.py"}
+    with tarfile.open(pack.archive_source(host, tmp_path / "copy")) as archive:
+        copied = {member.name for member in archive if member.isfile()}
+    assert copied == {"ComfyUI/main.py", "ComfyUI/comfy/ldm/models/vae.py"}

@@ -7,8 +7,10 @@ import torch
 from .derivatives import Node, Step, Weight, combine
 
 # The sampler moves x by something else than derivatives (noise, for example) if what they do not explain of a move is
-# more than this share of what one derivative does in the longest step.
-UNEXPLAINED = 1.0
+# more than this many times what one derivative does in the longest step. Multi-step samplers reach 1.4, noise 11.
+UNEXPLAINED = 3.0
+# A sampler takes one-step moves if what derivatives leave unexplained of a move is less than this share of e.
+ONE_STEP = 0.03
 SAME_LEVEL = 1e-3  # a call is at a level of the schedule if it differs from it by no more than this share
 
 
@@ -25,7 +27,9 @@ class Corrector:
     is how far x is displaced. From j on the answers are shifted by e / length, which moves x by -e while sigma
     falls by `length`, that of the last gap. What is left when the next call is computed joins its e. The derivative
     at j was computed at the displaced x: it holds e / sigma too much where the model removes what displaces x, and
-    nothing where the model keeps it. `theta` is in between.
+    nothing where the model keeps it. `theta` is in between. Multi-step samplers also carry the jump from predicted to
+    computed derivatives on, which displaces the computed call further: more of e / sigma is taken out. They are told
+    by their moves, which derivatives times steps explain only in part. With two streams they are left alone.
 
     Streams: the guided derivative and, for the *_cfg_pp samplers, the unconditional one. These samplers move x by
     next_sigma d_uncond - sigma d_guided; both answers are shifted alike.
@@ -39,8 +43,9 @@ class Corrector:
     cache_device: as in LFCacheConfig.
     """
 
-    # how much of the displacement over sigma is taken out of the derivative that was computed at the displaced x
+    # how much of e / sigma is taken out of the derivative that was computed at the displaced x
     theta = 0.5
+    theta_multi_step = 0.75
 
     def __init__(self, levels: Sequence[float] = (), cache_device: str = "model") -> None:
         self.levels = levels
@@ -122,7 +127,7 @@ class Corrector:
             self.forget()
             self.size = None
             return list(new)
-        self._examine(x, nodes)
+        unexplained = self._examine(x, nodes)
         gap = abs(sigma - nodes[-1].sigma) if nodes else 0.0
         e = self._error(sigma, nodes, new) if gap else None
         left = self._left
@@ -135,10 +140,13 @@ class Corrector:
         self.displacement = self.size = None
         corrected = list(new)
         if e is not None and self.trust is not None:
-            e = torch.where(self.trust > 0, e, 0.0)  # a product would keep what is not a number
-            corrected = [(d - (self.theta / sigma) * e).to(d.dtype) for d in new]
-            self.displacement = self._on_cache_device(e.to(new[0].dtype))
+            is_one_step = unexplained < ONE_STEP * e.square().mean().sqrt()
+            is_sure = self.trust > 0 if len(new) == 1 else (self.trust > 0) & is_one_step
+            e = torch.where(is_sure, e, 0.0)  # a product would keep what is not a number
             self.size = e.square().mean().sqrt()
+            theta = torch.where(is_one_step, self.theta, self.theta_multi_step)
+            corrected = [torch.addcmul(d.float(), e, -theta / sigma).to(d.dtype) for d in new]
+            self.displacement = self._on_cache_device(e.to(new[0].dtype))
         self._steps = []
         return corrected
 
@@ -192,27 +200,30 @@ class Corrector:
         kept = [[*(node.derivatives[s] for node in nodes), d] for s, d in enumerate(new)]
         return combine([w for row in weights for w in row], [d for row in kept for d in row])
 
-    def _examine(self, x: torch.Tensor, nodes: Sequence[Node]) -> None:
-        """Compare the move of x since the last computed call with what the derivatives explain."""
+    def _examine(self, x: torch.Tensor, nodes: Sequence[Node]) -> torch.Tensor:
+        """Compare the move of x since the last computed call with what the derivatives explain.
+
+        Returns the RMS of what they do not explain, 0-dim float32; 0 if there is no move to compare.
+        """
         before, self._position = self._position, self._on_cache_device(x.clone())
         if before is None or not self._longest:
-            return
+            return x.new_zeros((), dtype=torch.float32)
         weights: list[list[Weight]] = [[0.0] * len(nodes) for _ in nodes[-1].derivatives]
         for step in self._steps:
             for stream, amount in enumerate(step.amounts):
                 for i, weight in enumerate(reversed(step.rows[stream] if step.rows else [1.0])):
-                    weights[stream][-1 - i] = weights[stream][-1 - i] + amount * weight
-        streams = range(len(weights))
-        explained = combine(
-            [w for row in weights for w in row], [node.derivatives[s] for s in streams for node in nodes]
-        )
-        moved = x.float() - before.to(x.device).float()
-        unexplained = moved if explained is None else moved - explained
+                    weights[stream][-1 - i] = weights[stream][-1 - i] - amount * weight
+        terms = [(w, node.derivatives[s]) for s, row in enumerate(weights) for w, node in zip(row, nodes)]
         if self._returned and self.displacement is not None:
-            unexplained = unexplained + self._returned * self.displacement.to(x.device).float()
+            terms.append((self._returned, self.displacement))
+        moved = x.float() - before.to(x.device).float()
+        # the newest derivative is on the device of the call, unless all are kept elsewhere
+        combine([w for w, _ in terms], [tensor.to(x.device) for _, tensor in terms], moved)
         scale = self._longest * nodes[-1].derivatives[0].to(x.device).float().norm()
-        is_explained = (unexplained.norm() < UNEXPLAINED * scale).float()
+        unexplained = moved.norm()
+        is_explained = (unexplained < UNEXPLAINED * scale).float()
         self.trust = is_explained if self.trust is None else self.trust * is_explained
+        return unexplained / x.numel() ** 0.5
 
     def _on_cache_device(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.cpu() if self.cache_device == "cpu" else tensor

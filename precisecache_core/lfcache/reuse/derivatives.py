@@ -33,12 +33,24 @@ class Step:
     amounts: tuple[float, ...] = field(default=())
 
 
-def combine(weights: Sequence[Weight], tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
-    """The sum of weight * tensor in float32, on the device of the last tensor; None if every weight is 0."""
-    device, total = tensors[-1].device, None
+def combine(
+    weights: Sequence[Weight], tensors: Sequence[torch.Tensor], start: torch.Tensor | None = None
+) -> torch.Tensor | None:
+    """start + the sum of weight * tensor in float32, on the device of the last tensor.
+
+    start: float32, on that device; written to. None if it is not given and every weight is 0.
+    """
+    device, total = tensors[-1].device, start
     for weight, tensor in zip(weights, tensors):
         if isinstance(weight, float) and weight == 0.0:
             continue
-        term = weight * tensor.to(device).float()
-        total = term if total is None else total.add_(term)
+        term = tensor.to(device).float()
+        if isinstance(weight, torch.Tensor):
+            weight = weight.to(device)
+        if total is None:
+            total = weight * term
+        elif isinstance(weight, torch.Tensor):
+            total.addcmul_(term, weight)
+        else:
+            total.add_(term, alpha=weight)
     return total

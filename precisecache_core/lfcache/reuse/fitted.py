@@ -21,7 +21,6 @@ class Fitted(Taylor):
         self.reach = 0.0  # distance of the last forecast, in units of the distance between the calls it came from
 
     def store(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> None:
-        prediction = self._on_cache_device(prediction)
         if sigma != self.sigma and self.previous is not None:
             assert self.sigma is not None and self.previous_sigma is not None
             self.reach = (sigma - self.sigma) / (self.sigma - self.previous_sigma)
@@ -42,10 +41,14 @@ class Fitted(Taylor):
         return super().predict(x, sigma)
 
     def _best_gain(self, prediction: torch.Tensor) -> torch.Tensor:
-        """The gain g in [0, 1] that minimises |change - g forecast|, (B, 1, …) float32; stays on the device."""
+        """The gain g in [0, 1] that minimises |change - g forecast|, (B, 1, …) float32; stays on the call's device.
+
+        Sums are made there wherever predictions are kept, so that the latent does not depend on it.
+        """
         assert self.current is not None and self.previous is not None
-        forecast = (self.current - self.previous).float() * self.reach
-        change = (prediction - self.current).float()
+        current, previous = self.current.to(prediction.device), self.previous.to(prediction.device)
+        forecast = (current - previous).float() * self.reach
+        change = (prediction - current).float()
         axes = tuple(range(1, change.ndim))
         gain = (forecast * change).sum(axes, True) / forecast.square().sum(axes, True).clamp_min(1e-12)
         return gain.nan_to_num(0.0).clamp(0, 1)
