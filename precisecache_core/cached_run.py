@@ -58,6 +58,7 @@ class CachedRun:
         self.journal = Journal(device)
         self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **lfcache_options)
         self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
+        self._has_lfcache = lfcache is not None
         self._has_scale_advice = scale_advice is not None
         if lfcache is not None and steps < MINIMUM_STEPS:
             self.lfcache.stand_aside(
@@ -109,6 +110,12 @@ class CachedRun:
         for remark in self.remarks():
             self.journal.warn(remark)
 
+    @property
+    def standing_aside(self) -> list[str]:
+        """Which of `lfcache` and `blockcache` do nothing more in this run."""
+        features = {"lfcache": self.lfcache if self._has_lfcache else None, "blockcache": self.blockcache}
+        return [name for name, feature in features.items() if feature is not None and feature.is_standing_aside]
+
     def report(self) -> dict:
         """The report entry of this run as it stands (`record/report.schema.json`); changes nothing.
 
@@ -117,6 +124,7 @@ class CachedRun:
         journal, controller = self.journal, self.lfcache.controller
         decisions = journal.decisions
         planner = self.lfcache.planner
+        speedup = journal.speedup(is_over=True)
         return {
             "run": self.id,
             "nodes": self.nodes,
@@ -139,8 +147,11 @@ class CachedRun:
             "trial_share": self.lfcache.trial_cost.share,
             "uses_trials": self.lfcache.uses_trials,
             "seconds": {name: journal.stopwatch.seconds(name) for name in ("sampling", "compute", "trial")},
+            "speedup": speedup.ratio if speedup else None,
+            "saved_seconds": speedup.saved if speedup else None,
             "cache_bytes": dict(journal.peak_bytes),
             "blockcache": self._blocks(),
+            "standing_aside": self.standing_aside,
             "warnings": list(dict.fromkeys([*journal.warnings, *self.remarks()])),
         }
 

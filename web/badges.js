@@ -1,33 +1,50 @@
-// A badge on LFCache and BlockCache nodes: calls reused or block calls skipped in the last run, of all.
+// A badge on LFCache and BlockCache nodes: the share of calls reused or of block calls skipped in the last run.
 
 import { app } from "../../scripts/app.js";
 import { nodeById, whenRemoved } from "./graph.js";
 import { addView, runsOfThisGraph } from "./store.js";
+import { t } from "./text.js";
 
-const TEXTS = new Map([
-  ["PreciseCacheLFCache", (run) => `${run.reused}/${run.calls}`],
-  ["PreciseCacheBlockCache", (run) => run.blocks && `${run.blocks.skipped}/${run.blocks.calls}`],
+// node's class -> what its badge shows of a run, null where there is nothing to show
+const BADGES = new Map([
+  [
+    "PreciseCacheLFCache",
+    ({ reused, calls, aside }) =>
+      calls ? { text: t("%1 % reused", percent(reused, calls)), isAside: aside.includes("lfcache") } : null,
+  ],
+  [
+    "PreciseCacheBlockCache",
+    ({ blocks, aside }) =>
+      blocks?.calls
+        ? { text: t("%1 % skipped", percent(blocks.skipped, blocks.calls)), isAside: aside.includes("blockcache") }
+        : null,
+  ],
 ]);
 
-const badges = new WeakMap(); // node -> {text, drawn, element}
-
-function drawAll() {
-  const texts = new Map(); // node -> text of its last run
-  for (const run of runsOfThisGraph())
-    for (const node of run.nodes.map(nodeById)) {
-      const text = TEXTS.get(node?.comfyClass)?.(run);
-      if (text) texts.set(node, text);
-    }
-  for (const [node, text] of texts) show(node, text);
+function percent(part, all) {
+  return Math.round((100 * part) / all);
 }
 
-function show(node, text) {
-  if (badges.get(node)?.text !== text) {
+const badges = new WeakMap(); // node -> {text, isAside, drawn, element}
+
+function drawAll() {
+  const found = new Map(); // node -> the badge of its last run
+  for (const run of runsOfThisGraph())
+    for (const node of run.nodes.map(nodeById)) {
+      const badge = BADGES.get(node?.comfyClass)?.(run);
+      if (badge) found.set(node, badge);
+    }
+  for (const [node, badge] of found) show(node, badge);
+}
+
+function show(node, { text, isAside }) {
+  const before = badges.get(node);
+  if (before?.text !== text || before.isAside !== isAside) {
     hide(node);
-    const badge = { text, drawn: drawnBadge(text), element: document.createElement("span") };
+    const badge = { text, isAside, drawn: drawnBadge(text, isAside), element: document.createElement("span") };
     badges.set(node, badge);
     if (badge.drawn) node.badges = [...(node.badges ?? []), badge.drawn];
-    badge.element.className = "precisecache-badge";
+    badge.element.className = isAside ? "precisecache-badge aside" : "precisecache-badge";
     badge.element.textContent = text;
     node.setDirtyCanvas?.(true, true);
   }
@@ -46,9 +63,9 @@ function hide(node) {
 }
 
 // The badge on the canvas. Its text is empty, which hides it, while Vue renders the nodes.
-function drawnBadge(text) {
+function drawnBadge(text, isAside) {
   if (!window.LGraphBadge) return null;
-  const badge = new window.LGraphBadge({ text, fgColor: "white", bgColor: "#0072B2" });
+  const badge = new window.LGraphBadge({ text, fgColor: "white", bgColor: isAside ? "#777" : "#0072B2" });
   return Object.defineProperty(badge, "text", { get: () => (window.LiteGraph?.vueNodesMode ? "" : text) });
 }
 
@@ -62,7 +79,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (TEXTS.has(node.comfyClass)) whenRemoved(node, () => hide(node));
+    if (BADGES.has(node.comfyClass)) whenRemoved(node, () => hide(node));
   },
 
   // Vue makes the elements of the graph's nodes after this

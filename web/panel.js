@@ -23,6 +23,22 @@ function bytes(value) {
   return `${(value / 1000 ** power).toFixed(power ? 1 : 0)} ${units[power]}`;
 }
 
+// Seconds as people say them.
+function timeText(seconds) {
+  if (seconds < 9.95) return t("%1 s", seconds.toFixed(1));
+  const whole = Math.round(seconds);
+  if (whole < 60) return t("%1 s", whole);
+  if (whole < 3600) return t("%1 min %2 s", Math.floor(whole / 60), whole % 60);
+  return t("%1 h %2 min", Math.floor(whole / 3600), Math.floor((whole % 3600) / 60));
+}
+
+// What people came for, in one line; null if it is not known.
+function speedupText({ speedup, saved }) {
+  if (speedup === null || saved === null) return null;
+  if (saved < 0) return t("%1× as fast, lost %2 (estimate)", speedup.toFixed(2), timeText(-saved));
+  return t("%1× faster, saved %2 (estimate)", Number(speedup.toPrecision(2)), timeText(saved));
+}
+
 // What was planned and what became of it, in one line.
 function planText({ budget, steps, computed, unplanned, isRehearsed }) {
   const plan = isRehearsed
@@ -134,7 +150,10 @@ export class Panel {
     add("cache", "cache", bytes(run.cacheBytes));
     if (run.agreement !== null) add("agreement", "agreement", run.agreement.toFixed(2));
     if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
-    box.append(head, strip(run));
+    box.append(head);
+    const speedup = speedupText(run);
+    if (speedup) box.append(element("div", "precisecache-speedup", speedup));
+    box.append(strip(run));
     // a plan without a rehearsal knows no LFD
     if (!run.plan || run.lfd.some((value) => value !== null)) box.append(curve(run));
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));

@@ -38,7 +38,16 @@ function counters(data) {
     trials: count(data?.trials),
   };
   const isWhole = Object.values(found).every((value) => value !== null) && found.calls <= MAX_CALLS;
-  return isWhole ? { ...found, model: text(data.model), threshold: number(data.threshold), plan: planOf(data.plan) } : null;
+  if (!isWhole) return null;
+  return {
+    ...found,
+    model: text(data.model),
+    threshold: number(data.threshold),
+    plan: planOf(data.plan),
+    speedup: number(data.speedup),
+    saved: number(data.saved_seconds),
+    aside: list(data.standing_aside).slice(0, 2), // of lfcache and blockcache, those that stand aside
+  };
 }
 
 // The content of an event, or null if it is malformed. id: the run's id.

@@ -114,6 +114,7 @@ class CallFeed:
         decisions, lfds = journal.decisions, journal.lfds
         blocks = run.blockcache.tally if run.blockcache else None
         plan = run.lfcache.planner.entry() if run.lfcache.planner else None
+        speedup = journal.speedup(is_ended)
         calls = len(decisions)
         data: dict[str, Any] = {
             "version": VERSION,
@@ -130,7 +131,10 @@ class CallFeed:
             "threshold": _rounded(run.lfcache.threshold),
             "plan": plan and {"budget": plan["budget"], "steps": plan["steps"]},
             "cache_bytes": sum(journal.peak_bytes.values()),
+            "speedup": _rounded(speedup.ratio if speedup else None),
+            "saved_seconds": _rounded(speedup.saved if speedup else None),
             "blocks": blocks and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
+            "standing_aside": run.standing_aside,
             "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],
             "is_ended": is_ended,
         }

@@ -71,14 +71,14 @@ class BlockPass:
         if leader is not None and leader in self._skipped_leaders:
             # the leader's residual includes this block, even if the run stands aside by now
             self.blocks.append(key)
-            run.tally.block_calls_skipped += 1
+            run.note_skipped()
             return streams
         if run.is_standing_aside or not self._enter(key, streams):
             return compute()
         if self.skips and leader is not None and key == leader:
             skipped = self._skip(leader, streams)
             if skipped is not None:
-                run.tally.block_calls_skipped += 1
+                run.note_skipped()
                 return skipped
         is_kept = self.keeps_all or (self.keeps and leader is not None)
         if not (is_kept or self.measures):

@@ -159,6 +159,11 @@ class BlockCacheRun:
                 self.order.learn_segments(finished.segments)
             self.journal.note_bytes("blockcache", self.cache_bytes)
 
+    def note_skipped(self) -> None:
+        """Count a block call that was skipped."""
+        self.tally.block_calls_skipped += 1
+        self.journal.blocks_skipped += 1
+
     @property
     def is_merged(self) -> bool:
         """Whether neighbouring skipped blocks are replaced as one."""

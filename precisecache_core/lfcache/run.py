@@ -201,7 +201,7 @@ class LFCacheRun:
 
     def record(self, call: CallRecord) -> None:
         """Record a call that has ended."""
-        self.journal.calls.append(call)
+        self.journal.add(call)
         if self._stage is not None:
             self._stage.calls.append(call)
 

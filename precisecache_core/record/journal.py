@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .speedup import Speedup, estimate
 from .stopwatch import Stopwatch
 
 logger = logging.getLogger("precisecache")
@@ -19,13 +20,14 @@ class CallRecord:
     decision: COMPUTED or REUSED. sigma: its noise level; still a tensor with one element if nothing has
     read it from the device. lfd: its LFD to the last computed call; None if none was measured. correction: how far
     x was displaced when the call was computed, RMS in the latent's units, a tensor with one element; None if
-    nothing was to be corrected.
+    nothing was to be corrected. is_whole: whether no block was skipped.
     """
 
     decision: str
     sigma: float | torch.Tensor
     lfd: float | None
     correction: torch.Tensor | None = None
+    is_whole: bool = True
 
 
 class Journal:
@@ -37,6 +39,8 @@ class Journal:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.calls: list[CallRecord] = []
         self.trials = 0
+        self.blocks_skipped = 0
+        self._blocks_before = 0  # skipped until the end of the last call
         self.warnings: list[str] = []
         self.stopwatch = Stopwatch(device)
         self.peak_bytes = {"lfcache": 0, "blockcache": 0}
@@ -46,6 +50,27 @@ class Journal:
         if text not in self.warnings:
             self.warnings.append(text)
             logger.warning("PreciseCache: %s", text)
+
+    def add(self, call: CallRecord) -> None:
+        """Record a call that has ended."""
+        call.is_whole = self.blocks_skipped == self._blocks_before
+        self._blocks_before = self.blocks_skipped
+        self.calls.append(call)
+
+    def speedup(self, is_over: bool = False) -> Speedup | None:
+        """How much faster the run is than without the caches, an estimate; None if there is nothing to estimate from.
+
+        is_over: the run has ended, so that its whole time counts and waiting for the device does no harm; before, only
+        calls that the device has finished count.
+        """
+        if not self.stopwatch.is_exact:
+            return None
+        read = self.stopwatch.finished if self.stopwatch.is_cuda and not is_over else self.stopwatch.each
+        calls, computed = read("call"), read("compute")
+        ended = self.calls[: len(calls)]
+        is_whole = [call.is_whole for call in ended if call.decision == COMPUTED]
+        sampling = self.stopwatch.seconds("sampling") if is_over else sum(calls)
+        return estimate(sampling, calls, computed[: len(is_whole)], is_whole)
 
     def note_bytes(self, feature: str, nbytes: int) -> None:
         """Record how many bytes a feature ("lfcache" or "blockcache") keeps now; the peak goes to the report."""

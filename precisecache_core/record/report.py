@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from .speedup import saved_text
+
 VERSION = 2
 
 
@@ -30,19 +32,28 @@ def dump_report(report: dict) -> str:
 
 
 def summary_line(run: dict) -> str:
-    """One line for the log: `reused 11 of 30 steps`, or calls instead of steps if the numbers differ.
+    """One line for the log: `2.4x faster (estimate), saved 6 min 10 s: reused 18 of 30 steps`.
 
-    A plan follows: `; plan: 12 of 30 steps, from a rehearsal, computed 13, 1 unplanned`.
+    Calls instead of steps if the numbers differ. A plan follows:
+    `; plan: 12 of 30 steps, from a rehearsal, computed 13, 1 unplanned`.
     run: one entry of the report.
     """
     line = f"reused {run['reused']} of {run['steps']} steps"
     if run["calls"] != run["steps"]:
         line = f"reused {run['reused']} of {run['calls']} calls ({run['steps']} steps)"
+    if run.get("speedup") is not None:
+        line = f"{_speedup_text(run['speedup'], run['saved_seconds'])}: {line}"
     blocks = run["blockcache"]
     if blocks:
         line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} block calls"
     plan = run.get("plan")
     return f"{line}; {_plan_line(plan)}" if plan else line
+
+
+def _speedup_text(ratio: float, saved: float) -> str:
+    if saved < 0:
+        return f"{ratio:.2f}x as fast (estimate), lost {saved_text(-saved)}"
+    return f"{ratio:.2g}x faster (estimate), saved {saved_text(saved)}"
 
 
 def _plan_line(plan: dict) -> str:

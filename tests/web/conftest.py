@@ -30,6 +30,7 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
             .repeat(rect.getAttribute('width'))).join(''),
     lfds: run.querySelector('.lfd')?.getAttribute('points').split(' ').length ?? 0,
     plan: textOf(run, '.precisecache-plan') ?? null,
+    speedup: textOf(run, '.precisecache-speedup') ?? null,
     hasCurve: !!run.querySelector('.precisecache-curve'),
     hasThreshold: !!run.querySelector('line.threshold'),
     warnings: [...run.querySelectorAll('.precisecache-warning')].map((e) => e.textContent),

@@ -25,6 +25,35 @@ def plan_text(plan):
     return f"{line} · computed {plan['computed']}{unplanned}"
 
 
+def time_text(seconds):
+    """Seconds as the panel says them, below an hour."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = int(seconds + 0.5)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def speedup_text(run):
+    """The panel's line on the speed-up of a run in the report."""
+    ratio, saved = run["speedup"], run["saved_seconds"]
+    if ratio is None:
+        return None
+    if saved < 0:
+        return f"{ratio:.2f}× as fast, lost {time_text(-saved)} (estimate)"
+    return f"{ratio:.2g}× faster, saved {time_text(saved)} (estimate)"
+
+
+def badge(run):
+    """The badge that an LFCache node must have after a run of the report."""
+    return f"{int(100 * run['reused'] / run['calls'] + 0.5)} % reused"
+
+
+def block_badge(run):
+    """The badge that a BlockCache node must have after a run of the report."""
+    blocks = run["blockcache"]
+    return f"{int(100 * blocks['block_calls_skipped'] / blocks['block_calls'] + 0.5)} % skipped"
+
+
 def texts(run):
     """What the panel must show of a run of the report."""
     blocks = run["blockcache"]
@@ -40,6 +69,7 @@ def texts(run):
         "agreement": None if run["trial_agreement"] is None else f"{run['trial_agreement']:.2f}",
         "lfds": sum(v is not None for v in run["lfd"]),
         "plan": plan_text(run["plan"]),
+        "speedup": speedup_text(run),
         "hasCurve": run["plan"] is None or any(v is not None for v in run["lfd"]),
         "hasThreshold": run["threshold"] is not None,
         "seconds": f"{run['seconds']['sampling']:.1f}",

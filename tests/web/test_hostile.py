@@ -47,7 +47,10 @@ GOOD = {
     "threshold": 2.0,
     "plan": {"budget": 4, "steps": 10},
     "cache_bytes": 100,
+    "speedup": 1.9,
+    "saved_seconds": 75.5,
     "blocks": {"block_calls": 32, "block_calls_skipped": 4},
+    "standing_aside": [],
     "is_ended": False,
 }
 REPORT = {
@@ -82,6 +85,9 @@ REPORT = {
             "trial_share": None,
             "uses_trials": True,
             "seconds": {"sampling": 1, "compute": 1, "trial": 0},
+            "speedup": 1.9,
+            "saved_seconds": 75.5,
+            "standing_aside": ["blockcache"],
             "cache_bytes": {"lfcache": 1, "blockcache": 0},
             "warnings": ["one"],
             "blockcache": {"blocks": 16, "pivotal": [[0, 1]], "block_calls": 32, "block_calls_skipped": 4},
@@ -158,7 +164,7 @@ def badges(page):
     """The texts of LFCache's and BlockCache's badges, None for no badge."""
     return page.js(
         r"""return [...arguments].map((id) => (app.graph.getNodeById(id).badges ?? [])
-        .map((b) => b.text ?? b()?.text).find((text) => /^\d+\/\d+$/.test(text)) ?? null)""",
+        .map((b) => b.text ?? b()?.text).find((text) => /^\d+ % /.test(text)) ?? null)""",
         LFCACHE,
         BLOCKCACHE,
     )
@@ -176,7 +182,8 @@ def test_malformed_messages_break_nothing(page):
     send(page, [{**GOOD, "prompt_id": "good", "first": 0, "decisions": "CCR", "lfd": [None, 3, 1]}])
     (run,) = page.panel(STATS)
     assert (run["decisions"], run["computed"], run["state"]) == ("CCR", "2", "call 3, 10 steps")
-    assert badges(page) == ["1/3", "4/32"]
+    assert run["speedup"] == "1.9× faster, saved 1 min 16 s (estimate)"
+    assert badges(page) == ["33 % reused", "13 % skipped"]
 
 
 def test_an_id_of_the_wrong_type_is_ignored(page):
@@ -192,7 +199,7 @@ def test_an_id_of_the_wrong_type_is_ignored(page):
             run = {**REPORT["runs"][0], "model": repr(value), field: value}
             assert send(page, [], [{"version": 2, "runs": [run]}], f"{field} {number}") == [[], None, 0]
             assert [(run["model"], run["state"]) for run in page.panel(STATS)] == [(repr(value), "ended")]
-            assert badges(page) == ([None, None] if field == "nodes" else ["1/2", "4/32"])
+            assert badges(page) == ([None, None] if field == "nodes" else ["50 % reused", "13 % skipped"])
 
 
 WRONG_PLANS = [
@@ -281,7 +288,7 @@ def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
             send(page, *([], [message], prompt) if message is REPORT else ([message],))
         (run,) = page.panel(STATS)
         assert (run["state"], run["seconds"], run["decisions"]) == ("ended", "1.0", "CR")
-        assert badges(page) == ["1/2", "4/32"]
+        assert badges(page) == ["50 % reused", "13 % skipped"]
 
 
 def test_runs_that_differ_only_in_their_id_are_two(page):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from panel_texts import BLOCKCACHE, LFCACHE, STATS, graph_of, shown, texts
+from panel_texts import BLOCKCACHE, LFCACHE, STATS, badge, block_badge, graph_of, shown, texts
 
 from tools.graph.shipped import only_node
 
@@ -49,9 +49,7 @@ def test_the_store_is_the_only_listener_and_panel_and_badges_show_its_runs(page)
     (run,) = page.report(page.queue(), STATS)["runs"]
     page.wait("document.querySelector('.precisecache-panel .seconds')")
     assert run["nodes"] == [LFCACHE, BLOCKCACHE] and shown(page.panel(STATS)) == [texts(run)]
-    assert page.js("return app.graph.getNodeById(arguments[0]).badges.at(-1).text", LFCACHE) == (
-        f"{run['reused']}/{run['calls']}"
-    )
+    assert page.js("return app.graph.getNodeById(arguments[0]).badges.at(-1).text", LFCACHE) == badge(run)
 
 
 def test_an_interrupted_run_says_so(page):
@@ -85,8 +83,7 @@ def test_the_panel_follows_a_run_and_ends_with_the_report(page):
         BLOCKCACHE,
     )
     (run,) = report["runs"]
-    blocks = run["blockcache"]
-    assert badges == [f"{run['reused']}/{run['calls']}", f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"]
+    assert badges == [badge(run), block_badge(run)]
     page.picture("panel")
 
 
@@ -101,12 +98,8 @@ def test_the_report_is_there_after_the_page_was_loaded_again(page):
     page.wait("app.graph.getNodeById(a[0])?.widgets?.[0].element.textContent.includes('seconds')", STATS)
     assert shown(page.panel(STATS)) == [texts(run) for run in report["runs"]]
     (run,) = report["runs"]
-    blocks = run["blockcache"]
-    for node, badge in (
-        (LFCACHE, f"{run['reused']}/{run['calls']}"),
-        (BLOCKCACHE, f"{blocks['block_calls_skipped']}/{blocks['block_calls']}"),
-    ):
-        page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", node, badge)
+    for node, text in ((LFCACHE, badge(run)), (BLOCKCACHE, block_badge(run))):
+        page.wait("app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])", node, text)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +172,7 @@ def test_undo_paste_and_a_reload_in_mid_run_keep_what_is_shown(page):
     page.wait(
         "app.graph.getNodeById(a[0]).badges.some((b) => (b.text ?? b()?.text) == a[1])",
         LFCACHE,
-        f"{run['reused']}/{run['calls']}",
+        badge(run),
     )
     # a copy is another node, with nothing to show, and the original keeps what it has
     page.js(
@@ -264,7 +257,7 @@ def test_two_nodes_show_their_own_runs_or_those_of_both(page):
     badges = page.js(
         "return app.graph.nodes.filter((n) => n.type == 'PreciseCacheLFCache').map((n) => n.badges.at(-1).text)"
     )
-    assert badges == [f"{run['reused']}/{run['calls']}" for report in reports for run in report["runs"]]
+    assert badges == [badge(run) for report in reports for run in report["runs"]]
     page.js("app.graph.getNodeById(arguments[0]).widgets[0].element.querySelector('input').click()", STATS)
     page.wait("app.graph.getNodeById(a[0]).widgets[0].element.querySelectorAll('.precisecache-run').length == 2", STATS)
     assert sorted(shown(page.panel(STATS)), key=decisions) == sorted(mine + other, key=decisions)
