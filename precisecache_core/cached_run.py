@@ -12,7 +12,8 @@ from .blockcache.run import EVERYWHERE, BlockCacheRun
 from .lfcache.call import Call
 from .lfcache.config import MINIMUM_STEPS, LFCacheConfig
 from .lfcache.latent.parametrization import Parametrization
-from .lfcache.run import WHOLE_SCHEDULE, LFCacheRun
+from .lfcache.run import LFCacheRun
+from .lfcache.window import WHOLE_SCHEDULE
 from .record.journal import Journal
 from .record.reasons import why_nothing_was_reused
 
@@ -136,6 +137,7 @@ class CachedRun:
             "reused": decisions.count("R"),
             "trials": journal.trials,
             "decisions": decisions,
+            "reasons": journal.reasons,
             "sigmas": journal.sigmas,
             "lfd": journal.lfds,
             "corrections": journal.corrections,

@@ -13,7 +13,7 @@ from .cached_run import CachedRun
 from .lfcache.config import LFCacheConfig
 from .lfcache.latent.parametrization import Parametrization
 from .lfcache.latent.trial import FLOW
-from .lfcache.run import WHOLE_SCHEDULE
+from .lfcache.window import WHOLE_SCHEDULE
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

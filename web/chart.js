@@ -1,7 +1,10 @@
 // The strip of calls and the LFD curve of one run, as SVG that stretches with the panel.
 
+import { t } from "./text.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 100; // of the curve's own coordinates
+const MOST_HINTS = 400; // calls that tell about themselves when the pointer rests on them; more would slow the page
 
 function shape(name, attributes) {
   const element = document.createElementNS(SVG, name);
@@ -28,20 +31,80 @@ export function strip(run) {
     boxes.push(shape("rect", { x, y: 0, width: same.length, height: 1, class: KINDS[same[0]] ?? "unknown" }));
     x += same.length;
   }
-  return picture("strip", `${run.decisions}`, length(run), 1, boxes);
+  return picture("strip", `${run.decisions}`, length(run), 1, [...boxes, ...hints(run, 1)]);
 }
 
-// The LFD of every call that has one, and the threshold if there is one (under a plan there is none).
+// What the report's letters say; see event.schema.json.
+const REASONS = {
+  w: () => t("computed in any case"),
+  p: () => t("as planned"),
+  u: () => t("not planned: nothing could be reused"),
+  t: () => t("the accumulated LFD reached the threshold"),
+  b: () => t("the accumulated LFD is below the threshold"),
+  n: () => t("no LFD, or nothing to reuse"),
+  o: () => t("outside of start_percent to end_percent"),
+  a: () => t("LFCache stands aside"),
+};
+
+// What a call tells about itself: its number, sigma, LFD, and why it was computed or reused.
+function hint(run, i) {
+  const kind = { C: t("computed"), R: t("reused") }[run.decisions[i]];
+  const lines = [`${t("call")} ${i + 1}${kind ? `: ${kind}` : ""}`];
+  const why = REASONS[run.reasons[i]]?.();
+  if (why) lines.push(why);
+  if (run.sigmas[i] != null) lines.push(`sigma ${run.sigmas[i].toPrecision(3)}`);
+  if (run.lfd[i] !== null && run.lfd[i] !== undefined) lines.push(`LFD ${run.lfd[i].toPrecision(3)}`);
+  return lines.join("\n");
+}
+
+// One invisible box a call, which shows the call's hint when the pointer rests on it.
+function hints(run, height) {
+  if (run.decisions.length > MOST_HINTS) return [];
+  return [...run.decisions].map((_, i) => {
+    const box = shape("rect", { x: i, y: 0, width: 1, height, class: "call" });
+    box.append(shape("title", {}));
+    box.firstChild.textContent = hint(run, i);
+    return box;
+  });
+}
+
+// The sum of LFDs since the last computed call, at every call. Calls without a trial count as if the LFD had grown
+// evenly over them, as in the controller and the plot.
+function accumulated(run) {
+  let [error, untried, last] = [0, 0, 0];
+  return [...run.decisions].map((decision, i) => {
+    const lfd = run.lfd[i] ?? null;
+    if (lfd !== null) {
+      error += (untried * (last + lfd)) / 2 + lfd;
+      [untried, last] = [0, lfd];
+    } else if (decision === "R") untried += 1;
+    const shown = error;
+    if (decision !== "R") [error, untried, last] = [0, 0, 0];
+    return shown;
+  });
+}
+
+// The LFD of every call that has one; where alpha decides also what has accumulated and its threshold.
 export function curve(run) {
   const found = run.lfd.map((value, i) => [i + 0.5, value]).filter(([, value]) => value !== null);
-  const top = 1.1 * Math.max(run.threshold ?? 0, ...found.map(([, value]) => value)) || 1;
+  const sums = run.threshold === null ? [] : accumulated(run).map((value, i) => [i + 0.5, value]);
+  const top = 1.1 * Math.max(run.threshold ?? 0, ...[...found, ...sums].map(([, value]) => value)) || 1;
   const y = (value) => (HEIGHT * (1 - value / top)).toFixed(2);
   const children = [];
   if (run.threshold !== null)
     children.push(shape("line", { class: "threshold", x1: 0, x2: length(run), y1: y(run.threshold), y2: y(run.threshold) }));
-  if (found.length)
-    children.push(shape("polyline", { class: "lfd", points: found.map(([x, value]) => `${x},${y(value)}`).join(" ") }));
-  return picture("curve", "LFD", length(run), HEIGHT, children);
+  const line = (kind, points) =>
+    points.length && children.push(shape("polyline", { class: kind, points: points.map(([x, v]) => `${x},${y(v)}`).join(" ") }));
+  line("accumulated", sums);
+  line("lfd", found);
+  return picture("curve", "LFD", length(run), HEIGHT, [...children, ...hints(run, HEIGHT)]);
+}
+
+// What the colours of the curve mean: [class, text] of each line that it has.
+export function legend(run) {
+  const lines = run.lfd.some((value) => value !== null) ? [["lfd", "LFD"]] : [];
+  if (run.threshold !== null) lines.push(["accumulated", t("accumulated LFD")], ["threshold", t("threshold")]);
+  return lines;
 }
 
 // Width in calls. A step makes one call or more, so a run that goes on gets at least as many as it has steps.

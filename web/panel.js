@@ -1,6 +1,6 @@
 // The panel on a Cache Stats node. It shows what it is given; all text is set as textContent.
 
-import { curve, strip } from "./chart.js";
+import { curve, legend, strip } from "./chart.js";
 import { t } from "./text.js";
 
 function element(name, className, text = "") {
@@ -151,14 +151,18 @@ export class Panel {
     if (run.agreement !== null) add("agreement", "agreement", run.agreement.toFixed(2));
     if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
     box.append(head);
+    box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
     const speedup = speedupText(run);
     if (speedup) box.append(element("div", "precisecache-speedup", speedup));
     box.append(strip(run));
     // a plan without a rehearsal knows no LFD
-    if (!run.plan || run.lfd.some((value) => value !== null)) box.append(curve(run));
+    if (!run.plan || run.lfd.some((value) => value !== null)) {
+      const lines = element("div", "precisecache-legend");
+      lines.append(...legend(run).map(([kind, text]) => element("span", kind, text)));
+      box.append(curve(run), lines);
+    }
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
     box.append(counters);
-    box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
     return box;
   }
 }

@@ -13,6 +13,9 @@ const list = (value) => (Array.isArray(value) ? value : []);
 const ids = (value) => list(value).slice(0, MAX_IDS).filter(isText);
 const runId = (value) => (isText(value) && /^[0-9a-f]{12}$/.test(value) ? value : null);
 
+// A letter for each of `length` calls, "?" where none is known.
+const letters = (value, length) => (isText(value) ? value : "").slice(0, length).padEnd(length, "?");
+
 function blocksOf(value) {
   const calls = count(value?.block_calls);
   const skipped = count(value?.block_calls_skipped);
@@ -66,6 +69,7 @@ export function readCalls(data) {
     nodes: ids(data.nodes),
     stats: ids(data.stats),
     decisions: data.decisions.replace(/[^CR]/g, "?"),
+    reasons: letters(data.reasons, data.decisions.length),
     lfd: data.lfd.map(number),
     cacheBytes: count(data.cache_bytes) ?? 0,
     blocks: blocksOf(data.blocks),
@@ -78,9 +82,10 @@ export function readCalls(data) {
 // that no event reported are "?".
 export function withCalls(before, event) {
   const decisions = (before?.decisions ?? "").slice(0, event.first).padEnd(event.first, "?") + event.decisions;
+  const reasons = (before?.reasons ?? "").slice(0, event.first).padEnd(event.first, "?") + event.reasons;
   const known = (before?.lfd ?? []).slice(0, event.first);
   const lfd = [...known, ...Array(event.first - known.length).fill(null), ...event.lfd];
-  return { ...event, decisions, lfd, agreement: null, seconds: null };
+  return { ...event, decisions, reasons, lfd, sigmas: [], agreement: null, seconds: null };
 }
 
 // The runs in the output of a Cache Stats node, which has a report for each item of a list; null if it has none.
@@ -99,6 +104,8 @@ function readRun(run) {
       nodes: ids(run.nodes),
       raw: run,
       decisions: typeof run.decisions === "string" ? run.decisions.slice(0, MAX_CALLS).replace(/[^CR]/g, "?") : "",
+      reasons: letters(run.reasons, found.calls),
+      sigmas: list(run.sigmas).slice(0, MAX_CALLS).map(number),
       lfd: list(run.lfd).slice(0, MAX_CALLS).map(number),
       cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
       blocks: blocksOf(run.blockcache),

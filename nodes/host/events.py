@@ -111,7 +111,7 @@ class CallFeed:
         last event of a run has the warnings too, if there is room.
         """
         run, journal = self.run, self.run.journal
-        decisions, lfds = journal.decisions, journal.lfds
+        decisions, reasons, lfds = journal.decisions, journal.reasons, journal.lfds
         blocks = run.blockcache.tally if run.blockcache else None
         plan = run.lfcache.planner.entry() if run.lfcache.planner else None
         speedup = journal.speedup(is_ended)
@@ -140,7 +140,8 @@ class CallFeed:
         }
         first = self.sent
         while True:
-            data |= {"first": first, "decisions": decisions[first:], "lfd": [_rounded(v) for v in lfds[first:]]}
+            data |= {"first": first, "decisions": decisions[first:], "reasons": reasons[first:]}
+            data["lfd"] = [_rounded(v) for v in lfds[first:]]
             if len(json.dumps({"type": EVENT, "data": data})) <= MAX_BYTES:
                 self.sent = calls
                 return data

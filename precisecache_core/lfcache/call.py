@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..record.journal import COMPUTED, REUSED, CallRecord
+from ..record.journal import COMPUTED, REUSED, CallRecord, Reason
 from .change import Reading
 from .latent.trial import Trial
 from .plan.planner import Planner
+from .window import WHOLE_SCHEDULE
 
 if TYPE_CHECKING:
     from .run import LFCacheRun
@@ -43,7 +44,7 @@ class Call:
         """Decide the call, or make the trial that is needed to decide it."""
         run = self.run
         if run.is_standing_aside:
-            return self._start_model()
+            return self._start_model(Reason.ASIDE)
         planner = run.stage.planner
         if planner is not None and planner.plan is None:
             try:
@@ -57,18 +58,21 @@ class Call:
     def _choose(self) -> None:
         """Decide the call by the window, by the plan if there is one, or by its LFD, which may need a trial."""
         run, stage = self.run, self.run.stage
-        if not self._is_in_window():
+        high, low = run.sigma_window
+        if (high, low) != WHOLE_SCHEDULE:  # only then the device has to be read for this
+            self._record.sigma = self.sigma.item()
+        if isinstance(self._record.sigma, float) and not low <= self._record.sigma <= high:
             self._is_kept = stage.predictions.is_owing
             if self._is_kept:
                 stage.controller.decide(None)  # so that the next LFD is read, which shows whether this one is finite
-            return self._start_model()
+            return self._start_model(Reason.WINDOW)
         if stage.planner is not None:
             return self._follow(stage.planner)
         if stage.source.makes_trials and not stage.controller.needs_trial and self._has_prediction():
             level = self._record.sigma = self.sigma.item()
             if level > 0 and not run.is_beyond_boundary(level):
                 stage.controller.skip_trial()
-                return self._reuse(level)
+                return self._reuse(level, Reason.BELOW)
         try:
             self.trial = stage.source.trial(self.x, self.sigma)
         except (RuntimeError, MemoryError) as error:
@@ -152,14 +156,6 @@ class Call:
         self._close(COMPUTED)
         return denoised
 
-    def _is_in_window(self) -> bool:
-        """Whether reuse is allowed at this noise level; reads the device only if there is a window."""
-        high, low = self.run.sigma_window
-        if (high, low) == (math.inf, 0.0):
-            return True
-        level = self._record.sigma = self.sigma.item()
-        return low <= level <= high
-
     def _has_prediction(self) -> bool:
         return self.run.stage.predictions.matches(self.x, self.with_uncond)
 
@@ -183,10 +179,12 @@ class Call:
         self._record.sigma, self._record.lfd = reading.sigma, reading.lfd
         may_reuse = self._has_prediction() and not run.is_beyond_boundary(reading.sigma)
         controller = stage.controller
-        if controller.decide(reading.lfd if may_reuse or controller.is_warmup else None):
-            return self._reuse(reading.sigma)
+        reason = Reason.WARMUP if controller.is_warmup else Reason.THRESHOLD
+        lfd = reading.lfd if may_reuse or controller.is_warmup else None
+        if controller.decide(lfd):
+            return self._reuse(reading.sigma, Reason.BELOW)
         self._is_kept = True
-        return self._start_model()
+        return self._start_model(Reason.NO_LFD if lfd is None and reason == Reason.THRESHOLD else reason)
 
     def _follow(self, planner: Planner) -> None:
         """Decide the call by the plan; in doubt it is computed, and the plan takes note."""
@@ -197,23 +195,26 @@ class Call:
             stage.forget_predictions()
             run.journal.warn("a prediction was not finite: the next call was computed")
         can_reuse = level > 0 and self._has_prediction() and not run.is_beyond_boundary(level)
-        if can_reuse and planner.plan is not None and not planner.plan.computes(level):
-            return self._reuse(level)
+        plan = planner.plan
+        if can_reuse and plan is not None and not plan.computes(level):
+            return self._reuse(level, Reason.PLANNED)
         self._is_kept = True
-        return self._start_model()
+        return self._start_model(plan.reason(level) if plan is not None else Reason.UNPLANNED)
 
-    def _reuse(self, level: float) -> None:
-        run = self.run
+    def _reuse(self, level: float, reason: str) -> None:
+        run, self._record.reason = self.run, reason
         try:
             predictions = run.stage.predictions.predict(self.x, level, self.with_uncond)
             self._results = run.model.denoised(self.x, self.sigma, *predictions)
             self.is_reused = True
         except (RuntimeError, MemoryError) as error:
             run.stand_aside_without_memory(error, "no memory to reuse a prediction")
+            self._record.reason = Reason.ASIDE
         self._start_model()
 
-    def _start_model(self) -> None:
-        """The caller runs the model next: start timing it."""
+    def _start_model(self, reason: str | None = None) -> None:
+        """The caller runs the model next, for this reason if it is to compute the call: start timing it."""
+        self._record.reason = reason or self._record.reason
         self._model_start = self.run.journal.stopwatch.mark()
 
     def _keep(

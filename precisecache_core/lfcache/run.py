@@ -1,6 +1,5 @@
 """LFCache over one sampling run: it begins calls and, if it has to, stands aside."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,8 +16,7 @@ from .plan.planner import Planner
 from .reuse import REUSES
 from .stage import Stage
 from .trial_cost import NEGLIGIBLE, TrialCost
-
-WHOLE_SCHEDULE = (math.inf, 0.0)
+from .window import WHOLE_SCHEDULE, crosses
 
 
 class LFCacheRun:
@@ -208,10 +206,7 @@ class LFCacheRun:
     def is_beyond_boundary(self, sigma: float) -> bool:
         """Whether a boundary lies between the last computed call and this noise level."""
         last = self.stage.predictions.sigma
-        if not self.boundaries or last is None:
-            return False
-        low, high = sorted((sigma, last))
-        return low < high and any(low <= b <= high for b in self.boundaries)
+        return last is not None and crosses(self.boundaries, sigma, last)
 
     def do_without_trials(self, reason: str) -> None:
         """From now on extrapolate LFDs from the computed calls, and warn once why."""

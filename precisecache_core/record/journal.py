@@ -13,6 +13,18 @@ logger = logging.getLogger("precisecache")
 COMPUTED, REUSED = "C", "R"
 
 
+class Reason:
+    """Why a call was computed or reused; one letter each, for the report.
+
+    WARMUP: calls that are computed in any case. PLANNED, UNPLANNED: the plan said so, or said reuse but the call had to
+    be computed. THRESHOLD, BELOW: the accumulated LFD reached the threshold, or did not. NO_LFD: there was no LFD or no
+    prediction to reuse. WINDOW: outside of start_percent to end_percent. ASIDE: LFCache stands aside.
+    """
+
+    WARMUP, PLANNED, UNPLANNED, THRESHOLD, BELOW = "w", "p", "u", "t", "b"
+    NO_LFD, WINDOW, ASIDE = "n", "o", "a"
+
+
 @dataclass(slots=True)
 class CallRecord:
     """One call.
@@ -20,13 +32,14 @@ class CallRecord:
     decision: COMPUTED or REUSED. sigma: its noise level; still a tensor with one element if nothing has
     read it from the device. lfd: its LFD to the last computed call; None if none was measured. correction: how far
     x was displaced when the call was computed, RMS in the latent's units, a tensor with one element; None if
-    nothing was to be corrected. is_whole: whether no block was skipped.
+    nothing was to be corrected. reason: one of Reason. is_whole: whether no block was skipped.
     """
 
     decision: str
     sigma: float | torch.Tensor
     lfd: float | None
     correction: torch.Tensor | None = None
+    reason: str = Reason.NO_LFD
     is_whole: bool = True
 
 
@@ -80,6 +93,11 @@ class Journal:
     def decisions(self) -> str:
         """One letter per call: C computed, R reused."""
         return "".join(call.decision for call in self.calls)
+
+    @property
+    def reasons(self) -> str:
+        """One letter per call, see Reason."""
+        return "".join(call.reason for call in self.calls)
 
     @property
     def sigmas(self) -> list[float]:

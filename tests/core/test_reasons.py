@@ -84,3 +84,42 @@ def test_a_report_asked_for_twice_is_the_same_and_changes_nothing():
             early = run.report()
             assert "warm-up" in early["warnings"][0] and run.report() == early and run.journal.warnings == []
     assert run.report() == run.report() and run.report()["warnings"] == [] and run.report()["reused"] == 9
+
+
+@pytest.mark.parametrize(
+    "run, decisions, reasons",
+    [
+        # delta_max is 1; the LFD to the last computed call is 1, 2, 3, so that their sums are 1, 3 and 6
+        (dict(alpha=3.5, try_every_call=True), "CCCRRCRRCRRC", "wwwbbtbbtbbt"),
+        (dict(alpha=0.1), "CCCCCCCCCCCC", "wwwttttttttt"),
+        (dict(alpha=3.5, warmup=2), "CCRRCRRCRRCR", "wwbbtbbtbbtb"),
+    ],
+)
+def test_every_call_has_a_reason(run, decisions, reasons):
+    report = run_of(**run).report()
+    assert (report["decisions"], report["reasons"]) == (decisions, reasons)
+
+
+def test_a_plan_gives_its_own_reasons():
+    """The first calls and the last are computed in any case; a call that cannot be reused was not planned."""
+    schedule = [1 - call / 13 for call in range(13)]
+    run = CachedRun(LFCacheConfig(share=0.5), None, FLOW_MODEL, 12, schedule=schedule)
+    seen = {"w", "p"}
+    for call, sigma in enumerate(schedule[:-1]):
+        x = torch.zeros(1, 4, 2, 8, 8)
+        value = torch.full_like(x, float("nan") if call == 4 else call**2)
+        run.denoised(x, torch.tensor(sigma), lambda x=x, s=sigma, v=value: x - s * v, lambda small, s: small * s**3)
+    report = run.report()
+    assert set(report["reasons"]) >= seen and report["reasons"].startswith("ww")
+    for decision, reason in zip(report["decisions"], report["reasons"]):
+        assert decision == "R" and reason == "p" or decision == "C" and reason in "wpu"
+    assert ("u" in report["reasons"]) == (report["plan"]["unplanned"] > 0)
+
+
+def test_calls_outside_the_window_and_of_a_run_that_stands_aside():
+    x = torch.zeros(1, 4, 2, 8, 8)
+    for options, steps, expected in ((dict(sigma_window=(0.01, 0.001)), 9, "o" * 9), ({}, 5, "a" * 5)):
+        run = CachedRun(LFCacheConfig(), None, FLOW_MODEL, steps, **options)
+        for call in range(steps):
+            run.denoised(x, torch.tensor(1 - call / 10), lambda: x, lambda small, s: small)
+        assert run.report()["reasons"] == expected

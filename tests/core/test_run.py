@@ -34,6 +34,7 @@ FIELDS = {
     "reused",
     "trials",
     "decisions",
+    "reasons",
     "sigmas",
     "lfd",
     "corrections",
@@ -347,6 +348,7 @@ def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measu
     assert run["steps"] == run["calls"] == len(run["decisions"]) == len(run["lfd"]) == steps
     assert run["computed"] == run["decisions"].count("C") == toy.sizes.count("F")
     assert run["reused"] == run["decisions"].count("R") == steps - run["computed"]
+    assert len(run["reasons"]) == steps
     assert run["trials"] == toy.sizes.count("S")
     assert run["sigmas"] == pytest.approx(sigmas[:-1].tolist())
     assert all((run[key] is not None) == (is_measured is not False) for key in ("delta_max", "threshold"))

@@ -34,6 +34,7 @@ def exact(schema):
 NEWER = {
     "corrections",
     "plan",
+    "reasons",
     "speedup",
     "saved_seconds",
     "standing_aside",

@@ -25,7 +25,7 @@ return [...widget.element.querySelectorAll('.precisecache-run')].map((run) => ({
     state: textOf(run, '.precisecache-state'),
     ...Object.fromEntries(['computed', 'reused', 'trials', 'blocks', 'cache', 'agreement', 'seconds']
         .map((name) => [name, textOf(run, `dl .${name} dd`)])),
-    decisions: [...run.querySelectorAll('.precisecache-strip rect')].map((rect) =>
+    decisions: [...run.querySelectorAll('.precisecache-strip rect:not(.call)')].map((rect) =>
         ({computed: 'C', reused: 'R', unknown: '?'})[rect.getAttribute('class')]
             .repeat(rect.getAttribute('width'))).join(''),
     lfds: run.querySelector('.lfd')?.getAttribute('points').split(' ').length ?? 0,

@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from ...record.journal import Reason
+
 # calls at the start that are always computed: the fewest that give a trend
 FIRST = 2
 # calls that are computed at least: with fewer, nothing is ever corrected
@@ -70,6 +72,13 @@ class Plan:
     def computes(self, sigma: float) -> bool:
         """Whether the plan computes a call at this noise level."""
         return self.level(sigma) in self.planned
+
+    def reason(self, sigma: float) -> str:
+        """Why a call at this noise level is computed."""
+        level = self.level(sigma)
+        if level in self.forced:
+            return Reason.WARMUP
+        return Reason.PLANNED if level in self.planned else Reason.UNPLANNED
 
     def note_computed(self, sigma: float) -> None:
         """A call at this noise level was computed; if that was not planned, plan the rest anew."""

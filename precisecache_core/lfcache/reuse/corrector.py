@@ -140,10 +140,11 @@ class Corrector:
         self.displacement = self.size = None
         corrected = list(new)
         if e is not None and self.trust is not None:
-            is_one_step = unexplained < ONE_STEP * e.square().mean().sqrt()
+            size = e.norm() / e.numel() ** 0.5
+            is_one_step = unexplained < ONE_STEP * size
             is_sure = self.trust > 0 if len(new) == 1 else (self.trust > 0) & is_one_step
             e = torch.where(is_sure, e, 0.0)  # a product would keep what is not a number
-            self.size = e.square().mean().sqrt()
+            self.size = torch.where(is_sure, size, 0.0)
             theta = torch.where(is_one_step, self.theta, self.theta_multi_step)
             corrected = [torch.addcmul(d.float(), e, -theta / sigma).to(d.dtype) for d in new]
             self.displacement = self._on_cache_device(e.to(new[0].dtype))

@@ -47,8 +47,8 @@ class Fitted(Taylor):
         """
         assert self.current is not None and self.previous is not None
         current, previous = self.current.to(prediction.device), self.previous.to(prediction.device)
-        forecast = (current - previous).float() * self.reach
-        change = (prediction - current).float()
+        trend, change = (current - previous).float(), (prediction - current).float()
         axes = tuple(range(1, change.ndim))
-        gain = (forecast * change).sum(axes, True) / forecast.square().sum(axes, True).clamp_min(1e-12)
+        square = torch.linalg.vector_norm(trend, dim=axes, keepdim=True).square() * self.reach**2
+        gain = (trend * change).sum(axes, True) * self.reach / square.clamp_min(1e-12)
         return gain.nan_to_num(0.0).clamp(0, 1)
