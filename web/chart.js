@@ -68,18 +68,32 @@ function hints(run, height) {
   });
 }
 
-// The sum of LFDs since the last computed call, at every call. Calls without a trial count as if the LFD had grown
-// evenly over them, as in the controller and the plot.
-function accumulated(run) {
-  let [error, untried, last] = [0, 0, 0];
-  return [...run.decisions].map((decision, i) => {
+// The LFD of each call. Those of reused calls without a trial lie evenly between their neighbours, as in the plot.
+function betweenTrials(run) {
+  const filled = [];
+  let [last, missing] = [0, 0];
+  for (const [i, decision] of [...run.decisions].entries()) {
     const lfd = run.lfd[i] ?? null;
-    if (lfd !== null) {
-      error += (untried * (last + lfd)) / 2 + lfd;
-      [untried, last] = [0, lfd];
-    } else if (decision === "R") untried += 1;
-    const shown = error;
-    if (decision !== "R") [error, untried, last] = [0, 0, 0];
+    if (lfd === null && decision === "R") {
+      missing += 1;
+      filled.push(last);
+      continue;
+    }
+    const value = lfd ?? 0;
+    for (let j = 0; j < missing; j++) filled[i - missing + j] += ((value - last) * (j + 1)) / (missing + 1);
+    filled.push(value);
+    [last, missing] = [decision === "R" ? value : 0, 0];
+  }
+  return filled;
+}
+
+// The sum of LFDs since the last computed call; at a computed call what made it one.
+function accumulated(run) {
+  let sum = 0;
+  return betweenTrials(run).map((value, i) => {
+    sum += value;
+    const shown = sum;
+    if (run.decisions[i] !== "R") sum = 0;
     return shown;
   });
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from panel_texts import BLOCKCACHE, LFCACHE, STATS, badge, block_badge, graph_of, shown, texts
 
+from precisecache_core.record.plot import accumulated
 from tools.graph.shipped import only_node
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,45 @@ def test_a_run_that_alpha_decides_shows_no_plan(page):
     (run,) = shown(page.panel(STATS))
     assert run == texts(report["runs"][0])
     assert run["plan"] is None and run["hasCurve"] and run["hasThreshold"]
+    legend = page.js("return [...document.querySelectorAll('.precisecache-legend > *')].map((e) => e.textContent)")
+    assert legend == ["LFD", "accumulated LFD", "threshold"]
+    (run,) = report["runs"]
+    points, line = (
+        page.js("""const of = (kind, name) => document.querySelector(`.precisecache-curve .${kind}`).getAttribute(name);
+        return [of('accumulated', 'points'), of('threshold', 'y1')]""")
+    )
+    heights = [100 - float(point.split(",")[1]) for point in points.split()]
+    share = [height / (100 - float(line)) for height in heights]
+    expected = accumulated(run["lfd"], run["decisions"]) / run["threshold"]
+    reused = [i for i, decision in enumerate(run["decisions"]) if decision == "R"]
+    assert reused and [share[i] for i in reused] == pytest.approx([expected[i] for i in reused], abs=0.02)
+    assert all(share[i] < 1 for i in reused)
+    page.picture("alpha")
+
+
+def test_every_call_says_why_it_was_computed_or_reused(page):
+    page.load(graph_of(seed=32))
+    (run,) = page.report(page.queue(), STATS)["runs"]
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    hints = page.js("return [...document.querySelectorAll('.precisecache-strip title')].map((e) => e.textContent)")
+    assert len(hints) == run["calls"]
+    assert hints[0].split("\n")[:3] == ["call 1: computed", "computed in any case", f"sigma {run['sigmas'][0]:.2f}"]
+    said = {"w": "computed in any case", "p": "as planned", "u": "not planned: nothing could be reused"}
+    for hint, decision, reason in zip(hints, run["decisions"], run["reasons"]):
+        kind = {"C": "computed", "R": "reused"}[decision]
+        assert hint.split("\n")[0].endswith(f": {kind}") and hint.split("\n")[1] == said[reason]
+
+
+def test_warnings_are_first_and_in_sight(page):
+    page.load(graph_of(seed=33, steps=6))
+    (run,) = page.report(page.queue(), STATS)["runs"]
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    assert any("too few" in warning for warning in run["warnings"])
+    inside = page.js("""const box = document.querySelector('.precisecache-runs').getBoundingClientRect();
+        const all = [...document.querySelectorAll('.precisecache-warning')].map((e) => e.getBoundingClientRect());
+        return all.map((one) => one.height > 0 && one.top >= box.top && one.bottom <= box.bottom + 1)""")
+    assert len(inside) == len(run["warnings"]) and all(inside), inside
+    page.picture("warnings")
 
 
 def test_a_node_removed_in_mid_run_leaves_nothing(page):
