@@ -200,7 +200,7 @@ def write_plot(path, paint, rows=1, columns=1, height=4.2):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print('no plot: matplotlib is not installed (pip install "precisecache[plot]")')
+        print('no plot: matplotlib is not installed (pip install "precisecache[bench]")')
         return
     figure = Figure(figsize=(WIDTH, height * rows), dpi=100, layout="constrained")
     paint(figure.subplots(rows, columns, squeeze=False))

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..lettering import font
+
 SMALLEST, LARGEST = 256, 640  # pixels of a video's longer side; smaller videos are enlarged, larger ones shrunk
 GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14  # pixels for a video shown 256 wide; a wider one gets more in proportion
-# tried in this order for letters that Pillow's own font lacks; systems or matplotlib install them
-FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf", "arial.ttf")
 
 
 def side_by_side(videos: Sequence[torch.Tensor], captions: Sequence[str]) -> torch.Tensor:
@@ -55,20 +54,5 @@ def _caption(text: str, height: int, width: int, font_size: int) -> torch.Tensor
     from PIL import Image, ImageDraw
 
     strip = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(strip).multiline_text((0, height // 11), text, fill="black", font=_font(text, font_size))
+    ImageDraw.Draw(strip).multiline_text((0, height // 11), text, fill="black", font=font(text, font_size))
     return torch.from_numpy(np.array(strip)).float() / 255
-
-
-def _font(text: str, size: int) -> Any:
-    """The first of FONTS that this machine has; Pillow's own for ASCII text, or where there is none."""
-    from PIL import ImageFont
-
-    for name in () if text.isascii() else FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow before 10.1 has one size
-        return ImageFont.load_default()

@@ -1,16 +1,22 @@
 """The plot of a report: LFD, threshold and decisions over the calls of each run."""
 
 import logging
+import math
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
+
+from .accumulated import accumulated
+from .axes import BLACK, Axes, Picture
 
 logger = logging.getLogger("precisecache")
 WIDTH, HEIGHT = 1024, 420  # pixels of one run's panel
 BLOCKS_HEIGHT = 200  # pixels of the panel of its pivotal blocks
 MOST = 8  # runs in one picture; the latest are drawn
+LEFT, RIGHT, ABOVE, BELOW = 80, 20, 34, 52  # pixels around a panel's axes; RIGHT without an axis there
+NOTE = 22  # pixels of the line about runs that were left out
+LETTERS = 110  # of a line of text inside a panel
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart
 COMPUTED, REUSED, THRESHOLD, ERROR, CORRECTION = "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7"
@@ -21,171 +27,132 @@ def plot_runs(runs: Sequence[dict], names: Sequence[str] | None = None) -> np.nd
 
     Each run has a panel, and a second one for its pivotal blocks where BlockCache chose any.
     names: the title of each run; its model where there are none.
-    Needs matplotlib; without it the picture says so.
+    Needs Pillow, which ComfyUI installs; without it the picture is white.
     """
+    shown = [*zip(runs, names or [run["model"] for run in runs])][-MOST:]
+    left_out = len(runs) - len(shown)
+    heights = [HEIGHT + BLOCKS_HEIGHT * _has_blocks(run) for run, _ in shown] or [HEIGHT]
+    top = NOTE if left_out else 0
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        picture = Picture(WIDTH, top + sum(heights))
     except ImportError:
-        text = "no plot: matplotlib is not installed (pip install matplotlib)"
-        logger.warning("PreciseCache: %s", text)
-        return _written(text)
-    panels: list[tuple[Callable[[Any, dict, str], None], dict, str, int]] = []  # (draw, run, name, height)
-    left_out = len(runs) - MOST
-    for run, name in [*zip(runs, names or [run["model"] for run in runs])][-MOST:]:
-        panels.append((_draw_calls, run, name, HEIGHT))
-        if run["blockcache"] and run["blockcache"]["pivotal"]:
-            panels.append((_draw_blocks, run, name, BLOCKS_HEIGHT))
-    heights = [height for *_, height in panels] or [HEIGHT]
-    figure = Figure(figsize=(WIDTH / 100, sum(heights) / 100), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    if not runs:
-        axes[0].set_axis_off()
-        axes[0].text(0.5, 0.5, "No run of this model was recorded.", ha="center", va="center", fontsize=14)
-    for axis, (draw, run, name, _) in zip(axes, panels):
-        draw(axis, run, name)
-    if left_out > 0:
-        figure.suptitle(f"{left_out} earlier runs are in the report only", fontsize=10)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        logger.warning("PreciseCache: no plot: Pillow is not installed (pip install pillow)")
+        return np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
+    if left_out:
+        picture.text(WIDTH / 2, top / 2, f"{left_out} earlier runs are in the report only", anchor="mm")
+    if not shown:
+        picture.text(WIDTH / 2, HEIGHT / 2, "No run of this model was recorded.", anchor="mm")
+    for (run, name), height in zip(shown, heights):
+        _draw_calls(picture, top, run, name)
+        if _has_blocks(run):
+            _draw_blocks(picture, top + HEIGHT, run, name)
+        top += height
+    return picture.finished()
 
 
-def _written(text: str) -> np.ndarray:
-    """A white picture with a line of text; without Pillow it stays blank."""
-    picture = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError:
-        return picture
-    image = Image.fromarray(picture)
-    ImageDraw.Draw(image).text((40, HEIGHT // 2), text, fill="black")
-    return np.array(image)
+def _has_blocks(run: dict) -> bool:
+    return bool(run["blockcache"] and run["blockcache"]["pivotal"])
 
 
-def _draw_calls(panel: Any, run: dict, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    calls = np.arange(1, run["calls"] + 1)
-    lfd = np.array([np.nan if v is None else v for v in run["lfd"]], dtype=float)
-    reused = np.array([d == "R" for d in run["decisions"]], dtype=bool)
-    plan = run.get("plan")
+def title_of(run: dict, name: str) -> str:
+    """The title of a run's panel."""
     title = f"{name}: {run['computed']} of {run['calls']} calls computed, {run['reused']} reused"
-    panel.set_title(f"{title} (plan {plan['budget']} of {plan['steps']} steps)" if plan else title)
-    panel.set_xlabel("model call")
-    panel.set_xlim(0, max(1, run["calls"]) + 1)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for is_shown, color, label in ((~reused, COMPUTED, "computed"), (reused, REUSED, "reused")):
-        if not is_shown.any():
-            continue
-        panel.bar(
-            calls[is_shown],
-            np.full(is_shown.sum(), 0.06),
-            width=0.8,
-            color=color,
-            label=label,
-            transform=panel.get_xaxis_transform(),
-        )
-    shown = [v for v in (*lfd, run["threshold"]) if v is not None and np.isfinite(v)]
-    if np.isfinite(lfd).any():
-        tried = np.isfinite(lfd)
-        label, marker = ("LFD", "o") if run["trials"] else ("LFD, extrapolated", None)
-        label = "LFD, rehearsed" if plan else label
-        panel.plot(calls[tried], lfd[tried], color="black", marker=marker, markersize=3, linewidth=1, label=label)
+    plan = run.get("plan")
+    return f"{title} (plan {plan['budget']} of {plan['steps']} steps)" if plan else title
+
+
+def lines_of(run: dict) -> list[tuple[str, str, list[float]]]:
+    """The lines of a run's panel: (label, colour, value of each call, NaN where there is none)."""
+    lines = []
+    lfd = [math.nan if value is None else value for value in run["lfd"]]
+    if any(map(math.isfinite, lfd)):
+        label = "LFD" if run["trials"] else "LFD, extrapolated"
+        lines.append(("LFD, rehearsed" if run.get("plan") else label, BLACK, lfd))
     if run["threshold"] is not None:
-        panel.axhline(run["threshold"], color=THRESHOLD, linestyle="--", label="threshold")
-        error = accumulated(run["lfd"], run["decisions"])
-        panel.plot(calls, error, color=ERROR, linewidth=1.5, label="accumulated LFD")
-        shown += [*error]
-    if shown:
-        panel.set_ylabel("low-frequency difference")
-    _draw_corrections(panel, calls, run.get("corrections") or [])
-    if shown and max(shown) > 0:
-        panel.set_ylim(-0.1 * max(shown), 1.25 * max(shown))  # room for the bars below and the legend above
-    else:
-        panel.set_yticks([])
+        lines.append(("accumulated LFD", ERROR, accumulated(run["lfd"], run["decisions"]).tolist()))
+        lines.append(("threshold", THRESHOLD, [run["threshold"]] * run["calls"]))
+    return lines
+
+
+def _draw_calls(picture: Picture, top: int, run: dict, name: str) -> None:
+    corrections = [(i + 1, value) for i, value in enumerate(run.get("corrections") or []) if value is not None]
+    right = WIDTH - (LEFT if corrections else RIGHT)
+    area = (LEFT, top + ABOVE, right, top + HEIGHT - BELOW)
+    picture.text((LEFT + right) / 2, top + ABOVE / 2, title_of(run, name), size=15, anchor="mm")
+    lines = lines_of(run)
+    highest = max((value for *_, values in lines for value in values if math.isfinite(value)), default=0.0)
+    # room for the bars below and the legend above
+    axes = Axes(picture, area, (0, max(1, run["calls"]) + 1), (-0.1, 1.25) if highest <= 0 else _room(highest))
+    marks = _draw_decisions(axes, run["decisions"])
+    for label, color, values in lines:
+        found = [(i + 1, value) for i, value in enumerate(values) if math.isfinite(value)]
+        if label == "threshold":
+            picture.dashed(area[0], area[2], axes.at(0, values[0] if values else run["threshold"])[1], color)
+        elif found:
+            axes.line(found, color)
+            if label.startswith("LFD") and run["trials"]:
+                axes.dots(found, color)
+        marks.append((label, color))
+    axes.frame()
+    axes.ticks_below("model call")
+    if lines and highest > 0:
+        axes.ticks_beside("low-frequency difference")
+    if corrections:
+        _draw_corrections(picture, area, axes.x, corrections)
+        marks.append(("corrected", CORRECTION))
+    _draw_legend(picture, area, marks)
     if run["calls"] and not run["reused"] and run["warnings"]:
-        panel.text(
-            0.5,
-            0.5,
-            "\n".join(textwrap.wrap(run["warnings"][-1], 110)),
-            transform=panel.transAxes,
-            ha="center",
-            va="center",
-            fontsize=10,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85},
-        )
-    panel.legend(loc="upper right", ncols=6, columnspacing=1.2, handlelength=1.5, fontsize=9)
+        for number, text in enumerate(textwrap.wrap(run["warnings"][-1], LETTERS)):
+            picture.text((area[0] + area[2]) / 2, (area[1] + area[3]) / 2 + 20 * number, text, anchor="mm")
 
 
-def _draw_corrections(panel: Any, calls: np.ndarray, corrections: Sequence[float | None]) -> None:
-    """Draw how far x was displaced at the computed calls, on an axis of its own at the right."""
-    found = [(call, value) for call, value in zip(calls, corrections) if value is not None]
-    if not found:
-        return
-    axis = panel.twinx()
-    axis.vlines([c for c, _ in found], 0, [v for _, v in found], color=CORRECTION, linewidth=2)
-    axis.plot(*zip(*found), color=CORRECTION, marker="D", markersize=5, linestyle="none")
-    axis.set_ylabel("displacement taken back (RMS)", color=CORRECTION)
-    top = max(v for _, v in found) or 1.0
-    axis.set_ylim(-0.1 * top, 1.25 * top)
-    panel.plot([], [], color=CORRECTION, marker="D", linestyle="none", label="corrected")  # for the legend
+def _room(highest: float) -> tuple[float, float]:
+    return -0.1 * highest, 1.25 * highest
 
 
-def _draw_blocks(panel: Any, run: dict, name: str) -> None:
+def _draw_decisions(axes: Axes, decisions: str) -> list[tuple[str, str]]:
+    """A bar at the bottom for each call; returns what their colours mean."""
+    marks = {"C": ("computed", COMPUTED), "R": ("reused", REUSED)}
+    bottom = axes.area[3]
+    for i, decision in enumerate(decisions):
+        x0, x1 = axes.at(i + 0.6, 0)[0], axes.at(i + 1.4, 0)[0]
+        axes.picture.box(x0, bottom - 0.06 * (bottom - axes.area[1]), x1, bottom, marks[decision][1])
+    return [mark for letter, mark in marks.items() if letter in decisions]
+
+
+def _draw_corrections(
+    picture: Picture, area: tuple[float, float, float, float], x: tuple[float, float], found: list[tuple[int, float]]
+) -> None:
+    """How far x was displaced at the computed calls, on an axis of its own at the right."""
+    axes = Axes(picture, area, x, _room(max(value for _, value in found) or 1.0))
+    for call, value in found:
+        axes.line([(call, 0), (call, value)], CORRECTION)
+    axes.dots(found, CORRECTION, radius=5, corners=4)
+    axes.ticks_beside("displacement taken back (RMS)", CORRECTION, is_right=True)
+
+
+def _draw_legend(picture: Picture, area: tuple[float, float, float, float], marks: Sequence[tuple[str, str]]) -> None:
+    """What the colours mean, in one line at the upper right."""
+    x = area[2] - 8
+    for label, color in reversed(marks):
+        x -= picture.width_of(label)
+        picture.text(x, area[1] + 14, label)
+        x -= 22
+        picture.box(x, area[1] + 11, x + 16, area[1] + 17, color)
+        x -= 14
+
+
+def _draw_blocks(picture: Picture, top: int, run: dict, name: str) -> None:
     """Draw which blocks are computed between one refresh and the next; the others are skipped."""
-    from matplotlib.colors import ListedColormap
-
     blocks = run["blockcache"]
-    skipped = np.ones((len(blocks["pivotal"]), blocks["blocks"]))
-    for row, pivotal in zip(skipped, blocks["pivotal"]):
-        row[pivotal] = 0
     counts = f"{blocks['block_calls_skipped']} of {blocks['block_calls']} block calls skipped"
-    panel.set_title(f"{name}: {counts}", fontsize=10)
-    panel.pcolormesh(
-        np.arange(blocks["blocks"] + 1) - 0.5,
-        np.arange(len(skipped) + 1) + 0.5,
-        skipped,
-        cmap=ListedColormap([COMPUTED, REUSED]),
-        vmin=0,
-        vmax=1,
-        edgecolors="white",
-        linewidth=0.5,
-    )
-    panel.invert_yaxis()
-    panel.set_xlabel("transformer block (blue: pivotal, computed; orange: skipped)")
-    panel.set_ylabel("refresh")
-    rows = len(skipped)
-    panel.set_yticks(range(1, rows + 1, max(1, rows // 5)))
-
-
-def accumulated(lfd: Sequence[float | None], decisions: str) -> np.ndarray:
-    """The LFD accumulated since the last computed call, as it stood after each call.
-
-    lfd: the LFD of each call, None where none was measured. decisions: C or R for each call.
-    A call without a trial counts as if the LFD had grown evenly between the trials around it.
-    """
-    total, out = 0.0, []
-    for value, decision in zip(between_trials(lfd, decisions), decisions):
-        total = total + value if decision == "R" else 0.0
-        out.append(total)
-    return np.array(out)
-
-
-def between_trials(lfd: Sequence[float | None], decisions: str) -> list[float]:
-    """The LFD of each call; the missing ones of reused calls lie evenly between their neighbours.
-
-    The next LFD is measured from the last computed call, so that call counts as 0 for the calls after it.
-    """
-    filled, last, missing = [], 0.0, 0
-    for value, decision in zip(lfd, decisions):
-        if value is None and decision == "R":
-            missing += 1
-            filled.append(last)
-            continue
-        value = value or 0.0
-        for j in range(missing):
-            filled[j - missing] += (value - last) * (j + 1) / (missing + 1)
-        filled.append(value)
-        last, missing = value if decision == "R" else 0.0, 0
-    return filled
+    picture.text(WIDTH / 2, top + ABOVE / 2, f"{name}: {counts}", anchor="mm")
+    rows = len(blocks["pivotal"])
+    area = (LEFT, top + ABOVE, WIDTH - RIGHT, top + BLOCKS_HEIGHT - BELOW)
+    axes = Axes(picture, area, (-0.5, blocks["blocks"] - 0.5), (rows + 0.5, 0.5))
+    for row, pivotal in enumerate(blocks["pivotal"]):
+        for block in range(blocks["blocks"]):
+            (x0, y0), (x1, y1) = axes.at(block - 0.5, row + 1.5), axes.at(block + 0.5, row + 0.5)
+            picture.box(round(x0), round(y0), round(x1) - 1, round(y1) - 1, COMPUTED if block in pivotal else REUSED)
+    axes.ticks_below("transformer block (blue: pivotal, computed; orange: skipped)")
+    axes.ticks_beside("refresh", is_whole=True)

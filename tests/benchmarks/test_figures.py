@@ -260,7 +260,7 @@ def test_records_are_found_again_under_the_same_settings(study, tmp_path):
 def test_without_matplotlib_a_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     write_plot(tmp_path / "plot.png", lambda panels: None)
-    assert "precisecache[plot]" in capsys.readouterr().out and not (tmp_path / "plot.png").exists()
+    assert "precisecache[bench]" in capsys.readouterr().out and not (tmp_path / "plot.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from precisecache_core.compare.quality import WINDOW, compare_videos, quality_text
-from precisecache_core.compare.side_by_side import CAPTION_HEIGHT, FONTS, GAP, side_by_side
+from precisecache_core.compare.side_by_side import CAPTION_HEIGHT, GAP, side_by_side
+from precisecache_core.lettering import FONTS
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from panel_texts import BLOCKCACHE, LFCACHE, STATS, badge, block_badge, graph_of, shown, texts
 
-from precisecache_core.record.plot import accumulated
+from precisecache_core.record.accumulated import accumulated
 from tools.graph.shipped import only_node
 
 ROOT = Path(__file__).resolve().parents[2]
