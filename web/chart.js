@@ -87,14 +87,15 @@ function betweenTrials(run) {
   return filled;
 }
 
-// The sum of LFDs since the last computed call; at a computed call what made it one.
+// The sum of LFDs since the last computed call; where it reached the threshold, what it was.
 function accumulated(run) {
   let sum = 0;
   return betweenTrials(run).map((value, i) => {
     sum += value;
-    const shown = sum;
-    if (run.decisions[i] !== "R") sum = 0;
-    return shown;
+    if (run.decisions[i] === "R") return sum;
+    const reached = run.reasons[i] === "t" ? sum : 0;
+    sum = 0;
+    return reached;
   });
 }
 
@@ -114,11 +115,10 @@ export function curve(run) {
   return picture("curve", "LFD", length(run), HEIGHT, [...children, ...hints(run, HEIGHT)]);
 }
 
-// What the colours of the curve mean: [class, text] of each line that it has.
+// What the colours of the curve mean: [class, text] of each line, where it has more than one.
 export function legend(run) {
-  const lines = run.lfd.some((value) => value !== null) ? [["lfd", "LFD"]] : [];
-  if (run.threshold !== null) lines.push(["accumulated", t("accumulated LFD")], ["threshold", t("threshold")]);
-  return lines;
+  if (run.threshold === null) return [];
+  return [["lfd", "LFD"], ["accumulated", t("accumulated LFD")], ["threshold", t("threshold")]];
 }
 
 // Width in calls. A step makes one call or more, so a run that goes on gets at least as many as it has steps.

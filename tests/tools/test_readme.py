@@ -1,4 +1,4 @@
-"""The Python example runs as printed, and the README's figures are the benchmarks'."""
+"""The Python example runs as printed, and the figures of the README and of the comparisons are the benchmarks'."""
 
 import re
 import runpy
@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from precisecache_core import LFCacheConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
+COMPARISON = (ROOT / "docs" / "COMPARISON.md").read_text("utf-8")
 
 
 def test_the_example_runs(tmp_path, capsys):
@@ -30,13 +33,38 @@ def measured():
     return re.search(r"\n## How it compares\n(.*?)\n## ", README, re.DOTALL)[1]
 
 
-def test_the_table_of_all_schedules_is_what_the_benchmark_printed():
-    lines = re.findall(
+def table():
+    """The lines of the README's table of all schedules."""
+    return re.findall(
         r"^\| (?:\[(?:bundled|second), [^]]*\]\(\S+x32\.txt\)|model, sampler) \|.*", measured(), re.MULTILINE
     )
+
+
+def test_the_table_of_all_schedules_is_what_the_benchmark_printed():
+    lines = table()
     printed = (RESULTS / "summary.txt").read_text("utf-8")
     assert len(lines) == 13 and lines == re.findall(r"^\| .*", printed, re.MULTILINE)
     assert "\n8 clips\n" in printed
+
+
+def test_the_readme_stays_short():
+    assert len(README.splitlines()) <= 160
+
+
+def test_the_first_sentence_says_what_base_computes_of_thirty_steps_and_what_that_costs():
+    first = " ".join(README.split("\n\n")[1].split())
+    said = r"runs the model for (\d+) of 30 sampling steps .*: ([\d.]+) times less work"
+    computed, less = re.search(said, first).groups()
+    assert int(computed) == LFCacheConfig.from_preset("base").budget(30)
+    # the columns: schedule, EasyCache, turbo, base
+    costs = [float(row.split("|")[4].split("%")[0]) for row in table() if "30 steps" in row]
+    assert len(costs) == 6 and f"{100 / max(costs):.1f}" == less
+
+
+def test_the_table_of_presets_says_what_they_compute():
+    for preset, *counts in re.findall(r"^\| \*\*(base|turbo)\*\* \| (\d+), (\d+), (\d+) \|", README, re.MULTILINE):
+        assert [*map(int, counts)] == [LFCacheConfig.from_preset(preset).budget(steps) for steps in (20, 30, 50)]
+    assert len(re.findall(r"^\| \*\*(?:base|turbo)\*\* \| \d", README, re.MULTILINE)) == 2
 
 
 NUMBERS = r"([\d.]+)"
@@ -75,7 +103,7 @@ RANGE = rf"{NUMBERS} to {NUMBERS}"
     ],
 )
 def test_the_sentences_figures_are_what_the_benchmarks_printed(said, files, printed):
-    text = " ".join(measured().split())
+    text = " ".join(COMPARISON.split())
     assert re.search(said, text).groups() == sum(
         (re.search(printed, (RESULTS / name).read_text("utf-8")).groups() for name in files), ()
     )
