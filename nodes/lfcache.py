@@ -4,6 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..precisecache_core.blockcache.config import BlockCacheConfig
 from ..precisecache_core.lfcache.config import (
     CACHE_DEVICES,
     DEFAULT_SHARE,
@@ -17,6 +18,7 @@ from .host.attachment import Attachment, attach, attachment_of
 from .host.schema import advanced, node_id_of
 
 DEFAULTS = LFCacheConfig()
+OFF, FLASH = "off", "flash"
 
 
 def _steps(preset: str, steps: int) -> int:
@@ -42,13 +44,13 @@ class PreciseCacheLFCache(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),
                 io.Combo.Input(
                     "preset",
-                    options=list(PRESETS),
+                    options=[OFF, *PRESETS],
                     default="base",
                     tooltip=f"base: quality first (computes {_steps('base', 20)} of 20 steps, {_steps('base', 50)} of "
                     f"50). turbo: faster ({_steps('turbo', 20)} of 20, {_steps('turbo', 50)} of 50). budget: your own "
                     "share of the steps. custom: your own alpha. "
-                    "paper: the published method to the letter, for comparison. For flash, "
-                    "faster still, choose turbo and add a PreciseCache BlockCache node.",
+                    "paper: the published method to the letter, for comparison. flash: turbo and BlockCache at its "
+                    "defaults, faster still and less exact. off: every step is computed.",
                 ),
                 io.Float.Input(
                     "alpha",
@@ -177,8 +179,10 @@ class PreciseCacheLFCache(io.ComfyNode):
     def execute(
         cls, model: Any, preset: str, alpha: float, share: float, calibrate_from: Any = None, **settings: Any
     ) -> io.NodeOutput:
-        config = LFCacheConfig.from_preset(preset, alpha, share, **settings)
-        return io.NodeOutput(attach(model, node_id_of(cls), lfcache=config, earlier=earlier_of(calibrate_from)))
+        config = None if preset == OFF else LFCacheConfig.from_preset(preset, alpha, share, **settings)
+        blocks = BlockCacheConfig(cache_device=settings.get("cache_device", "model")) if preset == FLASH else None
+        earlier = earlier_of(calibrate_from)
+        return io.NodeOutput(attach(model, node_id_of(cls), blocks, lfcache=config, earlier=earlier))
 
 
 def earlier_of(calibrate_from: Any) -> "Attachment | None":

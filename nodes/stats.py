@@ -1,5 +1,6 @@
 """Node Cache Stats: what the caches did in the sampler's run."""
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from ..precisecache_core.record.plot import plot_runs
 from ..precisecache_core.record.report import build_report, dump_report
 from .host.attachment import attachment_of
 from .host.reports import runs_of
+
+logger = logging.getLogger("precisecache")
 
 
 class PreciseCacheStats(io.ComfyNode):
@@ -37,5 +40,10 @@ class PreciseCacheStats(io.ComfyNode):
     def execute(cls, model: Any, samples: dict) -> io.NodeOutput:
         attachment = attachment_of(model)
         report = build_report(runs_of(attachment.id) if attachment else [])
+        if not report["runs"]:
+            logger.warning(
+                "PreciseCache: Cache Stats knows no run of its model: give it the MODEL that the sampler gets, "
+                "from the last PreciseCache node"
+            )
         picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]
         return io.NodeOutput(samples, dump_report(report), picture, ui={"precisecache": [report]})

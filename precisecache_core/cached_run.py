@@ -15,7 +15,7 @@ from .lfcache.latent.parametrization import Parametrization
 from .lfcache.run import LFCacheRun
 from .lfcache.window import WHOLE_SCHEDULE
 from .record.journal import Journal
-from .record.reasons import why_nothing_was_reused
+from .record.reasons import why_nothing_was_reused, why_trials_are_doubtful
 
 
 class CachedRun:
@@ -30,8 +30,8 @@ class CachedRun:
     sigma_window: (high, low), the noise levels between which reuse is allowed.
     block_start_sigma: the noise level from which blocks may be skipped.
     scale_advice: a warning that says how to get a better scale for alpha; None if there is none.
-    name, latent_shape, nodes: for the report: the model's name, the latent's shape, and the ids of the
-        nodes that configured this run.
+    name, latent_shape, nodes, sampler: for the report: the model's name, the latent's shape, the ids of the
+        nodes that configured this run, and that of the sampler's node.
     lfcache_options: further arguments of LFCacheRun.
     """
 
@@ -49,6 +49,7 @@ class CachedRun:
         name: str = "model",
         latent_shape: Sequence[int] = (),
         nodes: Sequence[str] = (),
+        sampler: str = "",
         **lfcache_options: Any,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -56,6 +57,7 @@ class CachedRun:
         self.name = name
         self.latent_shape = list(latent_shape)
         self.nodes = list(nodes)
+        self.sampler = sampler
         self.journal = Journal(device)
         self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **lfcache_options)
         self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
@@ -95,13 +97,18 @@ class CachedRun:
         return self.journal.stopwatch.span("sampling")
 
     def remarks(self) -> list[str]:
-        """Sentences that explain the run so far: why no call was reused, why no block was skipped."""
+        """Sentences that explain the run so far: why nothing was reused or skipped, and whether the trials guess.
+
+        Reads the device, so call it after the run.
+        """
         reasons = []
         controller, planner = self.lfcache.controller, self.lfcache.planner
         if planner is not None and not self.lfcache.is_standing_aside:
             reasons.append(planner.remark())
         elif controller is not None and not self.lfcache.is_standing_aside:
             reasons.append(why_nothing_was_reused(self.journal.decisions, controller, self._has_scale_advice))
+        if planner is None:  # a plan leans on trials only in part
+            reasons.append(why_trials_are_doubtful(self.lfcache.trial_agreement, self.lfcache.agreement_pairs))
         if self.blockcache is not None:
             reasons.append(self.blockcache.why_nothing_was_skipped())
         return [reason for reason in reasons if reason]
@@ -129,6 +136,7 @@ class CachedRun:
         return {
             "run": self.id,
             "nodes": self.nodes,
+            "sampler": self.sampler,
             "model": self.name,
             "latent_shape": self.latent_shape,
             "steps": self.steps,

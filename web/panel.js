@@ -1,6 +1,7 @@
 // The panel on a Cache Stats node. It shows what it is given; all text is set as textContent.
 
 import { curve, legend, strip } from "./chart.js";
+import { nodeById } from "./graph.js";
 import { t } from "./text.js";
 
 function element(name, className, text = "") {
@@ -46,6 +47,17 @@ function planText({ budget, steps, computed, unplanned, isRehearsed }) {
     : t("plan: %1 of %2 steps", budget, steps);
   if (computed === null) return plan;
   return `${plan} · ${unplanned ? t("computed %1, %2 unplanned", computed, unplanned) : t("computed %1", computed)}`;
+}
+
+// What to call each run: the title of its sampler's node, with the node's id where two samplers have the same title;
+// the model where the node is not in the graph.
+function namesOf(runs) {
+  const titles = runs.map((run) => run.sampler && nodeById(run.sampler)?.title);
+  return runs.map((run, i) => {
+    if (!titles[i]) return run.model;
+    const isShared = runs.some((other, j) => titles[j] === titles[i] && other.sampler !== run.sampler);
+    return isShared ? `${titles[i]} #${run.sampler}` : titles[i];
+  });
 }
 
 // The report as indented JSON, to copy and to save.
@@ -110,7 +122,8 @@ export class Panel {
     if (!this.timer) this.copyButton.textContent = t("Copy JSON");
     this.allBox.checked = isAll;
     const empty = report ? t("No run of this model") : t("No run yet");
-    if (runs.length) this.runs.replaceChildren(...runs.map((run) => this.#run(run)));
+    const names = namesOf(runs);
+    if (runs.length) this.runs.replaceChildren(...runs.map((run, i) => this.#run(run, names[i])));
     else this.runs.replaceChildren(element("div", "precisecache-empty", empty));
   }
 
@@ -131,12 +144,12 @@ export class Panel {
     }, 1500);
   }
 
-  #run(run) {
+  #run(run, name) {
     const box = element("div", "precisecache-run");
     // a step makes one call or more, so the number of calls alone does not show the progress
     const state = run.isEnded ? t("ended") : `${t("call")} ${run.calls}, ${run.steps} ${t("steps")}`;
     const head = element("div", "precisecache-head");
-    head.append(element("span", "precisecache-model", run.model), element("span", "precisecache-state", state));
+    head.append(element("span", "precisecache-model", name), element("span", "precisecache-state", state));
     const counters = element("dl", "precisecache-counters");
     const add = (name, className, value) => {
       const pair = element("div", className);

@@ -45,6 +45,7 @@ function counters(data) {
   return {
     ...found,
     model: text(data.model),
+    sampler: text(data.sampler),
     threshold: number(data.threshold),
     plan: planOf(data.plan),
     speedup: number(data.speedup),

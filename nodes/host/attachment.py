@@ -1,6 +1,7 @@
 """What this pack attaches to a MODEL: settings, and the wrappers that use them."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_patcher
@@ -12,6 +13,7 @@ from .blockcache import run_pass
 from .sampler_run import SamplerRun
 
 KEY = "precisecache"
+TITLES = {"lfcache": "PreciseCache LFCache", "blockcache": "PreciseCache BlockCache"}
 _NO_OPTIONS: dict = {}  # as the host's own default; nobody writes to it
 
 
@@ -22,6 +24,8 @@ class Attachment:
 
     nodes: ids of the nodes that made it, {"lfcache" or "blockcache": id}, the last attached at the end.
     earlier: the Attachment of an earlier sampler, whose delta_max LFCache uses (see `Calibration`), or None.
+    is_companion: whether the settings of BlockCache came with LFCache's, not from a node of their own.
+    remarks: sentences about how the nodes are connected, for the report's warnings.
     """
 
     def __init__(
@@ -30,11 +34,15 @@ class Attachment:
         lfcache: LFCacheConfig | None = None,
         blockcache: BlockCacheConfig | None = None,
         earlier: "Attachment | None" = None,
+        is_companion: bool = False,
+        remarks: Sequence[str] = (),
     ) -> None:
         self.nodes = nodes
         self.lfcache = lfcache
         self.blockcache = blockcache
         self.earlier = earlier
+        self.is_companion = is_companion
+        self.remarks = remarks
         self.id = uuid.uuid4().hex
 
     def outer_sample(
@@ -84,11 +92,12 @@ class Attachment:
         return executor(*args, **kwargs)
 
 
-def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
+def attach(patcher: Any, node_id: str | None = None, companion: BlockCacheConfig | None = None, **configs: Any) -> Any:
     """A clone of the patcher with more settings attached; the patcher itself is not changed.
 
-    node_id: of the node that attaches them. configs: `lfcache=` (with `earlier=`) or `blockcache=`. Settings
-    of the other kind stay; attaching the same kind again replaces its settings.
+    node_id: of the node that attaches them. configs: `lfcache=` (with `earlier=`) or `blockcache=`, each its settings
+    or None for none. Settings of the other kind stay; attaching the same kind again replaces its settings.
+    companion: settings of BlockCache that come with those of LFCache, unless BlockCache has its own; they go with them.
     Raises ValueError if `patcher` is not that of a diffusion model.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
@@ -97,12 +106,19 @@ def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
             "Connect the MODEL output of a loader."
         )
     before = attachment_of(patcher)
+    has_own_blocks = before is not None and before.blockcache is not None and not before.is_companion
+    if "lfcache" in configs and not has_own_blocks:
+        configs |= {"blockcache": companion, "is_companion": companion is not None}
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
+    kind = next(kind for kind in configs if kind in TITLES)
+    remarks = list(before.remarks) if before is not None else []
     if node_id is not None:
-        nodes |= {kind: node_id for kind in configs if kind != "earlier"}
+        if before is not None and before.nodes.get(kind, node_id) != node_id:
+            remarks.append(f"two {TITLES[kind]} nodes follow each other: the one nearer to the sampler counts")
+        nodes[kind] = node_id
     if before is not None:
         configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, "earlier": before.earlier, **configs}
-    attachment = Attachment(nodes, **configs)
+    attachment = Attachment(nodes, **configs, remarks=list(dict.fromkeys(remarks)))
     patcher = patcher.clone()
     wrappers = {
         WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
@@ -110,9 +126,10 @@ def attach(patcher: Any, node_id: str | None = None, **configs: Any) -> Any:
     }
     if attachment.blockcache is not None:
         wrappers[WrappersMP.APPLY_MODEL] = attachment.apply_model
-    for kind, wrapper in wrappers.items():
-        patcher.remove_wrappers_with_key(kind, KEY)
-        patcher.add_wrapper_with_key(kind, KEY, wrapper)
+    for when in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL):
+        patcher.remove_wrappers_with_key(when, KEY)
+        if when in wrappers:
+            patcher.add_wrapper_with_key(when, KEY, wrappers[when])
     return patcher
 
 

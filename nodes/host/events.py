@@ -29,13 +29,14 @@ class Page:
 
     server: ComfyUI's PromptServer. prompt_id: of the prompt being executed. nodes: page ids of the LFCache
     and BlockCache nodes on the model, the last attached at the end. stats: page ids of the Cache Stats nodes
-    that show the run.
+    that show the run. sampler: page id of the sampler's node.
     """
 
     server: Any = None
     prompt_id: str = ""
     nodes: list[str] = field(default_factory=list)
     stats: list[str] = field(default_factory=list)
+    sampler: str = ""
 
     @classmethod
     def of(cls, cache_nodes: Sequence[str]) -> "Page":
@@ -49,7 +50,8 @@ class Page:
         try:
             prompt = Prompt.current()
             stats = prompt.stats_of(cache_nodes[-1]) if cache_nodes else []
-            return cls(server, prompt.id, _short(prompt.in_page(cache_nodes)), _short(prompt.in_page(stats)))
+            nodes, shown = _short(prompt.in_page(cache_nodes)), _short(prompt.in_page(stats))
+            return cls(server, prompt.id, nodes, shown, "".join(_short(prompt.in_page([prompt.node_id]))))
         except Exception:  # sampling goes on without events
             logger.warning("PreciseCache: cannot send the calls of this run to the page", exc_info=True)
             return cls()
@@ -122,6 +124,7 @@ class CallFeed:
             "run": run.id,
             "nodes": self.page.nodes,
             "stats": self.page.stats,
+            "sampler": self.page.sampler,
             "model": run.name[:MAX_NAME],
             "steps": run.steps,
             "calls": calls,

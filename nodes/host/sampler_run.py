@@ -49,11 +49,11 @@ class SamplerRun:
         self.trials = TrialGuider(guider)
         self.unconditional = UnconditionalFeed()
         page = Page.of(list(attachment.nodes.values()))
-        self.cached = self._cached_run(noise, sigmas, denoise_mask, latent_shapes, page.nodes)
+        self.cached = self._cached_run(noise, sigmas, denoise_mask, latent_shapes, page)
         self.feed = CallFeed(self.cached, page)
 
     def _cached_run(
-        self, noise: torch.Tensor, sigmas: torch.Tensor, denoise_mask: Any, latent_shapes: Any, nodes: list[str]
+        self, noise: torch.Tensor, sigmas: torch.Tensor, denoise_mask: Any, latent_shapes: Any, page: Page
     ) -> CachedRun:
         steps = len(sigmas) - 1
         config, block_config = self.attachment.lfcache, self.attachment.blockcache
@@ -86,8 +86,11 @@ class SamplerRun:
             scale_advice=advice,
             name=type(patcher.model).__name__,
             latent_shape=noise.shape,
-            nodes=nodes,
+            nodes=page.nodes,
+            sampler=page.sampler,
         )
+        for remark in self.attachment.remarks:
+            run.journal.warn(remark)
         if obstacle and not run.lfcache.is_standing_aside:
             run.lfcache.stand_aside(obstacle)
         elif trial_obstacle and not run.lfcache.is_standing_aside:

@@ -10,12 +10,12 @@ TRIALS = tuple(change.SOURCES)
 REFERENCES = ("trial", "cached")
 REUSES = tuple(reuse.REUSES)
 CACHE_DEVICES = ("model", "cpu")
-PRESETS = ("base", "turbo", "budget", "paper", "custom")
+PRESETS = ("base", "turbo", "flash", "budget", "paper", "custom")
 
 # (extra_steps, share) of the steps that a preset computes. How many a video needs hardly depends on the number of
 # steps: on the two models of the benchmarks, quality follows from how many are computed. With the paper's alpha (0.5
-# and 0.7, Section 4.1) their number depends on the model and the flow shift.
-PRESET_STEPS = {"base": (9.0, 0.07), "turbo": (8.1, 0.04)}
+# and 0.7, Section 4.1) their number depends on the model and the flow shift. flash is turbo with BlockCache beside it.
+PRESET_STEPS = {"base": (9.0, 0.07), "turbo": (8.1, 0.04), "flash": (8.1, 0.04)}
 DEFAULT_SHARE = 0.4  # of `budget`
 
 # With fewer steps almost nothing is left to skip after the warm-up (few-step and distilled models).
@@ -148,10 +148,10 @@ class LFCacheConfig:
     ) -> "LFCacheConfig":
         """The configuration of a preset.
 
-        preset: `base` and `turbo` set extra_steps and share; `budget` takes `share`; `custom` and `paper` take
-            `alpha`. `paper` follows the paper to the letter (plain trial at every call, downsampled cached reference,
-            repeated prediction, three warm-up calls, factors 2 and 4, cutoff 1/5) and ignores
-            those settings.
+        preset: `base`, `turbo` and `flash` set extra_steps and share; `flash` is `turbo`, meant for a run with
+            BlockCache too. `budget` takes `share`; `custom` and `paper` take `alpha`. `paper` follows the paper to the
+            letter (plain trial at every call, downsampled cached reference, repeated prediction, three warm-up calls,
+            factors 2 and 4, cutoff 1/5) and ignores those settings.
         settings: the other fields of LFCacheConfig.
         Raises ValueError on an unknown preset or an invalid setting.
         """

@@ -88,7 +88,7 @@ def test_turbo_computes_fewer_steps_than_base_and_both_reuse_more_of_a_longer_ru
         preset: [LFCacheConfig.from_preset(preset).budget(steps) for steps in (8, 12, 20, 30, 50, 100)]
         for preset in PRESET_STEPS
     }
-    assert counts == {"base": [8, 9, 10, 11, 12, 16], "turbo": [8, 8, 8, 9, 10, 12]}
+    assert counts == {"base": [8, 9, 10, 11, 12, 16], "turbo": [8, 8, 8, 9, 10, 12], "flash": [8, 8, 8, 9, 10, 12]}
 
 
 def test_a_run_over_a_part_of_the_schedule_has_that_part_of_the_extra_steps():

@@ -26,6 +26,7 @@ SMALL_ROOT = math.sqrt(32)  # of the number of elements of SMALL
 FIELDS = {
     "run",
     "nodes",
+    "sampler",
     "model",
     "latent_shape",
     "steps",

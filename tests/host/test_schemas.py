@@ -35,6 +35,7 @@ NEWER = {
     "corrections",
     "plan",
     "reasons",
+    "sampler",
     "speedup",
     "saved_seconds",
     "standing_aside",

@@ -78,9 +78,10 @@ def test_cache_stats_reports_the_run(bench):
     assert out[2].ndim == 4 and out[2].shape[-1] == 3
 
 
-def test_cache_stats_without_a_cache_says_so(bench):
+def test_cache_stats_without_a_cache_says_so(bench, caplog):
     out = PreciseCacheStats.execute(bench.model, {"samples": bench.noise()})
     assert json.loads(out[1]) == {"version": 2, "runs": []}
+    assert "Cache Stats knows no run of its model" in caplog.text
 
 
 def test_a_wrapper_that_writes_into_the_models_input_does_not_change_the_result(bench):

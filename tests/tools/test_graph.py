@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 
+from precisecache_core import BlockCacheConfig
 from testkit.tiny_host import ROOT, find_host
 from tools.comfyui.server import ComfyServer, hold_port
 from tools.graph import __main__ as command
@@ -121,7 +122,7 @@ def test_a_refusal_of_the_server_is_printed(server, tmp_path, capsys, arguments,
         (["--set", "steps=4"], "expected NODE.INPUT=VALUE"),
         (
             ["--preset", "fastest"],
-            "choose from base, turbo, budget, paper, custom, flash",
+            "choose from off, base, turbo, flash, budget, paper, custom",
         ),
     ],
 )
@@ -246,9 +247,11 @@ def test_changes_are_parsed_and_applied():
     assert graph[only_node(graph, "KSampler")]["inputs"]["seed"] == 9
     with pytest.raises(overrides.OverrideError, match="no node with a seed"):
         overrides.set_seed({"1": {"class_type": "A", "inputs": {}}}, 1)
-    del graph[only_node(graph, "PreciseCacheBlockCache")]
-    with pytest.raises(overrides.OverrideError, match="flash is turbo with"):
-        overrides.set_preset(graph, "flash")
+    blocks = graph[only_node(graph, "PreciseCacheBlockCache")]["inputs"]
+    blocks["cache_rate"] = 0.1
+    overrides.set_preset(graph, "flash")
+    assert graph[only_node(graph, "PreciseCacheLFCache")]["inputs"]["preset"] == "flash"
+    assert blocks["cache_rate"] == BlockCacheConfig().cache_rate
 
 
 def test_progress_prints_every_tenth_where_the_output_is_no_terminal():

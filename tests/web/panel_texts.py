@@ -54,11 +54,11 @@ def block_badge(run):
     return f"{int(100 * blocks['block_calls_skipped'] / blocks['block_calls'] + 0.5)} % skipped"
 
 
-def texts(run):
-    """What the panel must show of a run of the report."""
+def texts(run, is_among_others=False):
+    """What the panel must show of a run of the report. is_among_others: another sampler of this title is shown too."""
     blocks = run["blockcache"]
     return {
-        "model": run["model"],
+        "model": f"KSampler #{run['sampler']}" if is_among_others else "KSampler",
         "state": "ended",
         "computed": str(run["computed"]),
         "reused": str(run["reused"]),

@@ -21,7 +21,7 @@ def parse(arguments=None):
     )
     parser.add_argument(
         "--preset",
-        help="preset of every PreciseCache LFCache: base, turbo, flash, budget, paper or custom; for budget also "
+        help="preset of every PreciseCache LFCache: off, base, turbo, flash, budget, paper or custom; for budget also "
         "--set PreciseCacheLFCache.share=0.3, for custom PreciseCacheLFCache.alpha",
     )
     parser.add_argument("--seed", type=int, help="seed of every node that draws noise")

@@ -61,16 +61,14 @@ def set_seed(graph, seed):
 
 
 def set_preset(graph, preset):
-    """Set the preset of every PreciseCache LFCache; `flash` is turbo with every BlockCache at its defaults."""
-    if preset not in (*PRESETS, "flash"):
-        raise OverrideError(f"there is no preset {preset!r}; choose from {', '.join((*PRESETS, 'flash'))}")
-    if preset == "flash":
-        kinds = {node["class_type"] for node in graph.values()}
-        if "PreciseCacheBlockCache" not in kinds:
-            raise OverrideError("flash is turbo with a PreciseCache BlockCache node, but the graph has none")
+    """Set the preset of every PreciseCache LFCache; `flash` sets every BlockCache to its defaults too."""
+    presets = ("off", *PRESETS)
+    if preset not in presets:
+        raise OverrideError(f"there is no preset {preset!r}; choose from {', '.join(presets)}")
+    if preset == "flash" and "PreciseCacheBlockCache" in {node["class_type"] for node in graph.values()}:
         for name in ("cache_rate", "reuse_steps"):
             apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
-    apply(graph, "PreciseCacheLFCache", "preset", "turbo" if preset == "flash" else preset)
+    apply(graph, "PreciseCacheLFCache", "preset", preset)
 
 
 def check(graph):
