@@ -69,6 +69,11 @@ def test_the_table_of_presets_says_what_they_compute():
 
 NUMBERS = r"([\d.]+)"
 RANGE = rf"{NUMBERS} to {NUMBERS}"
+# PSNR comes after the number of computed calls, the cost and the trials' share of it
+OF_32_CLIPS = "".join(
+    rf"(?:.*\n)*?{row} +\S+ +\S+% +\S+% +{NUMBERS} .* 32 .*"
+    for row in ("lfcache plan base", "lfcache plan turbo", "easycache 0.2")
+)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,16 @@ RANGE = rf"{NUMBERS} to {NUMBERS}"
             rf"base is better on all, by {RANGE} dB at {RANGE} %\.",
             ["summary.txt"],
             rf"base: better than EasyCache on 12, by {RANGE} dB at {RANGE} % of its cost\n",
+        ),
+        (
+            rf"base {NUMBERS} dB, turbo {NUMBERS} and EasyCache {NUMBERS} with euler ",
+            ["frontier_euler30_shift5_4x32_32clips.txt"],
+            OF_32_CLIPS,
+        ),
+        (
+            rf"\), {NUMBERS}, {NUMBERS} and {NUMBERS} with uni_pc ",
+            ["frontier_uni_pc30_shift2_4x32_32clips.txt"],
+            OF_32_CLIPS,
         ),
         (
             rf"Nearest comes (\w.*?), {NUMBERS} dB below it at {NUMBERS} % \((.*?)\)",
