@@ -15,7 +15,7 @@ from .lfcache.latent.parametrization import Parametrization
 from .lfcache.run import LFCacheRun
 from .lfcache.window import WHOLE_SCHEDULE
 from .record.journal import Journal
-from .record.reasons import why_nothing_was_reused, why_trials_are_doubtful
+from .record.reasons import why_nothing_was_reused
 
 
 class CachedRun:
@@ -97,18 +97,13 @@ class CachedRun:
         return self.journal.stopwatch.span("sampling")
 
     def remarks(self) -> list[str]:
-        """Sentences that explain the run so far: why nothing was reused or skipped, and whether the trials guess.
-
-        Reads the device, so call it after the run.
-        """
+        """Sentences that explain the run so far: why no call was reused, why no block was skipped."""
         reasons = []
         controller, planner = self.lfcache.controller, self.lfcache.planner
         if planner is not None and not self.lfcache.is_standing_aside:
             reasons.append(planner.remark())
         elif controller is not None and not self.lfcache.is_standing_aside:
             reasons.append(why_nothing_was_reused(self.journal.decisions, controller, self._has_scale_advice))
-        if planner is None:  # a plan leans on trials only in part
-            reasons.append(why_trials_are_doubtful(self.lfcache.trial_agreement, self.lfcache.agreement_pairs))
         if self.blockcache is not None:
             reasons.append(self.blockcache.why_nothing_was_skipped())
         return [reason for reason in reasons if reason]

@@ -107,7 +107,7 @@ def attach(patcher: Any, node_id: str | None = None, companion: BlockCacheConfig
         )
     before = attachment_of(patcher)
     has_own_blocks = before is not None and before.blockcache is not None and not before.is_companion
-    if "lfcache" in configs and not has_own_blocks:
+    if "lfcache" in configs and "blockcache" not in configs and not has_own_blocks:
         configs |= {"blockcache": companion, "is_companion": companion is not None}
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
     kind = next(kind for kind in configs if kind in TITLES)

@@ -108,11 +108,6 @@ class LFCacheRun:
         return self._stage.trial_agreement if self._stage else None
 
     @property
-    def agreement_pairs(self) -> int:
-        """How many trials `trial_agreement` compares."""
-        return self._stage.agreement_pairs if self._stage else 0
-
-    @property
     def cache_bytes(self) -> int:
         """Bytes of predictions kept now."""
         return self._stage.predictions.nbytes if self._stage else 0

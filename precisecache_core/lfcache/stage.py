@@ -141,11 +141,6 @@ class Stage:
         return self.predictions.store(x, sigma, prediction, uncond)
 
     @property
-    def agreement_pairs(self) -> int:
-        """How many trials `trial_agreement` compares."""
-        return len(self._agreement)
-
-    @property
     def trial_agreement(self) -> float | None:
         """Spearman's rank correlation of the trials' LFDs with the true ones, in [-1, 1].
 

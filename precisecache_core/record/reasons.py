@@ -1,4 +1,4 @@
-"""Why a run reused nothing, or should not be trusted: the report's answers to "is it working?"."""
+"""Why a run reused nothing: the report's answer to "is it working?"."""
 
 from typing import Protocol
 
@@ -14,22 +14,6 @@ class Decisions(Protocol):
 
     @property
     def threshold(self) -> float | None: ...
-
-
-POOR, ENOUGH = 0.5, 6  # an agreement below this says that trials guess, if it is of at least so many pairs
-
-
-def why_trials_are_doubtful(agreement: float | None, pairs: int) -> str | None:
-    """One sentence if the trials did not agree with the true change; None if they did or too few were compared.
-
-    agreement: rank correlation in [-1, 1], None where it is not known. pairs: the number of trials compared.
-    """
-    if agreement is None or pairs < ENOUGH or agreement >= POOR:
-        return None
-    return (
-        f"the trials hardly agreed with the real change (agreement {agreement:.2f}): set factor_t to 1, "
-        "and if that is not enough, factor_hw to 2"
-    )
 
 
 def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advice: bool = False) -> str | None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from precisecache_core import FLOW_MODEL, BlockCacheConfig, CachedRun, LFCacheConfig
-from precisecache_core.record.reasons import why_trials_are_doubtful
 
 
 def run_of(lfd=1.0, calls=12, scale_advice=None, **settings):
@@ -124,29 +123,3 @@ def test_calls_outside_the_window_and_of_a_run_that_stands_aside():
         for call in range(steps):
             run.denoised(x, torch.tensor(1 - call / 10), lambda: x, lambda small, s: small)
         assert run.report()["reasons"] == expected
-
-
-@pytest.mark.parametrize("agreement, pairs, is_doubtful", [(0.49, 6, True), (-1.0, 20, True), (0.5, 6, False)])
-def test_trials_that_hardly_agree_are_doubtful(agreement, pairs, is_doubtful):
-    found = why_trials_are_doubtful(agreement, pairs)
-    assert bool(found) == is_doubtful
-    assert not found or "factor_t to 1" in found and f"{agreement:.2f}" in found
-    assert why_trials_are_doubtful(agreement, 5) is None and why_trials_are_doubtful(None, pairs) is None
-
-
-def test_a_run_whose_trials_guess_warns():
-    """The small latent changes most where the large one changes least."""
-    run = CachedRun(LFCacheConfig(alpha=0.1, trial="plain", reference="trial"), None, FLOW_MODEL, 12)
-    x = torch.zeros(1, 4, 2, 8, 8)
-    for call in range(12):
-        sigma = torch.tensor(1 - call / 13)
-        large, small = float(call**2), 100 - float((12 - call) ** 2)
-        run.denoised(
-            x,
-            sigma,
-            lambda s=sigma, v=large: x - s * torch.full_like(x, v),
-            lambda little, s, v=small: little - s * torch.full_like(little, v),
-        )
-    report = run.report()
-    assert report["trial_agreement"] < 0.5
-    assert any("hardly agreed" in warning for warning in report["warnings"])

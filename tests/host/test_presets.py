@@ -68,3 +68,9 @@ def test_two_lfcaches_in_a_row_are_said(bench):
     blocks = attach(attach(bench.model, "5", lfcache=config(share=0.5)), "6", blockcache=bench.block_config())
     bench.sample(blocks, steps=STEPS)
     assert not any("follow each other" in warning for warning in bench.report(blocks)["warnings"])
+
+
+def test_a_program_may_attach_both_at_once(bench):
+    both = bench.attachment.attach(bench.model, lfcache=bench.config(share=0.5), blockcache=bench.block_config(0.3))
+    assert settings_of(bench, both) == (0.5, 0.3)
+    assert settings_of(bench, lfcache(both, "base"))[1] == 0.3
