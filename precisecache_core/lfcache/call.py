@@ -9,7 +9,7 @@ from ..record.journal import COMPUTED, REUSED, CallRecord, Reason
 from .change import Reading
 from .latent.trial import Trial
 from .plan.planner import Planner
-from .window import WHOLE_SCHEDULE
+from .window import WHOLE_SCHEDULE, is_inside
 
 if TYPE_CHECKING:
     from .run import LFCacheRun
@@ -58,10 +58,9 @@ class Call:
     def _choose(self) -> None:
         """Decide the call by the window, by the plan if there is one, or by its LFD, which may need a trial."""
         run, stage = self.run, self.run.stage
-        high, low = run.sigma_window
-        if (high, low) != WHOLE_SCHEDULE:  # only then the device has to be read for this
+        if run.sigma_window != WHOLE_SCHEDULE:  # only then the device has to be read for this
             self._record.sigma = self.sigma.item()
-        if isinstance(self._record.sigma, float) and not low <= self._record.sigma <= high:
+        if isinstance(self._record.sigma, float) and not is_inside(run.sigma_window, self._record.sigma):
             self._is_kept = stage.predictions.is_owing
             if self._is_kept:
                 stage.controller.decide(None)  # so that the next LFD is read, which shows whether this one is finite
@@ -146,6 +145,7 @@ class Call:
         level = self._record.sigma
         if self.is_reused:
             run.stage.predictions.revoke()
+            self._record.reason = Reason.NO_LFD
         is_kept = self._is_kept and not run.is_standing_aside and denoised.shape == self.x.shape
         if is_kept and isinstance(level, float) and level > 0:
             try:

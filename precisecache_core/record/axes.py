@@ -10,7 +10,7 @@ from ..lettering import font
 
 SCALE = 2  # pictures are drawn larger and then shrunk, which smooths their lines
 SIZE = 13  # pixels of the letters
-BLACK, GREY, PALE = "#000000", "#555555", "#DDDDDD"
+BLACK, GREY = "#000000", "#555555"
 
 Point = tuple[float, float]
 
@@ -39,9 +39,9 @@ class Picture:
         letters = font(text, size * SCALE)
         self._draw.text((x * SCALE, y * SCALE), text, fill=color, font=letters, anchor=anchor)
 
-    def width_of(self, text: str, size: int = SIZE) -> float:
+    def width_of(self, text: str) -> float:
         """The width of a line of text."""
-        return self._draw.textlength(text, font=font(text, size * SCALE)) / SCALE
+        return self._draw.textlength(text, font=font(text, SIZE * SCALE)) / SCALE
 
     def upright(self, x: float, y: float, text: str, color: str = BLACK) -> None:
         """A line of text that reads from below, with its middle at x, y."""

@@ -36,7 +36,7 @@ def estimate(
 
 def saved_text(seconds: float) -> str:
     """Seconds as people say them: `0.8 s`, `12 s`, `6 min 10 s`, `1 h 5 min`."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:

@@ -123,3 +123,19 @@ def test_calls_outside_the_window_and_of_a_run_that_stands_aside():
         for call in range(steps):
             run.denoised(x, torch.tensor(1 - call / 10), lambda: x, lambda small, s: small)
         assert run.report()["reasons"] == expected
+
+
+def test_a_call_that_was_to_be_reused_and_had_to_be_computed_is_not_called_planned():
+    schedule = [1 - call / 13 for call in range(13)]
+    run = CachedRun(LFCacheConfig(share=0.5), None, FLOW_MODEL, 12, schedule=schedule)
+    x, revoked = torch.zeros(1, 4, 2, 8, 8), []
+    for number, sigma in enumerate(schedule[:-1]):
+        call = run.begin(x, torch.tensor(sigma))
+        while call.trial is not None:
+            call.observe(call.trial.x * 0.5)
+        if call.is_reused:
+            revoked.append(number)
+        call.finish(x * 0.5)
+    report = run.report()
+    assert revoked and report["decisions"] == "C" * 12
+    assert {report["reasons"][number] for number in revoked} == {"n"}

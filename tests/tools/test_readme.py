@@ -59,6 +59,8 @@ def test_the_first_sentence_says_what_base_computes_of_thirty_steps_and_what_tha
     # the columns: schedule, EasyCache, turbo, base
     costs = [float(row.split("|")[4].split("%")[0]) for row in table() if "30 steps" in row]
     assert len(costs) == 6 and f"{100 / max(costs):.1f}" == less
+    least = min(float(row.split("|")[4].split("%, ")[1].split()[0]) for row in table() if "steps" in row)
+    assert int(re.search(r"keep (\d+) dB PSNR or more on average", first)[1]) == int(least)
 
 
 def test_the_table_of_presets_says_what_they_compute():

@@ -7,7 +7,8 @@ import torch
 from .derivatives import Node, Step, Weight, combine
 
 # The sampler moves x by something else than derivatives (noise, for example) if what they do not explain of a move is
-# more than this many times what one derivative does in the longest step. Multi-step samplers reach 1.4, noise 11.
+# more than this many times what one derivative does in the longest step. Samplers of several steps reach 1.4, noise 11
+# or more where it begins.
 UNEXPLAINED = 3.0
 # A sampler takes one-step moves if what derivatives leave unexplained of a move is less than this share of e.
 ONE_STEP = 0.03
