@@ -15,10 +15,15 @@ from ..precisecache_core.lfcache.config import (
     LFCacheConfig,
 )
 from .host.attachment import Attachment, attach, attachment_of
+from .host.presets import OFF, in_force
 from .host.schema import advanced, node_id_of
 
 DEFAULTS = LFCacheConfig()
-OFF, FLASH = "off", "flash"
+FLASH = "flash"
+SETTINGS = [
+    "alpha", "share", "warmup", "start_percent", "end_percent", "trial", "reference", "reuse", "factor_t", "factor_hw",
+    "cutoff", "cache_device",
+]  # fmt: skip
 
 
 def _steps(preset: str, steps: int) -> int:
@@ -46,6 +51,7 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "preset",
                     options=[OFF, *PRESETS],
                     default="base",
+                    extra_dict={"precisecache_in_force": in_force(SETTINGS)},
                     tooltip=f"base: quality first (computes {_steps('base', 20)} of 20 steps, {_steps('base', 50)} of "
                     f"50). turbo: faster ({_steps('turbo', 20)} of 20, {_steps('turbo', 50)} of 50). budget: your own "
                     "share of the steps. custom: your own alpha. "

@@ -1,30 +1,28 @@
-// Greys out the inputs of LFCache that the chosen preset ignores.
+// Greys out the inputs of LFCache that the chosen preset ignores, and says what is in force instead.
 
 import { app } from "../../scripts/app.js";
+import { t } from "./text.js";
 
 const CLASS = "PreciseCacheLFCache";
-const USED_BY = { alpha: ["custom", "paper"], share: ["budget"] }; // the presets that use an input
 
-function update(node) {
-  const widgetOf = (name) => node.widgets?.find((widget) => widget.name === name);
-  const preset = widgetOf("preset");
-  // a link may bring any preset
-  const isLinked = node.inputs?.some((input) => input.widget?.name === "preset" && input.link != null);
-  for (const [name, presets] of Object.entries(USED_BY)) {
-    const widget = widgetOf(name);
-    if (widget) widget.disabled = !!preset && !isLinked && !presets.includes(preset.value);
-  }
-  node.setDirtyCanvas?.(true, true);
+// {preset: {input that it ignores: the value in force as text, or null}}, from the node's definition
+function inForce(node) {
+  const { required } = node.constructor.nodeData?.input ?? {};
+  return required?.preset?.[1]?.precisecache_in_force ?? {};
 }
 
-// Has `node[name]` update the inputs after what it did before.
-function updateAfter(node, object, name) {
-  const before = object[name];
-  object[name] = function (...args) {
-    const result = before?.apply(this, args);
-    update(node);
-    return result;
-  };
+function update(node, labels) {
+  const preset = node.widgets?.find((widget) => widget.name === "preset");
+  // a link may bring any preset
+  const isLinked = node.inputs?.some((input) => input.widget?.name === "preset" && input.link != null);
+  const ignored = (!isLinked && inForce(node)[preset?.value]) || {};
+  for (const [name, label] of labels) {
+    const widget = node.widgets?.find((candidate) => candidate.name === name);
+    if (!widget) continue;
+    widget.disabled = name in ignored;
+    widget.label = name in ignored ? `${label} (${ignored[name] ?? t("not used")})` : label;
+  }
+  node.setDirtyCanvas?.(true, true);
 }
 
 app.registerExtension({
@@ -34,9 +32,20 @@ app.registerExtension({
     if (node.comfyClass !== CLASS) return;
     const preset = node.widgets?.find((widget) => widget.name === "preset");
     if (!preset) return;
-    updateAfter(node, preset, "callback");
-    updateAfter(node, node, "onConfigure");
-    updateAfter(node, node, "onConnectionsChange");
-    update(node);
+    const names = new Set(Object.values(inForce(node)).flatMap((ignored) => Object.keys(ignored)));
+    const labels = node.widgets.filter(({ name }) => names.has(name)).map((w) => [w.name, w.label ?? w.name]);
+    // has `object[name]` update the inputs after what it did before
+    const updateAfter = (object, name) => {
+      const before = object[name];
+      object[name] = function (...args) {
+        const result = before?.apply(this, args);
+        update(node, labels);
+        return result;
+      };
+    };
+    updateAfter(preset, "callback");
+    updateAfter(node, "onConfigure");
+    updateAfter(node, "onConnectionsChange");
+    update(node, labels);
   },
 });

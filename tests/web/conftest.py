@@ -1,7 +1,10 @@
 """The real page in a real browser, on a real ComfyUI server with the tiny model."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -11,7 +14,9 @@ import pytest
 from testkit.tiny_host import find_host
 from tools.comfyui.server import ComfyServer
 
-PICTURES = Path(__file__).resolve().parents[2] / "runs" / "web"  # screenshots, to be looked at
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "runs" / "web"  # screenshots, to be looked at
+NEWER = "1.58.1"  # of the page; 0.33's own is older
 SECONDS = 600  # a limit that a working page never reaches, even on a slow machine
 
 # what a panel shows, run by run: texts by class name
@@ -88,6 +93,27 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def newer_server(tmp_path_factory):
+    """A server with the page of version NEWER."""
+    log = tmp_path_factory.mktemp("server") / "newer.log"
+    with ComfyServer(find_host(), log, cached_nodes=100, arguments=("--front-end-root", newer_page())) as server:
+        server.wait()
+        yield server
+
+
+def newer_page():
+    """The folder of the page of version NEWER; it is installed beside the tests' environment if it is not there."""
+    base = Path(os.environ.get("PRECISECACHE_PAGES", Path(sys.prefix) / "pages")) / NEWER
+    page = base / "comfyui_frontend_package" / "static"
+    if not (page / "index.html").is_file():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", base]
+        installed = subprocess.run([*command, f"comfyui-frontend-package=={NEWER}"], capture_output=True, text=True)
+        if installed.returncode:
+            pytest.skip(f"the page {NEWER} could not be installed: {installed.stderr[-300:]}")
+    return str(page)
+
+
+@pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     from selenium import webdriver
 
@@ -115,11 +141,7 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def page(server, browser):
     page = Page(server, browser)
-    page.set_setting("Comfy.Locale", "en")
-    page.set_setting("Comfy.VueNodes.Enabled", False)
-    page.set_setting("Comfy.ColorPalette", "dark")
-    page.set_setting("Comfy.TutorialCompleted", True)  # or a window of templates covers the graph
-    page.ask("/history", {"clear": True})  # or the page shows another test's runs of the same graph
+    page.prepare()
     page.open()
     yield page
     page.interrupt()
@@ -133,6 +155,14 @@ class Page:
     def __init__(self, server, browser):
         self.server = server
         self.browser = browser
+
+    def prepare(self, locale="en", is_vue=False, palette="dark"):
+        """Set the language, the renderer and the colours, and forget earlier runs, before the page is opened."""
+        self.set_setting("Comfy.Locale", locale)
+        self.set_setting("Comfy.VueNodes.Enabled", is_vue)
+        self.set_setting("Comfy.ColorPalette", palette)
+        self.set_setting("Comfy.TutorialCompleted", True)  # or a window of templates covers the graph
+        self.ask("/history", {"clear": True})  # or the page shows another test's runs of the same graph
 
     def open(self):
         """Load the page, or load it again."""
@@ -223,9 +253,14 @@ class Page:
         ask(self.server, "/interrupt", {})
         self.until(lambda: not any(ask(self.server, "/queue").values()), "the queue never emptied")
 
+    def all_errors(self):
+        """Every error and warning on the console, since the last call."""
+        entries = self.browser.get_log("browser")
+        return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
+
     def errors(self):
         """The console's messages, since the last call, about our files or about listeners that threw."""
-        ours = f"/extensions/{Path(__file__).resolve().parents[2].name}/", "Uncaught error in", "PreciseCache."
+        ours = f"/extensions/{ROOT.name}/", "Uncaught error in", "PreciseCache."
         return [
             entry["message"]
             for entry in self.browser.get_log("browser")

@@ -1,13 +1,19 @@
-"""The shipped workflows in the real page: each loads completely and converts to its API graph."""
+"""The shipped workflows in the real page: each opens tidily and converts to its API graph.
+
+In both pages (the host's own and a newer one) and in both renderers. Pictures of all are in runs/web.
+"""
 
 import json
+import shutil
 
 import pytest
+from conftest import Page
 
-from testkit.tiny_host import ROOT
+from testkit.tiny_host import ROOT, find_host
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+WINDOW = (1600, 1000)
 
 # faults of the open graph: unknown nodes, links to nothing, required inputs without a link
 FAULTS = """
@@ -22,29 +28,92 @@ return app.graph.nodes.flatMap((node) => [
 function optional(node, name) { return !(name in (node.constructor.nodeData?.input?.required ?? {})); }
 """
 
+# pairs of nodes that overlap, and nodes that leave their column's frame; as drawn, in the graph's pixels
+OVERLAPS = """
+const {scale, offset} = app.canvas.ds;
+const corner = app.canvas.canvas.getBoundingClientRect();
+const boxOf = (node) => {
+    const element = document.querySelector(`[data-node-id="${node.id}"]`);
+    if (!element) return [...node.boundingRect];
+    const boxes = [element, ...element.querySelectorAll('button')].map((e) => e.getBoundingClientRect())
+        .filter((box) => box.width > 0);
+    const [left, top] = ['left', 'top'].map((side) => Math.min(...boxes.map((box) => box[side])));
+    const [right, bottom] = ['right', 'bottom'].map((side) => Math.max(...boxes.map((box) => box[side])));
+    return [(left - corner.left) / scale - offset[0], (top - corner.top) / scale - offset[1],
+        (right - left) / scale, (bottom - top) / scale];
+};
+const nodes = app.graph.nodes.map((node) => ({name: `${node.id} ${node.title}`, box: boxOf(node)}));
+const overlap = ([x, y, w, h], [x2, y2, w2, h2]) =>
+    Math.min(x + w, x2 + w2) - Math.max(x, x2) > 1 && Math.min(y + h, y2 + h2) - Math.max(y, y2) > 1;
+const inside = ([x, y, w, h], [x2, y2, w2, h2]) =>
+    x >= x2 - 1 && y >= y2 - 1 && x + w <= x2 + w2 + 1 && y + h <= y2 + h2 + 1;
+const frames = app.graph.groups.map((group) => [...group.boundingRect ?? group._bounding]);
+return nodes.flatMap((a, i) => [
+    ...nodes.slice(i + 1).filter((b) => overlap(a.box, b.box)).map((b) => `${a.name} over ${b.name}`),
+    ...frames.filter((frame) => overlap(a.box, frame) && !inside(a.box, frame)).map(() => `${a.name} leaves its frame`),
+]);
+"""
+
+# the zoom, and the least one at which the page writes the nodes' texts
+ZOOM = """
+const least = app.canvas._lowQualityZoomThreshold ?? app.canvas.lowQualityZoomThreshold ?? 8 / 14;
+return [app.canvas.ds.scale, Math.max(least, 8 / 14)];
+"""
+
 
 def test_every_workflow_has_its_api_graph():
-    assert len(NAMES) >= 6
+    assert len(NAMES) >= 16
     assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
 
 
+@pytest.fixture(scope="module", params=["own", "newer"])
+def opened(request, browser):
+    """The page in both versions, opened once for all templates."""
+    server = request.getfixturevalue("server" if request.param == "own" else "newer_server")
+    inputs = server.folder.name + "/input"
+    shutil.copy(find_host() / "input" / "example.png", inputs)  # as in every ComfyUI
+    size = browser.get_window_size()
+    browser.set_window_size(*WINDOW)
+    page = Page(server, browser)
+    page.version = request.param
+    yield page
+    browser.set_window_size(size["width"], size["height"])
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
+def rendered(request, opened):
+    """The page in both renderers. It checks every graph that it opens against the page's own schema."""
+    opened.prepare(is_vue=request.param)
+    opened.set_setting("Comfy.Validation.Workflows", True)
+    opened.open()
+    opened.all_errors()
+    opened.is_vue = request.param
+    yield opened
+    opened.set_setting("Comfy.Validation.Workflows", False)
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_it_loads_and_saves_without_change_and_converts_to_its_api_graph(page, name):
+def test_it_opens_tidily_saves_without_change_and_converts_to_its_api_graph(rendered, name):
+    page = rendered
     shipped = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     expected = json.loads((FOLDER / "api" / f"{name}.json").read_text("utf-8"))
-    page.call("app.loadGraphData(a[0])", shipped)
+    page.call("app.loadGraphData(a[0], true, true, null, {openSource: 'template'}).then(() => true)", shipped)
+    if page.is_vue:
+        page.wait("document.querySelectorAll('[data-node-id]').length >= a[0]", len(shipped["nodes"]))
     assert page.js(FAULTS) == []
     assert len(page.js("return app.graph.nodes.map((n) => n.id)")) == len(shipped["nodes"])
+    page.picture(f"workflow_{name}_{page.version}_{'vue' if page.is_vue else 'canvas'}")
+    assert page.js(OVERLAPS) == []
+    zoom, least = page.js(ZOOM)
+    assert zoom >= least
     saved = page.call("app.graphToPrompt()")
     assert plain(saved["output"]) == plain(expected)
-    page.call("app.loadGraphData(a[0])", saved["workflow"])
-    again = page.call("app.graphToPrompt()")
-    assert plain(again["output"]) == plain(expected)
-    assert {n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in again["workflow"]["nodes"]} == {
+    assert {n["id"]: (n["type"], n["pos"], n.get("widgets_values") or []) for n in saved["workflow"]["nodes"]} == {
         n["id"]: (n["type"], n["pos"], n.get("widgets_values")) for n in shipped["nodes"]
     }
-    page.js("app.canvas.ds.scale = 0.55; app.canvas.ds.offset = [120, 420]; app.graph.setDirtyCanvas(true, true)")
-    page.picture(f"workflow_{name}")
+    # the page asks the files' own server how large the missing models are
+    assert [error for error in page.all_errors() if "huggingface.co" not in error] == []
+    assert page.js("return [...document.querySelectorAll('.p-toast-message')].map((e) => e.textContent)") == []
 
 
 def plain(graph):

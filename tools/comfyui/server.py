@@ -39,12 +39,14 @@ class ComfyServer:
     Its models, inputs, outputs and settings are in a temporary folder and its database in memory, so that
     the user's ComfyUI is not touched; its log goes to `log`.
 
+    arguments: more of ComfyUI's own, such as --front-end-root.
     cached_nodes: how many nodes' results ComfyUI keeps. The demo keeps none, because it times the same graph again.
     """
 
-    def __init__(self, host, log, cached_nodes=0):
+    def __init__(self, host, log, cached_nodes=0, arguments=()):
         self.host = host
         self.log = log
+        self.arguments = arguments
         self.cached_nodes = cached_nodes
         self.process = None
 
@@ -86,6 +88,7 @@ class ComfyServer:
             "--database-url",
             "sqlite:///:memory:",
             *self._folders(Path(self.folder.name)),
+            *self.arguments,
         ]
 
     def _folders(self, base):

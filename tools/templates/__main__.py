@@ -1,0 +1,49 @@
+"""Write the shipped templates, workflows/*.json and workflows/api/*.json: python3 -m tools.templates
+
+It asks a ComfyUI for its nodes' inputs, so it needs one (0.33 or newer).
+"""
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+
+from tools.comfyui.locate import find_comfyui
+from tools.comfyui.server import ComfyServer
+from tools.templates.api import in_api_format
+from tools.templates.page import in_page_format
+from tools.templates.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflows"
+
+
+def schemas_of(server):
+    """What a server says about its kinds of nodes, {kind: description}."""
+    with urllib.request.urlopen(f"http://{server.address}/object_info") as answer:
+        return json.load(answer)
+
+
+def texts(schemas):
+    """{path: text} of every file of every template."""
+    found = {}
+    for recipe in RECIPES:
+        graph = recipe()
+        for folder, write in ((FOLDER, in_page_format), (FOLDER / "api", in_api_format)):
+            found[folder / f"{graph.name}.json"] = json.dumps(write(graph, schemas), indent=1, ensure_ascii=False) + "\n"
+    return found
+
+
+def main():
+    host = find_comfyui(ROOT)
+    if not host:
+        sys.exit("no ComfyUI was found; set COMFYUI_PATH")
+    with ComfyServer(host, ROOT / "runs" / "templates.log") as server:
+        server.wait()
+        for path, text in texts(schemas_of(server)).items():
+            path.write_text(text, encoding="utf-8")
+            print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

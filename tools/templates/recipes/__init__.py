@@ -1,0 +1,22 @@
+"""The shipped templates: a function each, which builds the graph."""
+
+from tools.templates.recipes import compare, hunyuan_video, tiny, wan21, wan22
+
+RECIPES = (
+    tiny.demo,
+    compare.tiny,
+    compare.wan22,
+    compare.hunyuan,
+    wan21.t2v,
+    wan21.i2v,
+    wan21.vace,
+    wan21.flf2v,
+    wan22.t2v_14b,
+    wan22.i2v_14b,
+    wan22.t2v_5b,
+    wan22.i2v_5b,
+    hunyuan_video.t2v,
+    hunyuan_video.i2v,
+    hunyuan_video.t2v_15,
+    hunyuan_video.i2v_15,
+)

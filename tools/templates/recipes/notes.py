@@ -1,0 +1,48 @@
+"""What the notes of the templates say, a paragraph each; locales/*/main.json has the translations of every paragraph."""
+
+USAGE = [
+    "**PreciseCache LFCache** sits last before the sampler, after LoRAs and ModelSampling. It computes some of the "
+    "steps and reuses for the others what it knows by then.",
+    "- *base*: quality first. Start here.\n"
+    "- *turbo*: faster, a little further from the uncached video.\n"
+    "- *flash*: turbo, and BlockCache skips blocks. For drafts.\n"
+    "- *budget*: your own share of the steps.\n"
+    "- *off*: computes every step. Keep the seed to compare.",
+    "**Cache Stats** says how much faster the run was, and why if nothing was reused.",
+    "Leave few-step LoRAs (Lightning, lightx2v, CausVid) out: so few steps leave nothing to reuse.",
+]
+FILES = "**Model files**, by their folder in *models*:"
+PICTURE = "Choose your picture in *Start image*."
+SAVING = {
+    "10 of 20": "**Saving** (expected, not measured on this model): *base* computes 10 of 20 steps, so sampling takes "
+    "about half the time.",
+    "11 of 30": "**Saving** (expected, not measured on this model): *base* computes 11 of 30 steps, so sampling takes "
+    "about 40 % of the time.",
+}
+SAVING_OF_EXPERTS = (
+    "**Saving** (expected, not measured on this model): *base* computes about half of the 20 steps, so sampling takes "
+    "about half the time."
+)
+SWAPPED = "ComfyUI keeps in the computer's memory what does not fit the GPU. LFCache adds less than 0.2 GB."
+FP16_1B = f"**Memory**: about 3 GB of weights. {SWAPPED}"
+FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+TWO_EXPERTS = f"**Memory**: about 14 GB of weights for each expert, one after the other. {SWAPPED}"
+FP16_5B = f"**Memory**: about 10 GB of weights. {SWAPPED}"
+BF16_13B = f"**Memory**: about 26 GB of weights (13 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+FP16_8B = f"**Memory**: about 17 GB of weights (8 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+EXPERTS = (
+    "Each expert has an LFCache and a Cache Stats of its own. Connected with *calibrate_from*, the low-noise expert goes "
+    "on with the scale of the high-noise one. Tick *All samplers* on one Cache Stats to see both."
+)
+COMPARED = (
+    "Samples the same noise three times: without a cache, with **PreciseCache LFCache** and with ComfyUI's "
+    "**EasyCache**, and puts the videos side by side. PSNR and SSIM say how near a video is to the uncached one."
+)
+SHARE = "Was it worth it on your GPU? Post the picture and the numbers in *Quality and speed*."
+COST = "A cache that computes more steps is nearer to the uncached video, so look at the time too. One seed says little."
+
+
+def about(first, files, memory, *others):
+    """The paragraphs of a template's first note. files: what it loads, as `graph.file` makes them."""
+    names = ", ".join(f"{file['directory']}/{file['name']}" for file in files)
+    return [first, *others, memory, FILES, names]
