@@ -74,4 +74,4 @@ class PreciseCacheBlockCache(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, cache_rate: float, reuse_steps: int, **settings: Any) -> io.NodeOutput:
         config = BlockCacheConfig(cache_rate=cache_rate, reuse_steps=reuse_steps, **settings)
-        return io.NodeOutput(attach(model, node_id_of(cls), blockcache=config))
+        return io.NodeOutput(attach(model, node_id_of(cls), label=f"BlockCache {cache_rate:g}", blockcache=config))

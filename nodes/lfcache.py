@@ -187,8 +187,9 @@ class PreciseCacheLFCache(io.ComfyNode):
     ) -> io.NodeOutput:
         config = None if preset == OFF else LFCacheConfig.from_preset(preset, alpha, share, **settings)
         blocks = BlockCacheConfig(cache_device=settings.get("cache_device", "model")) if preset == FLASH else None
-        earlier = earlier_of(calibrate_from)
-        return io.NodeOutput(attach(model, node_id_of(cls), blocks, lfcache=config, earlier=earlier))
+        value = {"budget": f" {share:g}", "custom": f" {alpha:g}", "paper": f" {alpha:g}"}.get(preset, "")
+        label, earlier = f"LFCache {preset}{value}", earlier_of(calibrate_from)
+        return io.NodeOutput(attach(model, node_id_of(cls), blocks, label, lfcache=config, earlier=earlier))
 
 
 def earlier_of(calibrate_from: Any) -> "Attachment | None":

@@ -151,7 +151,7 @@ class CachedRun:
             "trial_agreement": self.lfcache.trial_agreement,
             "trial_share": self.lfcache.trial_cost.share,
             "uses_trials": self.lfcache.uses_trials,
-            "seconds": {name: journal.stopwatch.seconds(name) for name in ("sampling", "compute", "trial")},
+            "seconds": self._seconds(),
             "speedup": speedup.ratio if speedup else None,
             "saved_seconds": speedup.saved if speedup else None,
             "cache_bytes": dict(journal.peak_bytes),
@@ -159,6 +159,11 @@ class CachedRun:
             "standing_aside": self.standing_aside,
             "warnings": list(dict.fromkeys([*journal.warnings, *self.remarks()])),
         }
+
+    def _seconds(self) -> dict[str, float | None]:
+        stopwatch = self.journal.stopwatch
+        calls = stopwatch.seconds("call") if stopwatch.is_exact else None
+        return {"calls": calls, **{name: stopwatch.seconds(name) for name in ("sampling", "compute", "trial")}}
 
     def _blocks(self) -> dict | None:
         if self.blockcache is None:

@@ -1,7 +1,7 @@
 """What this pack attaches to a MODEL: settings, and the wrappers that use them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import comfy.model_patcher
@@ -26,6 +26,7 @@ class Attachment:
     earlier: the Attachment of an earlier sampler, whose delta_max LFCache uses (see `Calibration`), or None.
     is_companion: whether the settings of BlockCache came with LFCache's, not from a node of their own.
     remarks: sentences about how the nodes are connected, for the report's warnings.
+    labels: the settings in a word or two, {"lfcache" or "blockcache": "LFCache base"}, for those that are used.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Attachment:
         earlier: "Attachment | None" = None,
         is_companion: bool = False,
         remarks: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.nodes = nodes
         self.lfcache = lfcache
@@ -43,6 +45,7 @@ class Attachment:
         self.earlier = earlier
         self.is_companion = is_companion
         self.remarks = remarks
+        self.labels = labels or {}
         self.id = uuid.uuid4().hex
 
     def outer_sample(
@@ -79,7 +82,10 @@ class Attachment:
         run = executor.class_obj.model_options.get("transformer_options", {}).get(KEY)
         if run is None:
             return executor(x, timestep, model_options, seed)
-        denoised = run.denoised(x, timestep, model_options, seed, lambda options: executor(x, timestep, options, seed))
+        with run.watching_other_cache():
+            denoised = run.denoised(
+                x, timestep, model_options, seed, lambda options: executor(x, timestep, options, seed)
+            )
         run.feed.tell()
         return denoised
 
@@ -92,12 +98,19 @@ class Attachment:
         return executor(*args, **kwargs)
 
 
-def attach(patcher: Any, node_id: str | None = None, companion: BlockCacheConfig | None = None, **configs: Any) -> Any:
+def attach(
+    patcher: Any,
+    node_id: str | None = None,
+    companion: BlockCacheConfig | None = None,
+    label: str | None = None,
+    **configs: Any,
+) -> Any:
     """A clone of the patcher with more settings attached; the patcher itself is not changed.
 
     node_id: of the node that attaches them. configs: `lfcache=` (with `earlier=`) or `blockcache=`, each its settings
     or None for none. Settings of the other kind stay; attaching the same kind again replaces its settings.
     companion: settings of BlockCache that come with those of LFCache, unless BlockCache has its own; they go with them.
+    label: the settings in a word or two, for pictures; by default "LFCache" or "BlockCache".
     Raises ValueError if `patcher` is not that of a diffusion model.
     """
     if not hasattr(getattr(patcher, "model", None), "model_sampling"):
@@ -111,6 +124,9 @@ def attach(patcher: Any, node_id: str | None = None, companion: BlockCacheConfig
         configs |= {"blockcache": companion, "is_companion": companion is not None}
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}
     kind = next(kind for kind in configs if kind in TITLES)
+    labels = {} if before is None else {other: text for other, text in before.labels.items() if other != kind}
+    if configs[kind] is not None:
+        labels[kind] = label or TITLES[kind].removeprefix("PreciseCache ")
     remarks = list(before.remarks) if before is not None else []
     if node_id is not None:
         if before is not None and before.nodes.get(kind, node_id) != node_id:
@@ -118,7 +134,7 @@ def attach(patcher: Any, node_id: str | None = None, companion: BlockCacheConfig
         nodes[kind] = node_id
     if before is not None:
         configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, "earlier": before.earlier, **configs}
-    attachment = Attachment(nodes, **configs, remarks=list(dict.fromkeys(remarks)))
+    attachment = Attachment(nodes, **configs, remarks=list(dict.fromkeys(remarks)), labels=labels)
     patcher = patcher.clone()
     wrappers = {
         WrappersMP.OUTER_SAMPLE: attachment.outer_sample,

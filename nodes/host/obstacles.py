@@ -7,11 +7,12 @@ import torch
 
 from ...precisecache_core.lfcache.config import LFCacheConfig
 from ...precisecache_core.lfcache.latent.parametrization import Parametrization
+from .other_cache import OtherCache
 
 
 def reason_to_stand_aside(guider: Any) -> str | None:
     """Why LFCache must compute every call of this guider's run, or None."""
-    if "easycache" in guider.model_options.get("transformer_options", {}):
+    if OtherCache.of(guider) is not None:
         return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
     return None
 

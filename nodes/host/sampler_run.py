@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -16,6 +17,7 @@ from .calibration import Calibration
 from .conditioning import boundaries_of
 from .events import CallFeed, Page
 from .obstacles import reason_against_trials, reason_to_stand_aside
+from .other_cache import OtherCache
 from .parametrization import parametrization_of, part_of_schedule, sigma_window
 from .residency import streamed_share
 from .trials import TrialGuider, conds_of
@@ -48,6 +50,7 @@ class SamplerRun:
         self.guider = guider
         self.trials = TrialGuider(guider)
         self.unconditional = UnconditionalFeed()
+        self.other = OtherCache.of(guider)
         page = Page.of(list(attachment.nodes.values()))
         self.cached = self._cached_run(noise, sigmas, denoise_mask, latent_shapes, page)
         self.feed = CallFeed(self.cached, page)
@@ -130,6 +133,21 @@ class SamplerRun:
         denoised = call.finish(denoised, uncond)
         return self.unconditional.feed_computed(functions, model_options, denoised, call.uncond)
 
+    def watching_other_cache(self) -> AbstractContextManager[None]:
+        """A context for one call, in which the calls that another step cache reuses are counted."""
+        return self.other.call(self.guider) if self.other else nullcontext()
+
+    def _other_entry(self) -> dict | None:
+        if self.other is None:
+            return None
+        self.other.look(self.guider)
+        return self.other.entry(len(self.cached.journal.calls))
+
+    def _label(self) -> str:
+        """The caches of this run in a few words; LFCache stands aside for another step cache."""
+        labels = [text for kind, text in self.attachment.labels.items() if kind != "lfcache" or self.other is None]
+        return " + ".join(labels + ([self.other.label] if self.other else [])) or "uncached"
+
     def note_early_end(self, error: BaseException) -> None:
         """Record in the report that the run was interrupted or failed."""
         is_interrupted = isinstance(error, comfy.model_management.InterruptProcessingException)
@@ -140,7 +158,7 @@ class SamplerRun:
         """Write the report and drop every tensor; called at the end of every run, also of a failed one."""
         try:
             self.cached.end()
-            entry = self.cached.report()
+            entry = self.cached.report() | {"label": self._label(), "other_cache": self._other_entry()}
             reports.record(self.attachment.id, entry)
             self.feed.tell(is_ended=True)
             logger.info("PreciseCache: %s", summary_line(entry))

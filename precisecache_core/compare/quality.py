@@ -40,11 +40,13 @@ def compare_videos(
     return psnr, torch.stack(similarities).mean().item() if similarities else None
 
 
-def quality_text(psnr: float, ssim: float | None) -> str:
-    """What `compare_videos` returns, in words: "43.42 dB, SSIM 0.9964", "equal" or "not finite"."""
-    if ssim is None or not math.isfinite(psnr):
-        return psnr_text(psnr)
-    return f"{psnr_text(psnr)}, SSIM {ssim:.4f}"
+def quality_text(psnr: float, ssim: float | None, lpips: float | None = None) -> str:
+    """The quality in words: "43.42 dB, SSIM 0.9964, LPIPS 0.0041", "equal" or "not finite"; None is left out.
+
+    psnr, ssim: as `compare_videos` returns them. lpips: as `perceptual_distance` does.
+    """
+    values = {"SSIM": ssim, "LPIPS": lpips} if math.isfinite(psnr) else {}
+    return ", ".join([psnr_text(psnr), *(f"{name} {value:.4f}" for name, value in values.items() if value is not None)])
 
 
 def psnr_text(psnr: float) -> str:

@@ -1,4 +1,4 @@
-"""Videos side by side, each under its caption."""
+"""Videos in a grid, each under its caption."""
 
 import math
 from collections.abc import Sequence
@@ -9,35 +9,52 @@ import torch.nn.functional as F
 
 from ..lettering import font
 
-SMALLEST, LARGEST = 256, 640  # pixels of a video's longer side; smaller videos are enlarged, larger ones shrunk
+# pixels of a video's longer side: smaller videos are enlarged, larger ones shrunk, so that a row is at most WIDEST
+SMALLEST, LARGEST, WIDEST = 256, 640, 1920
 GAP, CAPTION_HEIGHT, FONT_SIZE = 8, 44, 14  # pixels for a video shown 256 wide; a wider one gets more in proportion
+LINES = 2  # of a caption of CAPTION_HEIGHT; longer ones get more, shorter ones not less
+
+Video = torch.Tensor | Sequence[torch.Tensor]
 
 
-def side_by_side(videos: Sequence[torch.Tensor], captions: Sequence[str]) -> torch.Tensor:
+def side_by_side(videos: Sequence[Video | None], captions: Sequence[str], columns: int | None = None) -> torch.Tensor:
     """Join videos into one on white, (frames, H, W, 3), float32 in [0, 1].
 
-    videos: tensors (frames, height, width, 3), float in [0, 1], equal shapes.
-    captions: a text of at most two lines for each video.
+    videos: tensors (frames, height, width, 3), or sequences of such frames, float in [0, 1], equal shapes; row by row.
+        None leaves a place empty; the first must be a video.
+    captions: a text for each video; each row is as high as its longest caption needs.
+    columns: number of videos in a row; by default all of them.
     Needs Pillow.
     """
-    height, width = _panel_size(*videos[0].shape[1:3])
+    columns = columns or len(videos)
+    assert videos[0] is not None, "the first place is never empty"
+    height, width = _panel_size(videos[0][0].shape, columns)
     scale = max(1.0, width / SMALLEST)
-    gap, strip = round(GAP * scale), round(CAPTION_HEIGHT * scale)
-    result = torch.ones(len(videos[0]), height + strip + gap, len(videos) * (width + gap) + gap, 3)
-    for i, (video, caption) in enumerate(zip(videos, captions)):
-        columns = slice(gap + i * (width + gap), (i + 1) * (width + gap))
-        result[:, :strip, columns] = _caption(caption, strip, width, round(FONT_SIZE * scale))
-        for frame, target in zip(video, result[:, strip : strip + height, columns]):
-            target.copy_(_resized(frame, height, width))
+    gap = round(GAP * scale)
+    rows = [range(start, min(start + columns, len(videos))) for start in range(0, len(videos), columns)]
+    lines = [max(LINES, *(1 + captions[i].count("\n") for i in row)) for row in rows]
+    strips = [round(CAPTION_HEIGHT * scale * count / LINES) for count in lines]
+    size = sum(strips) + len(rows) * (height + gap), columns * (width + gap) + gap
+    result = torch.ones(len(videos[0]), *size, 3)
+    top = 0
+    for row, strip in zip(rows, strips):
+        for column, i in enumerate(row):
+            place = result[:, top : top + strip + height, gap + column * (width + gap) : (column + 1) * (width + gap)]
+            place[:, :strip] = _caption(captions[i], strip, width, round(FONT_SIZE * scale))
+            video = videos[i]
+            for frame, target in zip(() if video is None else video, place[:, strip:]):
+                target.copy_(_resized(frame, height, width))
+        top += strip + height + gap
     return result
 
 
-def _panel_size(height: int, width: int) -> tuple[int, int]:
+def _panel_size(shape: Sequence[int], columns: int) -> tuple[int, int]:
+    height, width = shape[:2]
     longer = max(height, width)
     if longer < SMALLEST:
         factor = math.ceil(SMALLEST / longer)
         return height * factor, width * factor
-    share = min(1, LARGEST / longer)
+    share = min(1, max(SMALLEST, min(LARGEST, WIDEST // columns)) / longer)
     return max(1, round(height * share)), max(1, round(width * share))
 
 
@@ -54,5 +71,5 @@ def _caption(text: str, height: int, width: int, font_size: int) -> torch.Tensor
     from PIL import Image, ImageDraw
 
     strip = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(strip).multiline_text((0, height // 11), text, fill="black", font=font(text, font_size))
+    ImageDraw.Draw(strip).multiline_text((0, font_size * 2 // 7), text, fill="black", font=font(text, font_size))
     return torch.from_numpy(np.array(strip)).float() / 255

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from .speedup import saved_text
+from .speedup import ratio_text, saved_text
 
 VERSION = 2
 
@@ -46,14 +46,15 @@ def summary_line(run: dict) -> str:
     blocks = run["blockcache"]
     if blocks:
         line += f", skipped {blocks['block_calls_skipped']} of {blocks['block_calls']} block calls"
+    other = run.get("other_cache")
+    if other and other["reused"] is not None:
+        line += f", {other['name']} reused {other['reused']} of {other['calls']}"
     plan = run.get("plan")
     return f"{line}; {_plan_line(plan)}" if plan else line
 
 
 def _speedup_text(ratio: float, saved: float) -> str:
-    if saved < 0:
-        return f"{ratio:.2f}x as fast (estimate), lost {saved_text(-saved)}"
-    return f"{ratio:.2g}x faster (estimate), saved {saved_text(saved)}"
+    return f"{ratio_text(ratio, 'estimate')}, {'lost' if saved < 0 else 'saved'} {saved_text(abs(saved))}"
 
 
 def _plan_line(plan: dict) -> str:

@@ -34,6 +34,14 @@ def estimate(
     return Speedup((sampling + saved) / sampling, saved)
 
 
+def ratio_text(ratio: float, origin: str) -> str:
+    """How many times as fast, in words: `2.4x faster (estimate)`, or `0.97x as fast (measured)` below 1.05.
+
+    origin: where the number comes from, "estimate" or "measured".
+    """
+    return f"{ratio:.2g}x faster ({origin})" if ratio >= 1.05 else f"{ratio:.2f}x as fast ({origin})"
+
+
 def saved_text(seconds: float) -> str:
     """Seconds as people say them: `0.8 s`, `12 s`, `6 min 10 s`, `1 h 5 min`."""
     if seconds < 9.95:

@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from precisecache_core.compare.difference import GAIN, Difference
+from precisecache_core.compare.perceptual import NO_WEIGHTS, SMALLEST, lpips_net, perceptual_distance
 from precisecache_core.compare.quality import WINDOW, compare_videos, quality_text
 from precisecache_core.compare.side_by_side import CAPTION_HEIGHT, GAP, side_by_side
 from precisecache_core.lettering import FONTS
@@ -82,6 +84,9 @@ def test_videos_of_different_shapes_are_refused_with_their_sizes(video, other, s
         ((41.0, None), "41.00 dB"),
         ((math.inf, 1.0), "equal"),
         ((math.nan, math.nan), "not finite"),
+        ((41.0, 0.5, 0.12344), "41.00 dB, SSIM 0.5000, LPIPS 0.1234"),
+        ((41.0, None, 0.5), "41.00 dB, LPIPS 0.5000"),
+        ((math.inf, 1.0, 0.0), "equal"),
     ],
 )
 def test_quality_in_words(quality, text):
@@ -177,3 +182,84 @@ def test_captions_are_drawn_by_a_pillow_whose_font_has_one_size(monkeypatch):
     font = ImageFont.load_default(14)
     monkeypatch.setattr(ImageFont, "load_default", lambda: font)
     assert (side_by_side([torch.ones(1, 256, 256, 3)], ["text"])[0, :CAPTION_HEIGHT] < 0.5).any()
+
+
+@pytest.mark.parametrize(
+    "columns, size, places",
+    [
+        (None, (308, 4 * 264 + 8), [(44, 8), (44, 272), None, (44, 800)]),
+        (2, (308 + 330, 2 * 264 + 8), [(44, 8), (44, 272), None, (308 + 66, 272)]),
+    ],
+)
+def test_rows_are_as_high_as_their_captions_and_a_place_may_be_empty(columns, size, places):
+    videos = [torch.full((1, 256, 256, 3), level) for level in (0.111, 0.222, 0.333, 0.444)]
+    captions = ["", "", "", "1\n2\n3"] if columns else ["", "", "", ""]
+    film = side_by_side([None if place is None else video for video, place in zip(videos, places)], captions, columns)
+    assert film.shape == (1, *size, 3)
+    for video, place in zip(videos, places):
+        if place is None:
+            assert not (film == video[0, 0, 0, 0]).any()
+        else:
+            top, left = place
+            assert torch.equal(film[:, top : top + 256, left : left + 256], video)
+            assert (film == video[0, 0, 0, 0]).all(-1).sum() == 256 * 256
+
+
+@pytest.mark.parametrize("count, width", [(2, 640), (3, 640), (4, 480), (5, 384)])
+def test_many_large_videos_in_a_row_are_shown_smaller(count, width):
+    film = side_by_side([torch.zeros(1, 72, 1280, 3)] * count, [""] * count)
+    gap = round(GAP * width / 256)
+    assert film.shape[2] == count * (width + gap) + gap
+
+
+def test_the_difference_of_known_pixels():
+    reference = torch.full((2, 1, 4, 3), 0.5, dtype=torch.float16)
+    video = reference.clone()
+    video[1, 0] = torch.tensor([0.5, 0.5625, 0.46875, 1.0])[:, None]
+    video[0, 0, 0] = math.nan
+    before = video.clone()
+    first, second = Difference(reference, video)
+    assert first[0, :, 0].tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert second[0, :, 1].tolist() == [0.0, GAIN / 16, GAIN / 32, 1.0] and second.dtype == torch.float32
+    assert torch.equal(video.nan_to_num(), before.nan_to_num())
+
+
+class Sum(torch.nn.Module):
+    def forward(self, a, b):
+        return (b - a).sum((1, 2, 3), keepdim=True) / a[0].numel()
+
+
+def test_lpips_is_the_mean_over_frames_in_the_networks_range():
+    reference = torch.zeros(2, SMALLEST, SMALLEST, 3)
+    video = torch.stack([reference[0] + 0.25, reference[0] + 0.5])
+    assert perceptual_distance(reference, video, Sum()) == pytest.approx(0.75)
+    assert perceptual_distance(reference[:, 1:], video[:, 1:], Sum()) is None
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        perceptual_distance(reference, video, Sum(), each_frame=stop)
+
+
+def test_lpips_is_used_only_if_it_and_its_weights_are_installed(monkeypatch, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    made = []
+
+    class Package:
+        @staticmethod
+        def LPIPS(**options):
+            made.append(options)
+            return Sum()
+
+    monkeypatch.setitem(sys.modules, "lpips", None)
+    assert lpips_net() == (None, None)
+    monkeypatch.setitem(sys.modules, "lpips", Package)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    assert lpips_net() == (None, NO_WEIGHTS) and not made
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "alexnet-owt-4df8aa71.pth").touch()  # those of an earlier torchvision
+    assert lpips_net() == (None, NO_WEIGHTS) and not made
+    (tmp_path / "checkpoints" / models.AlexNet_Weights.IMAGENET1K_V1.url.split("/")[-1]).touch()
+    net, advice = lpips_net()
+    assert isinstance(net, Sum) and advice is None and made[0]["net"] == "alex"

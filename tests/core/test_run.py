@@ -357,8 +357,8 @@ def test_the_report_is_complete_and_agrees_with_itself(velocity, steps, is_measu
     assert (run["trial_share"] is not None) == (run["trials"] > 1) and run["uses_trials"] == bool(is_measured)
     assert set(run["cache_bytes"]) == {"lfcache", "blockcache"} and run["blockcache"] is None
     seconds = run["seconds"]
-    assert set(seconds) == {"sampling", "compute", "trial"}
-    assert seconds["sampling"] > seconds["compute"] + seconds["trial"] > 0
+    assert set(seconds) == {"sampling", "calls", "compute", "trial"}
+    assert seconds["sampling"] > seconds["calls"] > seconds["compute"] + seconds["trial"] > 0
     report = build_report([run])
     assert json.loads(dump_report(report)) == report
 

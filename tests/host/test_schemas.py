@@ -32,6 +32,8 @@ def exact(schema):
 
 
 NEWER = {
+    "label",
+    "other_cache",
     "corrections",
     "plan",
     "reasons",
