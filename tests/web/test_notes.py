@@ -40,7 +40,7 @@ def test_titles_and_notes_are_in_the_users_language_and_the_users_own_stay(page)
     shown = open_graph(page, SHIPPED)
     assert {node: shown[node][0] for node in titled} == {node: in_chinese(title) for node, title in titled.items()}
     assert {node: shown[node][1] for node in notes} == {node: in_chinese(note) for node, note in notes.items()}
-    page.js("app.canvas.ds.scale = 0.55; app.canvas.ds.offset = [120, 420]; app.graph.setDirtyCanvas(true, true)")
+    page.js("app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [90, 480]; app.graph.setDirtyCanvas(true, true)")
     page.picture("notes_chinese")
     # nothing has changed since the page opened it, and the same will be computed
     page.js("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
