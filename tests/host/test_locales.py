@@ -1,4 +1,4 @@
-"""The translations: every language has every text, and English says what the nodes and the shipped graphs say."""
+"""The translations: every language has every text, English says what nodes, page and graphs say, the others do not."""
 
 import asyncio
 import json
@@ -25,6 +25,53 @@ NAMES = {
     *("cpu", "merged", "per_block", "trial_agreement"),
 }
 PHRASES = ("How it compares",)  # headings of pages that are in English only
+SCRIPTS = {
+    "ja": "[\u3040-\u30ff\u4e00-\u9fff]",
+    "ko": "[\uac00-\ud7a3]",
+    "ru": "[\u0400-\u04ff]",
+    "zh": "[\u4e00-\u9fff]",
+}
+# inputs whose tooltips name values: {(input,): values}
+CHOICES = {("trial",): set(TRIALS), ("reuse",): set(REUSES), ("reference",): {"trial", "cached"}}
+# words that are spelt alike in English and in the language
+ALIKE = {
+    "de": {
+        *("h", "min", "s", "block", "bypass", "cache", "caches", "clips", "download", "format", "frames", "guidance"),
+        *(
+            "laptop",
+            "latent",
+            "latents",
+            "loader",
+            "log",
+            "node",
+            "nodes",
+            "noise",
+            "plan",
+            "prompt",
+            "prompts",
+            "radius",
+        ),
+        *("sampler", "samples", "sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
+    },
+    "es": {"h", "min", "s", "clips", "color", "megabytes", "plan", "prompt", "prompts", "tensor", "transformer", "use"},
+    "fr": {
+        *("h", "min", "s", "cache", "caches", "calibration", "change", "clips", "exact", "expert", "experts", "format"),
+        *(
+            "fraction",
+            "image",
+            "latent",
+            "latents",
+            "pixels",
+            "place",
+            "plan",
+            "prompt",
+            "prompts",
+            "second",
+            "transformer",
+        ),
+    },
+    "zh": {"latent"},
+}
 
 
 def texts(language, file):
@@ -80,6 +127,20 @@ def test_every_language_has_every_text(language, file):
         assert sorted(re.findall(r"\d+", text)) == sorted(re.findall(r"\d+", english[path])), (path, text)
 
 
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_is_left_in_english(language, file):
+    english, left = texts("en", file), []
+    alike, script = ALIKE.get(language, set()), SCRIPTS.get(language, "")
+    for path, text in texts(language, file).items():
+        to_translate = words(english[path]) - CHOICES.get(path[-2:-1], set()) - alike
+        same = {word for word in to_translate & words(text) if len(word) > 2}
+        is_native = re.search(script, text) or words(text) & alike
+        if same or to_translate and (text == english[path] or not is_native):
+            left.append(f"{'/'.join(path)}: {text} {same or ''}")
+    assert not left, "\n".join(left)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name, choices", [("preset", PRESETS), ("trial", TRIALS), ("reuse", REUSES)])
 def test_a_tooltip_names_every_choice(language, name, choices):
@@ -118,3 +179,21 @@ def test_the_translated_words_are_those_that_the_page_asks_for():
         for word in re.findall(r'\b(?:t|add)\("([^"]+)"', file.read_text("utf-8"))
     }
     assert {path[1] for path in texts("en", "main.json") if path[0] == PAGE} == asked
+
+
+# text in the code of the page that users do not read as words: a node's property, classes, symbols, a node's type
+NOT_READ = {"show all samplers", "precisecache-badge aside", "sigma ", "LFD ", "Note"}
+
+
+def test_the_page_says_nothing_that_cannot_be_translated():
+    found = []
+    for file in (ROOT / "web").glob("*.js"):
+        code = re.sub(r"^\s*//.*|\s// .*|.*\bconsole\..*", "", file.read_text("utf-8"), flags=re.MULTILINE)
+        for literal in re.finditer(r'(\b(?:t|add)\()?(?:"([^"\n]*)"|`([^`]*)`)', code):
+            is_translated, plain, template = literal.groups()
+            text = plain if template is None else re.sub(r"\$\{(?:[^{}]|\{[^{}]*\})*\}", "", template)
+            # several words, a word before or after a value, or a capitalized word
+            if not is_translated and re.search(r"[A-Za-z]{2,} ([A-Za-z]|$)|^ [A-Za-z]{2,}|^[A-Z][a-z]+$", text):
+                found.append(text)
+    assert sorted({*found} - NOT_READ) == []
+    assert NOT_READ <= {*found}
