@@ -48,8 +48,8 @@ const REASONS = {
 
 // What a call tells about itself: its number, sigma, LFD, and why it was computed or reused.
 function hint(run, i) {
-  const kind = { C: t("computed"), R: t("reused") }[run.decisions[i]];
-  const lines = [`${t("call")} ${i + 1}${kind ? `: ${kind}` : ""}`];
+  const head = { C: () => t("call %1: computed", i + 1), R: () => t("call %1: reused", i + 1) }[run.decisions[i]];
+  const lines = [head?.() ?? t("call %1", i + 1)];
   const why = REASONS[run.reasons[i]]?.();
   if (why) lines.push(why);
   if (run.sigmas[i] != null) lines.push(`sigma ${run.sigmas[i].toPrecision(3)}`);

@@ -147,7 +147,7 @@ export class Panel {
   #run(run, name) {
     const box = element("div", "precisecache-run");
     // a step makes one call or more, so the number of calls alone does not show the progress
-    const state = run.isEnded ? t("ended") : `${t("call")} ${run.calls}, ${run.steps} ${t("steps")}`;
+    const state = run.isEnded ? t("ended") : t("call %1, %2 steps", run.calls, run.steps);
     const head = element("div", "precisecache-head");
     head.append(element("span", "precisecache-model", name), element("span", "precisecache-state", state));
     const counters = element("dl", "precisecache-counters");
@@ -162,7 +162,7 @@ export class Panel {
     if (run.blocks) add("blocks skipped", "blocks", `${run.blocks.skipped} / ${run.blocks.calls}`);
     add("cache", "cache", bytes(run.cacheBytes));
     if (run.agreement !== null) add("agreement", "agreement", run.agreement.toFixed(2));
-    if (run.seconds !== null) add("seconds", "seconds", run.seconds.toFixed(1));
+    if (run.seconds !== null) add("time", "seconds", timeText(run.seconds));
     box.append(head);
     box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
     const speedup = speedupText(run);

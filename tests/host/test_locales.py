@@ -1,4 +1,4 @@
-"""The translations: every language has every text, and English says what the nodes say."""
+"""The translations: every language has every text, English says what nodes, page and graphs say, the others do not."""
 
 import asyncio
 import json
@@ -13,6 +13,65 @@ from testkit.tiny_host import ROOT
 LOCALES = ROOT / "locales"
 LANGUAGES = ("de", "en", "es", "fr", "ja", "ko", "ru", "zh")
 FILES = ("main.json", "nodeDefs.json")
+PAGE, GRAPHS = "PreciseCache", "PreciseCacheGraphs"  # the sections of main.json
+
+# words that stay English in every language: names, abbreviations and values
+NAMES = {
+    *("PreciseCache", "LFCache", "BlockCache", "EasyCache", "LFD", "ComfyUI"),
+    *("HunyuanVideo", "Wan2.1", "Wan2.2", "LoRA", "LoRAs", "Lightning", "CausVid"),
+    *("CFGGuider", "BasicGuider", "ModelSampling", "CLIP", "Transformer"),
+    *("MODEL", "VAE", "CPU", "GPU", "JSON", "PSNR", "SSIM", "README", "Ctrl", "B", "x", "alpha"),
+    *("base", "turbo", "flash", "budget", "custom", "paper", "off"),  # presets
+    *("cpu", "merged", "per_block", "trial_agreement"),
+}
+PHRASES = ("How it compares",)  # headings of pages that are in English only
+SCRIPTS = {
+    "ja": "[\u3040-\u30ff\u4e00-\u9fff]",
+    "ko": "[\uac00-\ud7a3]",
+    "ru": "[\u0400-\u04ff]",
+    "zh": "[\u4e00-\u9fff]",
+}
+# inputs whose tooltips name values: {(input,): values}
+CHOICES = {("trial",): set(TRIALS), ("reuse",): set(REUSES), ("reference",): {"trial", "cached"}}
+# words that are spelt alike in English and in the language
+ALIKE = {
+    "de": {
+        *("h", "min", "s", "block", "bypass", "cache", "caches", "clips", "download", "format", "frames", "guidance"),
+        *(
+            "laptop",
+            "latent",
+            "latents",
+            "loader",
+            "log",
+            "node",
+            "nodes",
+            "noise",
+            "plan",
+            "prompt",
+            "prompts",
+            "radius",
+        ),
+        *("sampler", "samples", "sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
+    },
+    "es": {"h", "min", "s", "clips", "color", "megabytes", "plan", "prompt", "prompts", "tensor", "transformer", "use"},
+    "fr": {
+        *("h", "min", "s", "cache", "caches", "calibration", "change", "clips", "exact", "expert", "experts", "format"),
+        *(
+            "fraction",
+            "image",
+            "latent",
+            "latents",
+            "pixels",
+            "place",
+            "plan",
+            "prompt",
+            "prompts",
+            "second",
+            "transformer",
+        ),
+    },
+    "zh": {"latent"},
+}
 
 
 def texts(language, file):
@@ -26,6 +85,30 @@ def texts(language, file):
     return walk(json.loads((LOCALES / language / file).read_text("utf-8")))
 
 
+def words(text):
+    """The words in Latin letters that may have to be translated."""
+    for phrase in PHRASES:
+        text = text.replace(phrase, "")
+    text = re.sub(r"\]\([^)]*\)|https?://\S+|\S+\.safetensors|`[^`]*`", " ", text)  # addresses, files and code
+    found = {word.rstrip(".") for word in re.findall(r"\b[A-Za-z][\w.]*", text, re.ASCII)}
+    return {word.lower() for word in found - NAMES}
+
+
+def graph_texts():
+    """The titles and the lines of the notes in the shipped graphs."""
+
+    def of_graph(graph):
+        for item in [*graph["nodes"], *(graph.get("groups") or ())]:
+            yield item.get("title")
+            if item.get("type") in ("MarkdownNote", "Note"):
+                yield from item["widgets_values"][0].split("\n")
+
+    for file in (ROOT / "workflows").glob("*.json"):
+        graph = json.loads(file.read_text("utf-8"))
+        for part in (graph, *((graph.get("definitions") or {}).get("subgraphs") or ())):
+            yield from filter(None, of_graph(part))
+
+
 def test_the_folders_are_those_of_the_languages():
     assert sorted(folder.name for folder in LOCALES.iterdir()) == sorted(LANGUAGES)
 
@@ -34,13 +117,28 @@ def test_the_folders_are_those_of_the_languages():
 @pytest.mark.parametrize("file", FILES)
 def test_every_language_has_every_text(language, file):
     english, mine = texts("en", file), texts(language, file)
-    assert mine.keys() == english.keys()
+    # titles that are names and lines of links are in English only
+    names = {path for path, text in english.items() if path[0] == GRAPHS and not words(text) and language != "en"}
+    assert mine.keys() == english.keys() - names
     for path, text in mine.items():
-        assert text.strip() and not set(text) & set("{}|@$"), (path, text)  # special in the page's translation
+        assert text.strip(), path
+        if path[0] != GRAPHS:
+            assert not set(text) & set("{}|@$"), (path, text)  # special in the page's translation
         assert sorted(re.findall(r"\d+", text)) == sorted(re.findall(r"\d+", english[path])), (path, text)
-    if language != "en" and file == "nodeDefs.json":
-        tooltips = [path for path in mine if path[-1] in ("tooltip", "description")]
-        assert sum(mine[path] == english[path] for path in tooltips) == 0
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_is_left_in_english(language, file):
+    english, left = texts("en", file), []
+    alike, script = ALIKE.get(language, set()), SCRIPTS.get(language, "")
+    for path, text in texts(language, file).items():
+        to_translate = words(english[path]) - CHOICES.get(path[-2:-1], set()) - alike
+        same = {word for word in to_translate & words(text) if len(word) > 2}
+        is_native = re.search(script, text) or words(text) & alike
+        if same or to_translate and (text == english[path] or not is_native):
+            left.append(f"{'/'.join(path)}: {text} {same or ''}")
+    assert not left, "\n".join(left)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -67,10 +165,35 @@ def test_english_says_what_the_nodes_say():
     assert json.loads((LOCALES / "en" / "nodeDefs.json").read_text("utf-8")) == expected
 
 
+def test_english_says_what_the_shipped_graphs_say():
+    mine = {path[1]: text for path, text in texts("en", "main.json").items() if path[0] == GRAPHS}
+    assert mine == {text: text for text in mine}
+    shipped = set(graph_texts())
+    assert (sorted(shipped - mine.keys()), sorted(mine.keys() - shipped)) == ([], []), "(missing, in no graph)"
+
+
 def test_the_translated_words_are_those_that_the_page_asks_for():
     asked = {
         word
         for file in (ROOT / "web").glob("*.js")
         for word in re.findall(r'\b(?:t|add)\("([^"]+)"', file.read_text("utf-8"))
     }
-    assert {path[-1] for path in texts("en", "main.json")} == asked
+    assert {path[1] for path in texts("en", "main.json") if path[0] == PAGE} == asked
+
+
+# text in the code of the page that users do not read as words: a node's property, classes, symbols, a node's type
+NOT_READ = {"show all samplers", "precisecache-badge aside", "sigma ", "LFD ", "Note"}
+
+
+def test_the_page_says_nothing_that_cannot_be_translated():
+    found = []
+    for file in (ROOT / "web").glob("*.js"):
+        code = re.sub(r"^\s*//.*|\s// .*|.*\bconsole\..*", "", file.read_text("utf-8"), flags=re.MULTILINE)
+        for literal in re.finditer(r'(\b(?:t|add)\()?(?:"([^"\n]*)"|`([^`]*)`)', code):
+            is_translated, plain, template = literal.groups()
+            text = plain if template is None else re.sub(r"\$\{(?:[^{}]|\{[^{}]*\})*\}", "", template)
+            # several words, a word before or after a value, or a capitalized word
+            if not is_translated and re.search(r"[A-Za-z]{2,} ([A-Za-z]|$)|^ [A-Za-z]{2,}|^[A-Z][a-z]+$", text):
+                found.append(text)
+    assert sorted({*found} - NOT_READ) == []
+    assert NOT_READ <= {*found}

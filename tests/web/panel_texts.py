@@ -72,7 +72,7 @@ def texts(run, is_among_others=False):
         "speedup": speedup_text(run),
         "hasCurve": run["plan"] is None or any(v is not None for v in run["lfd"]),
         "hasThreshold": run["threshold"] is not None,
-        "seconds": f"{run['seconds']['sampling']:.1f}",
+        "seconds": time_text(run["seconds"]["sampling"]),
     }
 
 

@@ -287,7 +287,7 @@ def test_a_report_replaces_the_events_of_its_run_whichever_comes_first(page):
         for message in (event, REPORT, end) if prompt == "p" else (REPORT, event, end):
             send(page, *([], [message], prompt) if message is REPORT else ([message],))
         (run,) = page.panel(STATS)
-        assert (run["state"], run["seconds"], run["decisions"]) == ("ended", "1.0", "CR")
+        assert (run["state"], run["seconds"], run["decisions"]) == ("ended", "1.0 s", "CR")
         assert badges(page) == ["50 % reused", "13 % skipped"]
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from panel_texts import LFCACHE, STATS, badge, graph_of, shown, texts
+from panel_texts import LFCACHE, STATS, badge, graph_of, shown, texts, time_text
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
 
@@ -18,7 +18,7 @@ def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
     )
     prompt = page.queue()
     page.history(prompt)
-    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.textContent.includes('seconds')", STATS)
+    page.wait("app.graph.getNodeById(a[0]).widgets[0].element.querySelector('.seconds')", STATS)
     width, height = page.wait(
         "(r => r.width > 300 && [r.width, r.height])("
         "app.graph.getNodeById(a[0]).widgets[0].element.getBoundingClientRect())",
@@ -98,14 +98,32 @@ def test_the_report_can_be_copied_and_saved(page):
     assert report["version"] == 2
 
 
-def test_the_page_speaks_the_users_language(page):
-    page.set_setting("Comfy.Locale", "zh")
+# the plan and the buttons where they take more than one line each, and what is wider than the panel
+TOO_LONG = """return [
+    ...['plan', 'bar'].filter((name) => document.querySelector(`.precisecache-${name}`).clientHeight > 30),
+    ...[...document.querySelectorAll('.precisecache-panel, .precisecache-panel *')]
+        .filter((e) => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX !== 'visible')
+        .map((e) => e.className),
+]"""
+
+
+@pytest.mark.parametrize("language", ["ru", "zh"])
+def test_the_page_speaks_the_users_language(page, language):
+    page.set_setting("Comfy.Locale", language)
     page.open()
-    page.load(graph_of())
-    words = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["PreciseCache"]
-    nodes = json.loads((LOCALES / "zh" / "nodeDefs.json").read_text("utf-8"))
-    page.wait("document.querySelector('.precisecache-button')")
+    page.load(graph_of(steps=20, seed=ord(language[0])))  # a new seed, so that it runs
+    words = json.loads((LOCALES / language / "main.json").read_text("utf-8"))["PreciseCache"]
+    nodes = json.loads((LOCALES / language / "nodeDefs.json").read_text("utf-8"))
+    (run,) = page.report(page.queue(), STATS)["runs"]
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
     assert page.js("return document.querySelector('.precisecache-button').textContent") == words["Copy JSON"]
+    time = words["%1 s"].replace("%1", time_text(run["seconds"]["sampling"]).removesuffix(" s"))
+    shown_time = page.js("return document.querySelector('.precisecache-panel dl .seconds').textContent")
+    assert shown_time == words["time"] + time
+    first = words["call %1: computed"].replace("%1", "1")
+    assert page.js("return document.querySelector('.precisecache-strip title').textContent").startswith(first + "\n")
     labels = page.js("return app.graph.getNodeById(arguments[0]).widgets.map((w) => w.label)", LFCACHE)
     assert nodes["PreciseCacheLFCache"]["inputs"]["preset"]["name"] in labels
-    page.picture("chinese")
+    assert page.js(TOO_LONG) == []
+    page.js("app.canvas.ds.scale = 0.9; app.canvas.ds.offset = [-430, 60]; app.graph.setDirtyCanvas(true, true)")
+    page.picture(f"language_{language}")
