@@ -1,7 +1,7 @@
 // Folds the advanced inputs of the caching nodes away in the classic renderer, as the newer one does by itself.
 
 import { app } from "../../scripts/app.js";
-import { t } from "./text.js";
+import { loadText, t } from "./text.js";
 
 const CLASSES = ["PreciseCacheLFCache", "PreciseCacheBlockCache"];
 const SETTING = "Comfy.Node.AlwaysShowAdvancedWidgets";
@@ -28,7 +28,7 @@ app.registerExtension({
     const options = { serialize: false, canvasOnly: true };
     const button = node.addWidget("button", "precisecache_advanced", "", () => toggle(node), options);
     button.serialize = false;
-    button.label = t("Advanced inputs");
+    loadText().then(() => (button.label = t("Advanced inputs")));
     node.getLayoutWidgets = function () {
       return this.widgets?.filter((widget) => this.isWidgetVisible(widget)) ?? []; // or they keep their room
     };

@@ -1,7 +1,7 @@
 // Greys out the inputs of LFCache that the chosen preset ignores, and says what is in force instead.
 
 import { app } from "../../scripts/app.js";
-import { t } from "./text.js";
+import { loadText, t } from "./text.js";
 
 const CLASS = "PreciseCacheLFCache";
 
@@ -46,6 +46,6 @@ app.registerExtension({
     updateAfter(preset, "callback");
     updateAfter(node, "onConfigure");
     updateAfter(node, "onConnectionsChange");
-    update(node, labels);
+    loadText().then(() => update(node, labels));
   },
 });

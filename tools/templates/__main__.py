@@ -1,6 +1,7 @@
 """Write the shipped templates, workflows/*.json and workflows/api/*.json: python3 -m tools.templates
 
-It asks a ComfyUI for its nodes' inputs, so it needs one (0.33 or newer).
+It asks a ComfyUI for its nodes' inputs, so it needs one (0.33 or newer). `--pictures` draws the pictures of the template
+browser too, workflows/*.jpg, in some minutes.
 """
 
 import json
@@ -12,6 +13,7 @@ from tools.comfyui.locate import find_comfyui
 from tools.comfyui.server import ComfyServer
 from tools.templates.api import in_api_format
 from tools.templates.page import in_page_format
+from tools.templates.pictures import draw
 from tools.templates.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +45,16 @@ def main():
         for path, text in texts(schemas_of(server)).items():
             path.write_text(text, encoding="utf-8")
             print(path.relative_to(ROOT))
+    if "--pictures" in sys.argv[1:]:
+        draw_pictures()
+
+
+def draw_pictures():
+    for number, recipe in enumerate(RECIPES):
+        graph = recipe()
+        path = FOLDER / f"{graph.name}.jpg"
+        draw(graph, number).save(path, quality=88)
+        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Graph:
     """What a template shows and runs."""
 
     name: str
+    picture: tuple  # heading and second line of its picture in the template browser
     about: list  # paragraphs of the note about the model
     usage: list  # paragraphs of the note about PreciseCache
     columns: list  # from left to right: the names that a column goes by; the first is its title

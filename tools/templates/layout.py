@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 GAP = 18  # between columns' frames
 MARGIN = 8  # of a frame around its nodes
-BELOW = 30  # between a node and the next one's title; the page hangs "Show advanced" and errors below nodes
+BELOW = 14  # between a node and the next one's title
+FOOTER = 16  # more of it below nodes of these kinds, where the page hangs "Show advanced inputs" and errors
+HAS_FOOTER = {
+    "CLIPLoader", "CLIPVisionLoader", "DualCLIPLoader", "EasyCache", "HunyuanImageToVideo", "KSamplerAdvanced",
+    "LoadImage", "PreciseCacheBlockCache", "PreciseCacheLFCache", "TextEncodeHunyuanVideo_ImageToVideo", "UNETLoader",
+    "VAEDecodeTiled", "VAELoader",
+}  # fmt: skip
 TITLE = 30  # pixels of a node's title bar, which is above its position
 HEADING = 44  # of a frame, above its first node's title
 NOTE_WIDTH, NOTE_HEIGHT = 275, 220  # of notes beside the columns, and above them
@@ -13,46 +19,46 @@ SHARE = 0.75  # of the view that the page fills when a template opens
 
 # (width, height) of a kind's content: the larger of both renderers
 SIZES = {
-    "BasicGuider": (253, 54),
-    "BasicScheduler": (253, 118),
-    "CFGGuider": (253, 112),
-    "CLIPLoader": (250, 114),
-    "CLIPTextEncode": (262, 110),
-    "CLIPVisionEncode": (262, 82),
-    "CLIPVisionLoader": (250, 86),
+    "BasicGuider": (235, 54),
+    "BasicScheduler": (235, 118),
+    "CFGGuider": (235, 112),
+    "CLIPLoader": (230, 114),
+    "CLIPTextEncode": (250, 110),
+    "CLIPVisionEncode": (250, 82),
+    "CLIPVisionLoader": (230, 86),
     "CreateVideo": (260, 110),
-    "DualCLIPLoader": (250, 142),
-    "EasyCache": (253, 140),
-    "EmptyHunyuanLatentVideo": (262, 146),
-    "EmptyHunyuanVideo15Latent": (262, 146),
-    "FluxGuidance": (262, 62),
-    "HunyuanImageToVideo": (262, 210),
-    "HunyuanVideo15ImageToVideo": (262, 226),
-    "KSampler": (253, 262),
+    "DualCLIPLoader": (230, 142),
+    "EasyCache": (240, 132),
+    "EmptyHunyuanLatentVideo": (250, 146),
+    "EmptyHunyuanVideo15Latent": (250, 146),
+    "FluxGuidance": (250, 62),
+    "HunyuanImageToVideo": (250, 210),
+    "HunyuanVideo15ImageToVideo": (250, 226),
+    "KSampler": (235, 262),
     "KSamplerAdvanced": (253, 334),
-    "KSamplerSelect": (253, 62),
-    "LoadImage": (250, 350),
+    "KSamplerSelect": (235, 62),
+    "LoadImage": (230, 350),
     "ModelSamplingSD3": (240, 62),
     "PreciseCacheBlockCache": (240, 160),
-    "PreciseCacheCompare": (400, 330),
+    "PreciseCacheCompare": (320, 300),
     "PreciseCacheLFCache": (240, 200),
     "PreciseCacheStats": (320, 306),
     "PreciseCacheTinyModel": (260, 202),
     "PreviewAny": (260, 140),
     "PreviewImage": (320, 260),
-    "RandomNoise": (253, 90),
-    "SamplerCustomAdvanced": (253, 120),
+    "RandomNoise": (235, 90),
+    "SamplerCustomAdvanced": (235, 120),
     "SaveVideo": (260, 260),
-    "TextEncodeHunyuanVideo_ImageToVideo": (262, 150),
+    "TextEncodeHunyuanVideo_ImageToVideo": (250, 150),
     "TrimVideoLatent": (260, 62),
-    "UNETLoader": (250, 86),
+    "UNETLoader": (230, 86),
     "VAEDecode": (260, 54),
     "VAEDecodeTiled": (260, 150),
-    "VAELoader": (250, 86),
-    "Wan22ImageToVideoLatent": (262, 166),
-    "WanFirstLastFrameToVideo": (262, 266),
-    "WanImageToVideo": (262, 226),
-    "WanVaceToVideo": (262, 274),
+    "VAELoader": (230, 86),
+    "Wan22ImageToVideoLatent": (250, 166),
+    "WanFirstLastFrameToVideo": (250, 266),
+    "WanImageToVideo": (250, 226),
+    "WanVaceToVideo": (250, 274),
 }
 
 
@@ -118,6 +124,8 @@ def _columns(graph):
             height = 0 if node.is_collapsed else SIZES[node.kind][1]
             boxes[node.key] = Box(x, y, width, height)
             y += height + BELOW + TITLE
+            if node.kind in HAS_FOOTER and not node.is_collapsed:
+                y += FOOTER
         frames.append(Box(x - MARGIN, -TITLE - HEADING, width + 2 * MARGIN, y + HEADING))
         x += width + 2 * MARGIN + GAP
     height = max(frame.height for frame in frames)

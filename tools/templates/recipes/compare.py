@@ -42,7 +42,7 @@ def _compare(graph, model, guide, shared, latent, vae, fps, prefix, **lfcache):
     inputs |= {f"{place}_report": stats[name][1] for place, name in places.items()}
     compared = graph.add("PreciseCacheCompare", RESULT, **inputs)
     graph.add("PreviewAny", RESULT, "Quality and speed", source=compared[1])
-    made = graph.add("CreateVideo", RESULT, images=compared[0], fps=fps)[0]
+    made = graph.add("CreateVideo", STATISTICS, images=compared[0], fps=fps)[0]
     graph.add(
         "SaveVideo", RESULT, video=made, filename_prefix=prefix, format="auto", format__codec="auto", codec="auto"
     )
@@ -56,7 +56,7 @@ def tiny():
         notes.COST,
     ]
     columns = [("Model and size", LOADERS), *COLUMNS[2:]]
-    graph = Graph("precisecache_compare", about, notes.USAGE, columns)
+    graph = Graph("precisecache_compare", ("Compare", "uncached, LFCache, EasyCache; on a CPU"), about, notes.USAGE, columns)
     model = graph.add("PreciseCacheTinyModel", LOADERS, subject="triangle", color="orange", motion="right")
     latent = graph.add(
         "EmptyHunyuanLatentVideo", LOADERS, "Empty video latent", width=256, height=256, length=13, batch_size=1
@@ -79,7 +79,7 @@ def wan22():
     about = notes.about(
         notes.COMPARED, [unet, UMT5, vae], notes.FP16_5B, "Wan2.2 text to video, 5B, for a GPU.", notes.COST, notes.SHARE
     )
-    graph = Graph("wan2.2_compare", about, notes.USAGE, COLUMNS)
+    graph = Graph("wan2.2_compare", ("Compare on Wan2.2 5B", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS)
     model = parts.unet(graph, unet)
     clip, vae = parts.clip(graph, UMT5, "wan"), parts.vae(graph, vae)
     model = graph.add("ModelSamplingSD3", LOADERS, model=model, shift=8)[0]
@@ -101,7 +101,7 @@ def hunyuan():
         notes.COMPARED, [unet, CLIP_L, LLAVA, VAE], notes.BF16_13B, "HunyuanVideo text to video, for a GPU.", notes.COST,
         notes.SHARE,
     )  # fmt: skip
-    graph = Graph("hunyuan_compare", about, notes.USAGE, COLUMNS)
+    graph = Graph("hunyuan_compare", ("Compare on HunyuanVideo", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS)
     model = parts.unet(graph, unet)
     clip, vae = parts.dual_clip(graph, CLIP_L, LLAVA, "hunyuan_video"), parts.vae(graph, VAE)
     model = graph.add("ModelSamplingSD3", LOADERS, model=model, shift=7)[0]

@@ -44,7 +44,7 @@ def t2v():
         notes.BF16_13B,
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("hunyuan_video_t2v_precisecache", about, notes.USAGE, parts.WIDE)
+    graph = Graph("hunyuan_video_t2v_precisecache", ("HunyuanVideo", "text to video"), about, notes.USAGE, parts.WIDE)
     unet = parts.unet(graph, model)
     clip, vae = parts.dual_clip(graph, CLIP_L, LLAVA, "hunyuan_video"), parts.vae(graph, VAE)
     prompt = parts.prompt(graph, clip, parts.BOAT, "Prompt")
@@ -69,7 +69,7 @@ def i2v():
         notes.PICTURE,
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("hunyuan_video_i2v_precisecache", about, notes.USAGE, parts.WIDE)
+    graph = Graph("hunyuan_video_i2v_precisecache", ("HunyuanVideo", "image to video"), about, notes.USAGE, parts.WIDE)
     unet = parts.unet(graph, model)
     clip, vae = parts.dual_clip(graph, CLIP_L, LLAVA, "hunyuan_video"), parts.vae(graph, VAE)
     vision = parts.vision(graph, LLAVA_VISION)
@@ -92,7 +92,8 @@ def i2v():
 
 
 def _v15(name, about, model, text, has_image):
-    graph = Graph(name, about, notes.USAGE, parts.WIDE)
+    kind = "image to video" if has_image else "text to video"
+    graph = Graph(name, ("HunyuanVideo 1.5", kind), about, notes.USAGE, parts.WIDE)
     unet = parts.unet(graph, model)
     clip, vae = parts.dual_clip(graph, QWEN, BYT5, "hunyuan_video_15"), parts.vae(graph, VAE_15)
     size = {"width": 1280, "height": 720, "length": 121, "batch_size": 1}

@@ -19,10 +19,6 @@ SAVING = {
     "11 of 30": "**Saving** (expected, not measured on this model): *base* computes 11 of 30 steps, so sampling takes "
     "about 40 % of the time.",
 }
-SAVING_OF_EXPERTS = (
-    "**Saving** (expected, not measured on this model): *base* computes about half of the 20 steps, so sampling takes "
-    "about half the time."
-)
 SWAPPED = "ComfyUI keeps in the computer's memory what does not fit the GPU. LFCache adds less than 0.2 GB."
 FP16_1B = f"**Memory**: about 3 GB of weights. {SWAPPED}"
 FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"

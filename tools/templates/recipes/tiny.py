@@ -15,7 +15,7 @@ def demo():
         "LFCache is set to *base*, BlockCache to skip very little (cache_rate 0.1, reuse_steps 1), as every one of this "
         "small model's 16 blocks matters.",
     ]
-    graph = Graph("precisecache_tiny_demo", about, notes.USAGE, COLUMNS)
+    graph = Graph("precisecache_tiny_demo", ("Small video model", "runs on a CPU, no download"), about, notes.USAGE, COLUMNS)
     tiny = graph.add("PreciseCacheTinyModel", MODEL, subject="triangle", color="orange", motion="right")
     latent = graph.add(
         "EmptyHunyuanLatentVideo", MODEL, "Empty video latent", width=256, height=256, length=13, batch_size=1

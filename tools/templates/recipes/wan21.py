@@ -33,7 +33,7 @@ def t2v():
         notes.FP16_1B,
         notes.SAVING["11 of 30"],
     )
-    graph = Graph("wan2.1_t2v_precisecache", about, notes.USAGE, parts.COLUMNS)
+    graph = Graph("wan2.1_t2v_precisecache", ("Wan2.1 1.3B", "text to video"), about, notes.USAGE, parts.COLUMNS)
     unet, clip, vae = _loaders(graph, model)
     positive, negative = _prompts(graph, clip, parts.FOX)
     latent = graph.add(
@@ -54,7 +54,7 @@ def i2v():
         notes.PICTURE,
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.1_i2v_precisecache", about, notes.USAGE, parts.COLUMNS)
+    graph = Graph("wan2.1_i2v_precisecache", ("Wan2.1 14B", "image to video"), about, notes.USAGE, parts.COLUMNS)
     unet, clip, vae = _loaders(graph, model)
     vision = parts.vision(graph, CLIP_VISION_H)
     image = parts.picture(graph)
@@ -81,7 +81,7 @@ def vace():
         "*control_video*.",
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.1_vace_precisecache", about, notes.USAGE, parts.COLUMNS)
+    graph = Graph("wan2.1_vace_precisecache", ("Wan2.1 VACE 14B", "reference to video"), about, notes.USAGE, parts.COLUMNS)
     unet, clip, vae = _loaders(graph, model)
     image = parts.picture(graph, "Reference image")
     positive, negative = _prompts(graph, clip, parts.HEAD)
@@ -105,7 +105,7 @@ def flf2v():
         "Choose your pictures in *Start image* and *End image*.",
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.1_flf2v_precisecache", about, notes.USAGE, parts.WITH_PICTURES)
+    graph = Graph("wan2.1_flf2v_precisecache", ("Wan2.1 14B", "first and last frame to video"), about, notes.USAGE, parts.WITH_PICTURES)
     unet, clip, vae = _loaders(graph, model)
     vision = parts.vision(graph, CLIP_VISION_H)
     first = parts.picture(graph, column=parts.PICTURES)

@@ -43,9 +43,9 @@ def t2v_14b():
         [_expert("t2v", "high"), _expert("t2v", "low"), UMT5, WAN_VAE],
         notes.TWO_EXPERTS,
         notes.EXPERTS,
-        notes.SAVING_OF_EXPERTS,
+        notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.2_t2v_14B_precisecache", about, notes.USAGE, parts.WIDE)
+    graph = Graph("wan2.2_t2v_14B_precisecache", ("Wan2.2 14B", "text to video, both experts"), about, notes.USAGE, parts.WIDE)
     high, low, clip, vae = _loaders(graph, "t2v")
     positive = parts.prompt(graph, clip, parts.FOX)
     negative = parts.prompt(graph, clip, f"{NEGATIVE}，裸露，NSFW", "Negative prompt")
@@ -64,9 +64,9 @@ def i2v_14b():
         notes.TWO_EXPERTS,
         notes.PICTURE,
         notes.EXPERTS,
-        notes.SAVING_OF_EXPERTS,
+        notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.2_i2v_14B_precisecache", about, notes.USAGE, parts.WIDE)
+    graph = Graph("wan2.2_i2v_14B_precisecache", ("Wan2.2 14B", "image to video, both experts"), about, notes.USAGE, parts.WIDE)
     high, low, clip, vae = _loaders(graph, "i2v")
     image = parts.picture(graph)
     positive = parts.prompt(graph, clip, parts.HEAD)
@@ -85,7 +85,8 @@ VAE_5B = file(WAN22, "vae", "wan2.2_vae.safetensors")
 
 
 def _5b(name, text, has_image, about):
-    graph = Graph(name, about, notes.USAGE, parts.COLUMNS)
+    kind = "image to video" if has_image else "text to video"
+    graph = Graph(name, ("Wan2.2 5B", kind), about, notes.USAGE, parts.COLUMNS)
     unet = parts.unet(graph, MODEL_5B)
     clip, vae = parts.clip(graph, UMT5, "wan"), parts.vae(graph, VAE_5B)
     image = {"start_image": parts.picture(graph)} if has_image else {}
