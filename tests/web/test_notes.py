@@ -13,6 +13,13 @@ LOCALE = json.loads((ROOT / "locales" / "zh" / "main.json").read_text("utf-8"))[
 TEXTS = """return Object.fromEntries(app.graph.nodes.map((node) =>
     [node.id, [node.title, node.type === 'MarkdownNote' ? node.widgets[0].value : null]]))"""
 
+# the graph with a group, and with its prompts in a subgraph
+NEST = """const group = new LiteGraph.LGraphGroup('Plot');
+app.graph.add(group);
+app.graph.convertToSubgraph(new Set(['Positive prompt', 'Negative prompt'].map((title) =>
+    app.graph.nodes.find((node) => node.title === title))));
+return JSON.parse(JSON.stringify(app.graph.serialize()))"""
+
 
 def note_of(node):
     return node["widgets_values"][0] if node["type"] == "MarkdownNote" else None
@@ -34,6 +41,7 @@ def test_titles_and_notes_are_in_the_users_language_and_the_users_own_stay(page)
     shown = open_graph(page, SHIPPED)
     assert {node: shown[node][0] for node in titled} == titled
     assert {node: shown[node][1] for node in notes} == notes
+    nested = page.js(NEST)
 
     page.set_setting("Comfy.Locale", "zh")
     page.open()
@@ -49,6 +57,12 @@ def test_titles_and_notes_are_in_the_users_language_and_the_users_own_stay(page)
     assert {key: (node["class_type"], node["inputs"]) for key, node in sent.items()} == {
         key: (node["class_type"], node["inputs"]) for key, node in API.items()
     }
+    # groups, and nodes in subgraphs
+    open_graph(page, nested)
+    assert page.js(
+        """const {groups, nodes} = app.graph, inner = nodes.find((node) => node.subgraph).subgraph.nodes;
+        return [...groups, ...inner].map(({title}) => title)"""
+    ) == [in_chinese(title) for title in ("Plot", "Positive prompt", "Negative prompt")]
 
     # a note that the user has written on stays as it is; the other one is still ours
     mine = json.loads(json.dumps(SHIPPED))
