@@ -15,7 +15,7 @@ from .lfcache.latent.parametrization import Parametrization
 from .lfcache.run import LFCacheRun
 from .lfcache.window import WHOLE_SCHEDULE
 from .record.journal import Journal
-from .record.reasons import why_nothing_was_reused
+from .record.reasons import ENOUGH_PAIRS, why_nothing_was_reused, why_trials_are_poor
 
 
 class CachedRun:
@@ -109,9 +109,12 @@ class CachedRun:
         return [reason for reason in reasons if reason]
 
     def end(self) -> None:
-        """The run is over: warn of what `remarks` says."""
+        """The run is over: warn of what `remarks` says, and of trials that agree poorly. Reads the device."""
         for remark in self.remarks():
             self.journal.warn(remark)
+        agreement = None if self.lfcache.is_standing_aside else self.lfcache.trial_agreement(ENOUGH_PAIRS)
+        if poor := why_trials_are_poor(agreement, self.latent_shape, self.lfcache.config):
+            self.journal.warn(poor)
 
     @property
     def standing_aside(self) -> list[str]:
@@ -148,7 +151,7 @@ class CachedRun:
             "alpha": self.lfcache.config.alpha,
             "delta_max": controller.delta_max if controller else None,
             "threshold": controller.threshold if controller else None,
-            "trial_agreement": self.lfcache.trial_agreement,
+            "trial_agreement": self.lfcache.trial_agreement(),
             "trial_share": self.lfcache.trial_cost.share,
             "uses_trials": self.lfcache.uses_trials,
             "seconds": self._seconds(),

@@ -16,9 +16,11 @@ from . import reports
 from .calibration import Calibration
 from .conditioning import boundaries_of
 from .events import CallFeed, Page
+from .few_steps import what_to_expect
 from .obstacles import reason_against_trials, reason_to_stand_aside
 from .other_cache import OtherCache
 from .parametrization import parametrization_of, part_of_schedule, sigma_window
+from .prompt import Prompt
 from .residency import streamed_share
 from .trials import TrialGuider, conds_of
 from .unconditional import UnconditionalFeed, functions_of_sampler
@@ -63,10 +65,11 @@ class SamplerRun:
         patcher = self.guider.model_patcher
         sampling = patcher.get_model_object("model_sampling")
         model = parametrization_of(patcher.model, sampling)
-        obstacle = trial_obstacle = delta_max = advice = None
+        obstacle = trial_obstacle = delta_max = advice = few = None
         if config:
-            if config.extra_steps:
-                config = config.for_part(part_of_schedule(sampling, sigmas))
+            part = part_of_schedule(sampling, sigmas)
+            config = config.for_part(part)
+            few = what_to_expect(config, steps, part, Prompt.current())
             obstacle = reason_to_stand_aside(self.guider)
             trial_obstacle = reason_against_trials(config, patcher.model, model, denoise_mask, latent_shapes)
             if not obstacle and steps >= MINIMUM_STEPS and config.share is None:
@@ -92,7 +95,7 @@ class SamplerRun:
             nodes=page.nodes,
             sampler=page.sampler,
         )
-        for remark in self.attachment.remarks:
+        for remark in [*self.attachment.remarks, *([few] if few and not obstacle else [])]:
             run.journal.warn(remark)
         if obstacle and not run.lfcache.is_standing_aside:
             run.lfcache.stand_aside(obstacle)

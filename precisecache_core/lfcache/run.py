@@ -99,13 +99,12 @@ class LFCacheRun:
         is_possible = self._may_try and SOURCES[self.config.trial].makes_trials
         return is_possible and self._stage is not None and self._stage.obstacle is None
 
-    @property
-    def trial_agreement(self) -> float | None:
-        """How well the trials' LFDs agree with the true ones (see `Stage`).
+    def trial_agreement(self, at_least: int = 4) -> float | None:
+        """How well the trials' LFDs agree with the true ones; None if fewer pairs than `at_least` do (see `Stage`).
 
         Reads the device, so call it after the run.
         """
-        return self._stage.trial_agreement if self._stage else None
+        return self._stage.trial_agreement(at_least) if self._stage else None
 
     @property
     def cache_bytes(self) -> int:

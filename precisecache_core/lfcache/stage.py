@@ -140,11 +140,10 @@ class Stage:
             self.predictions.cross_boundary()
         return self.predictions.store(x, sigma, prediction, uncond)
 
-    @property
-    def trial_agreement(self) -> float | None:
+    def trial_agreement(self, at_least: int = 4) -> float | None:
         """Spearman's rank correlation of the trials' LFDs with the true ones, in [-1, 1].
 
-        None if there are fewer than four pairs (see `rank_correlation`).
+        None if there are fewer pairs than `at_least` (see `rank_correlation`).
         """
         true = torch.stack([t for _, t in self._agreement]).tolist() if self._agreement else []
-        return rank_correlation([lfd for lfd, _ in self._agreement], true)
+        return rank_correlation([lfd for lfd, _ in self._agreement], true, at_least)

@@ -12,14 +12,14 @@ def rank(values: Sequence[float]) -> np.ndarray:
     return (last - (counts - 1) / 2)[inverse]
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+def rank_correlation(first: Sequence[float], second: Sequence[float], at_least: int = 4) -> float | None:
     """Spearman's rank correlation of two sequences, in [-1, 1].
 
-    Pairs that are not finite are left out. None if fewer than four pairs remain or one side is constant.
+    Pairs that are not finite are left out. None if fewer pairs than `at_least` remain or one side is constant.
     Raises ValueError if the lengths differ.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if np.isfinite(a) and np.isfinite(b)]
-    if len(pairs) < 4:
+    if len(pairs) < at_least:
         return None
     a, b = (rank(side) for side in zip(*pairs))
     if a.std() == 0 or b.std() == 0:

@@ -1,6 +1,20 @@
 """Why a run reused nothing: the report's answer to "is it working?"."""
 
+from collections.abc import Sequence
 from typing import Protocol
+
+POOR, ENOUGH_PAIRS = 0.5, 6  # of the trials' agreement; fewer pairs may agree or not by chance
+SMALLEST_SIDE = 24  # of a latent: in the trial of a smaller one too few pixels are left to rank steps by
+
+
+class Factors(Protocol):
+    """The part of LFCache's configuration that is read here."""
+
+    @property
+    def factor_t(self) -> int: ...
+
+    @property
+    def factor_hw(self) -> int: ...
 
 
 class Decisions(Protocol):
@@ -43,3 +57,20 @@ def why_nothing_was_reused(decisions: str, controller: Decisions, has_scale_advi
     )
     advice = "nothing was reused" if has_scale_advice else "for more reuse choose turbo or raise alpha"
     return f"{reached}: {advice}"
+
+
+def why_trials_are_poor(agreement: float | None, latent_shape: Sequence[int], factors: Factors) -> str | None:
+    """One sentence for a run whose trials agreed poorly with its computed calls; None for any other run.
+
+    Source: ours.
+    agreement: of at least ENOUGH_PAIRS pairs, or None. latent_shape: (B, C, …, H, W).
+    """
+    if agreement is None or agreement >= POOR or min(latent_shape[-2:], default=0) < SMALLEST_SIDE:
+        return None
+    if factors.factor_t > 1:
+        remedy = "set factor_t to 1"
+    elif factors.factor_hw > 1:
+        remedy = f"set factor_hw to {factors.factor_hw // 2}"
+    else:
+        remedy = "use the preset base"
+    return f"the trials agree poorly with the computed steps ({agreement:.2f}, good is above 0.8): {remedy}"

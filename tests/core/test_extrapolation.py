@@ -152,7 +152,7 @@ def test_after_trials_end_all_lfds_have_one_scale_and_the_agreement_stays_that_o
     pairs = []
     for call, sigma in enumerate(flow_sigmas(30)[:-1]):
         run.denoised(x, sigma, lambda: toy(x, sigma), lambda small, s, call=call: None if call > 16 else small - s * s)
-        pairs.append(run.lfcache.trial_agreement)
+        pairs.append(run.lfcache.trial_agreement())
     report = run.report()
     step = ROOT / 30
     assert report["delta_max"] == pytest.approx(step, rel=1e-4) and report["threshold"] == pytest.approx(2.5 * step)

@@ -139,3 +139,30 @@ def test_a_call_that_was_to_be_reused_and_had_to_be_computed_is_not_called_plann
     report = run.report()
     assert revoked and report["decisions"] == "C" * 12
     assert {report["reasons"][number] for number in revoked} == {"n"}
+
+
+def trials_of(side, agree, factor_t=2, factor_hw=4):
+    """The warnings of a run in which every call is computed and whose trials agree with them, or say the opposite."""
+    settings = dict(alpha=0.0, trial="plain", factor_t=factor_t, factor_hw=factor_hw, cutoff=0.2)
+    x = torch.zeros(1, 4, 4, side, side)
+    run = CachedRun(LFCacheConfig(**settings), None, FLOW_MODEL, 12, latent_shape=x.shape)
+    level = small = 0.0
+    for call in range(12):
+        sigma = torch.tensor(1 - call / 13)
+        level, small = level + 1 + call, small + (1 + call if agree else 20 - call)
+        full = x - sigma * torch.full_like(x, level)
+        run.denoised(x, sigma, lambda full=full: full, lambda s, at, v=small: s - at * torch.full_like(s, v))
+    run.end()
+    return [text for text in warnings_of(run) if "agree poorly" in text]
+
+
+def test_trials_that_agree_poorly_are_warned_of_with_a_remedy():
+    (warning,) = trials_of(32, agree=False)
+    assert warning.endswith("set factor_t to 1")
+    (warning,) = trials_of(32, agree=False, factor_t=1)
+    assert warning.endswith("set factor_hw to 2")
+
+
+def test_trials_that_agree_or_are_too_small_to_tell_are_not():
+    assert trials_of(32, agree=True) == []
+    assert trials_of(16, agree=False) == []

@@ -1,7 +1,7 @@
 """Write the shipped templates, workflows/*.json and workflows/api/*.json: python3 -m tools.templates
 
-It asks a ComfyUI for its nodes' inputs, so it needs one (0.33 or newer). `--pictures` draws the pictures of the template
-browser too, workflows/*.jpg, in some minutes.
+It asks a ComfyUI for its nodes' inputs, so it needs one (0.33 or newer). `--pictures` also draws those of the template
+browser, workflows/*.jpg, in some minutes.
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tools.comfyui.locate import find_comfyui
 from tools.comfyui.server import ComfyServer
-from tools.templates.api import in_api_format
-from tools.templates.page import in_page_format
+from tools.templates.form.api import in_api_format
+from tools.templates.form.page import in_page_format
 from tools.templates.pictures import draw
 from tools.templates.recipes import RECIPES
 
@@ -32,7 +32,9 @@ def texts(schemas):
     for recipe in RECIPES:
         graph = recipe()
         for folder, write in ((FOLDER, in_page_format), (FOLDER / "api", in_api_format)):
-            found[folder / f"{graph.name}.json"] = json.dumps(write(graph, schemas), indent=1, ensure_ascii=False) + "\n"
+            found[folder / f"{graph.name}.json"] = (
+                json.dumps(write(graph, schemas), indent=1, ensure_ascii=False) + "\n"
+            )
     return found
 
 

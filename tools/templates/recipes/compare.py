@@ -1,6 +1,6 @@
 """The same noise without a cache, with LFCache and with EasyCache, side by side."""
 
-from tools.templates.graph import Graph, file
+from tools.templates.form.graph import Graph, file
 from tools.templates.recipes import notes, parts
 from tools.templates.recipes.hunyuan_video import CLIP_L, LLAVA, REPOSITORY, VAE
 from tools.templates.recipes.parts import CACHE, LOADERS, PROMPT, SAMPLING, STATISTICS, UMT5, WAN22, WIDE
@@ -56,7 +56,9 @@ def tiny():
         notes.COST,
     ]
     columns = [("Model and size", LOADERS), *COLUMNS[2:]]
-    graph = Graph("precisecache_compare", ("Compare", "uncached, LFCache, EasyCache; on a CPU"), about, notes.USAGE, columns)
+    graph = Graph(
+        "precisecache_compare", ("Compare", "uncached, LFCache, EasyCache; on a CPU"), about, notes.USAGE, columns
+    )
     model = graph.add("PreciseCacheTinyModel", LOADERS, subject="triangle", color="orange", motion="right")
     latent = graph.add(
         "EmptyHunyuanLatentVideo", LOADERS, "Empty video latent", width=256, height=256, length=13, batch_size=1
@@ -77,9 +79,16 @@ def wan22():
     unet = file(WAN22, "diffusion_models", "wan2.2_ti2v_5B_fp16.safetensors")
     vae = file(WAN22, "vae", "wan2.2_vae.safetensors")
     about = notes.about(
-        notes.COMPARED, [unet, UMT5, vae], notes.FP16_5B, "Wan2.2 text to video, 5B, for a GPU.", notes.COST, notes.SHARE
+        notes.COMPARED,
+        [unet, UMT5, vae],
+        notes.FP16_5B,
+        "Wan2.2 text to video, 5B, for a GPU.",
+        notes.COST,
+        notes.SHARE,
     )
-    graph = Graph("wan2.2_compare", ("Compare on Wan2.2 5B", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS)
+    graph = Graph(
+        "wan2.2_compare", ("Compare on Wan2.2 5B", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS
+    )
     model = parts.unet(graph, unet)
     clip, vae = parts.clip(graph, UMT5, "wan"), parts.vae(graph, vae)
     model = graph.add("ModelSamplingSD3", LOADERS, model=model, shift=8)[0]
@@ -98,10 +107,12 @@ def wan22():
 def hunyuan():
     unet = file(REPOSITORY, "diffusion_models", "hunyuan_video_t2v_720p_bf16.safetensors")
     about = notes.about(
-        notes.COMPARED, [unet, CLIP_L, LLAVA, VAE], notes.BF16_13B, "HunyuanVideo text to video, for a GPU.", notes.COST,
-        notes.SHARE,
+        notes.COMPARED, [unet, CLIP_L, LLAVA, VAE], notes.BF16_13B, "HunyuanVideo text to video, for a GPU.",
+        notes.COST,         notes.SHARE,
     )  # fmt: skip
-    graph = Graph("hunyuan_compare", ("Compare on HunyuanVideo", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS)
+    graph = Graph(
+        "hunyuan_compare", ("Compare on HunyuanVideo", "uncached, LFCache, EasyCache"), about, notes.USAGE, COLUMNS
+    )
     model = parts.unet(graph, unet)
     clip, vae = parts.dual_clip(graph, CLIP_L, LLAVA, "hunyuan_video"), parts.vae(graph, VAE)
     model = graph.add("ModelSamplingSD3", LOADERS, model=model, shift=7)[0]

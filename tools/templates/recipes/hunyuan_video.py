@@ -1,6 +1,6 @@
 """HunyuanVideo and HunyuanVideo 1.5: text to video and image to video."""
 
-from tools.templates.graph import Graph, file
+from tools.templates.form.graph import Graph, file
 from tools.templates.recipes import notes, parts
 from tools.templates.recipes.parts import PROMPT, SAMPLING
 

@@ -1,4 +1,4 @@
-"""What the notes of the templates say, a paragraph each; locales/*/main.json has the translations of every paragraph."""
+"""What the notes of the templates say, a paragraph each; locales/*/main.json has the translations."""
 
 USAGE = [
     "**PreciseCache LFCache** sits last before the sampler, after LoRAs and ModelSampling. It computes some of the "
@@ -21,21 +21,23 @@ SAVING = {
 }
 SWAPPED = "ComfyUI keeps in the computer's memory what does not fit the GPU. LFCache adds less than 0.2 GB."
 FP16_1B = f"**Memory**: about 3 GB of weights. {SWAPPED}"
-FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
 TWO_EXPERTS = f"**Memory**: about 14 GB of weights for each expert, one after the other. {SWAPPED}"
 FP16_5B = f"**Memory**: about 10 GB of weights. {SWAPPED}"
-BF16_13B = f"**Memory**: about 26 GB of weights (13 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
-FP16_8B = f"**Memory**: about 17 GB of weights (8 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+BF16_13B = f"**Memory**: about 26 GB of weights (13 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
+FP16_8B = f"**Memory**: about 17 GB of weights (8 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
 EXPERTS = (
-    "Each expert has an LFCache and a Cache Stats of its own. Connected with *calibrate_from*, the low-noise expert goes "
-    "on with the scale of the high-noise one. Tick *All samplers* on one Cache Stats to see both."
+    "Each expert has an LFCache and a Cache Stats of its own. Tick *All samplers* on one Cache Stats to see both. "
+    "`calibrate_from` is for the presets custom and paper: the second expert goes on with the scale of the first."
 )
 COMPARED = (
     "Samples the same noise three times: without a cache, with **PreciseCache LFCache** and with ComfyUI's "
     "**EasyCache**, and puts the videos side by side. PSNR and SSIM say how near a video is to the uncached one."
 )
 SHARE = "Was it worth it on your GPU? Post the picture and the numbers in *Quality and speed*."
-COST = "A cache that computes more steps is nearer to the uncached video, so look at the time too. One seed says little."
+COST = (
+    "A cache that computes more steps is nearer to the uncached video, so look at the time too. One seed says little."
+)
 
 
 def about(first, files, memory, *others):

@@ -1,6 +1,6 @@
 """What most templates share: loaders, the cache with its statistics, and the video at the end."""
 
-from tools.templates.graph import file
+from tools.templates.form.graph import file
 
 NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，"
@@ -92,6 +92,4 @@ def video(graph, samples, vae, fps, tiled=None):
 
 def save(graph, images, fps, prefix):
     made = graph.add("CreateVideo", VIDEO, images=images, fps=fps)[0]
-    graph.add(
-        "SaveVideo", VIDEO, video=made, filename_prefix=prefix, format="auto", format__codec="auto", codec="auto"
-    )
+    graph.add("SaveVideo", VIDEO, video=made, filename_prefix=prefix, format="auto", format__codec="auto", codec="auto")

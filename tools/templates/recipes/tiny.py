@@ -1,6 +1,6 @@
 """The bundled small model, which runs on a CPU without a download."""
 
-from tools.templates.graph import Graph
+from tools.templates.form.graph import Graph
 from tools.templates.recipes import notes, parts
 
 MODEL = "Model and size"
@@ -10,12 +10,14 @@ COLUMNS = [(MODEL,), *parts.WIDE[2:]]
 def demo():
     about = [
         "Runs on a laptop's CPU without a download: a small video model comes with PreciseCache.",
-        "Press *Run* and watch **Cache Stats**. Then set *preset* to *off*, bypass BlockCache (Ctrl+B), and run it again "
-        "with the same seed.",
-        "LFCache is set to *base*, BlockCache to skip very little (cache_rate 0.1, reuse_steps 1), as every one of this "
-        "small model's 16 blocks matters.",
+        "Press *Run* and watch **Cache Stats**. Then set `preset` to *off*, bypass BlockCache (Ctrl+B) and run it "
+        "again with the same seed.",
+        "LFCache is set to *base*, BlockCache to skip very little, as every one of this small model's 16 blocks "
+        "matters.",
     ]
-    graph = Graph("precisecache_tiny_demo", ("Small video model", "runs on a CPU, no download"), about, notes.USAGE, COLUMNS)
+    graph = Graph(
+        "precisecache_tiny_demo", ("Small video model", "runs on a CPU, no download"), about, notes.USAGE, COLUMNS
+    )
     tiny = graph.add("PreciseCacheTinyModel", MODEL, subject="triangle", color="orange", motion="right")
     latent = graph.add(
         "EmptyHunyuanLatentVideo", MODEL, "Empty video latent", width=256, height=256, length=13, batch_size=1
@@ -23,8 +25,8 @@ def demo():
     model = graph.add("PreciseCacheLFCache", parts.CACHE, model=tiny[0])[0]
     model = graph.add("PreciseCacheBlockCache", parts.CACHE, model=model, cache_rate=0.1, reuse_steps=1)[0]
     samples = graph.add(
-        "KSampler", parts.SAMPLING, model=model, positive=tiny[1], negative=tiny[2], latent_image=latent, seed=0, steps=50,
-        cfg=4, sampler_name="euler", scheduler="simple",
+        "KSampler", parts.SAMPLING, model=model, positive=tiny[1], negative=tiny[2], latent_image=latent, seed=0,
+        steps=50,         cfg=4, sampler_name="euler", scheduler="simple",
     )[0]  # fmt: skip
     stats = graph.add("PreciseCacheStats", parts.STATISTICS, model=model, samples=samples)
     graph.add("PreviewImage", parts.STATISTICS, "Plot", images=stats[2])

@@ -1,6 +1,6 @@
 """Wan2.1: text to video, image to video, VACE, first and last frame."""
 
-from tools.templates.graph import Graph, file
+from tools.templates.form.graph import Graph, file
 from tools.templates.recipes import notes, parts
 from tools.templates.recipes.parts import CLIP_VISION_H, NEGATIVE, PROMPT, SAMPLING, UMT5, WAN21, WAN_VAE
 
@@ -78,10 +78,12 @@ def vace():
         [model, UMT5, WAN_VAE],
         notes.FP16_14B,
         "Choose your picture in *Reference image*: the subject, on a plain ground. A video to follow goes into "
-        "*control_video*.",
+        "`control_video`.",
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.1_vace_precisecache", ("Wan2.1 VACE 14B", "reference to video"), about, notes.USAGE, parts.COLUMNS)
+    graph = Graph(
+        "wan2.1_vace_precisecache", ("Wan2.1 VACE 14B", "reference to video"), about, notes.USAGE, parts.COLUMNS
+    )
     unet, clip, vae = _loaders(graph, model)
     image = parts.picture(graph, "Reference image")
     positive, negative = _prompts(graph, clip, parts.HEAD)
@@ -105,7 +107,13 @@ def flf2v():
         "Choose your pictures in *Start image* and *End image*.",
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.1_flf2v_precisecache", ("Wan2.1 14B", "first and last frame to video"), about, notes.USAGE, parts.WITH_PICTURES)
+    graph = Graph(
+        "wan2.1_flf2v_precisecache",
+        ("Wan2.1 14B", "first and last frame to video"),
+        about,
+        notes.USAGE,
+        parts.WITH_PICTURES,
+    )
     unet, clip, vae = _loaders(graph, model)
     vision = parts.vision(graph, CLIP_VISION_H)
     first = parts.picture(graph, column=parts.PICTURES)
@@ -120,6 +128,8 @@ def flf2v():
         end_image=last, width=720, height=1280, length=33, **looks,
     )  # fmt: skip
     model = parts.cached(graph, unet, 8)
-    samples = _sample(graph, model, video[0], video[1], video[2], seed=1012535162155917, steps=20, cfg=3, has_plot=False)
+    samples = _sample(
+        graph, model, video[0], video[1], video[2], seed=1012535162155917, steps=20, cfg=3, has_plot=False
+    )
     parts.video(graph, samples, vae, 16)
     return graph

@@ -1,6 +1,6 @@
 """Wan2.2: 14B with both experts, and 5B."""
 
-from tools.templates.graph import Graph, file
+from tools.templates.form.graph import Graph, file
 from tools.templates.recipes import notes, parts
 from tools.templates.recipes.parts import NEGATIVE, PROMPT, SAMPLING, UMT5, WAN22, WAN_VAE
 
@@ -45,7 +45,9 @@ def t2v_14b():
         notes.EXPERTS,
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.2_t2v_14B_precisecache", ("Wan2.2 14B", "text to video, both experts"), about, notes.USAGE, parts.WIDE)
+    graph = Graph(
+        "wan2.2_t2v_14B_precisecache", ("Wan2.2 14B", "text to video, both experts"), about, notes.USAGE, parts.WIDE
+    )
     high, low, clip, vae = _loaders(graph, "t2v")
     positive = parts.prompt(graph, clip, parts.FOX)
     negative = parts.prompt(graph, clip, f"{NEGATIVE}，裸露，NSFW", "Negative prompt")
@@ -66,7 +68,9 @@ def i2v_14b():
         notes.EXPERTS,
         notes.SAVING["10 of 20"],
     )
-    graph = Graph("wan2.2_i2v_14B_precisecache", ("Wan2.2 14B", "image to video, both experts"), about, notes.USAGE, parts.WIDE)
+    graph = Graph(
+        "wan2.2_i2v_14B_precisecache", ("Wan2.2 14B", "image to video, both experts"), about, notes.USAGE, parts.WIDE
+    )
     high, low, clip, vae = _loaders(graph, "i2v")
     image = parts.picture(graph)
     positive = parts.prompt(graph, clip, parts.HEAD)

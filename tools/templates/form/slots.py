@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tools.templates.graph import Output
+from tools.templates.form.graph import Output
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 UPLOADS = ("image_upload", "video_upload")

@@ -2,8 +2,8 @@
 
 import uuid
 
-from tools.templates.layout import SIZES, VIEW, place
-from tools.templates.slots import slots_of
+from tools.templates.form.layout import SIZES, VIEW, place
+from tools.templates.form.slots import slots_of
 
 COLOR = "#3f789e"
 OPTIONAL = 7  # the shape of an optional input's slot

@@ -1,6 +1,6 @@
 """A graph in the format that ComfyUI's API takes."""
 
-from tools.templates.slots import slots_of
+from tools.templates.form.slots import slots_of
 
 
 def in_api_format(graph, schemas):
