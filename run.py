@@ -4,7 +4,7 @@
     python3 run.py demo [options]           sample the bundled video model without and with the cache
     python3 run.py test [pytest args]       run every test that can run on this machine
     python3 run.py check [pytest args]      lint, check the format and the types, then run the tests
-    python3 run.py graph GRAPH [options]    run a graph in API format in ComfyUI
+    python3 run.py graph GRAPH [options]    run a graph in API format in ComfyUI; --watch FOLDER: many
     python3 run.py bench [NAME [options]]   run a benchmark; without a name: list them all
     python3 run.py versions [options]       compare what is installed with the tested versions
 

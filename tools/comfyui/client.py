@@ -4,10 +4,12 @@ import asyncio
 import json
 import time
 import uuid
+from contextlib import suppress
 
 import aiohttp
 
-from .server import ServerFailed
+from .server import ServerFailed, ServerLost
+from .unreachable import FAILURES, NotComfyUI, unreachable
 
 MAX_DETAILS = 300  # characters of one error: ComfyUI may list every model file
 START_SECONDS = 600  # the imports of a first start take minutes on a slow disk or a busy machine
@@ -18,12 +20,14 @@ class ComfyClient:
 
     on_event: called with the text of every event of the running prompt.
     patience: seconds to wait for the server's first answer.
+    is_starting: whether the server may not listen yet; if not, the first failure to reach it is the last.
     """
 
-    def __init__(self, server, on_event=lambda text: None, patience=START_SECONDS):
+    def __init__(self, server, on_event=lambda text: None, patience=START_SECONDS, is_starting=True):
         self.server = server
         self.on_event = on_event
         self.patience = patience
+        self.is_starting = is_starting
         self.id = uuid.uuid4().hex
         self.prompt_id = None  # of the running prompt
 
@@ -43,21 +47,30 @@ class ComfyClient:
         await self.session.close()
 
     async def _wait_until_ready(self):
-        """Wait until the server answers; returns its description of itself."""
+        """Wait until the server answers; returns its description of itself. Raises ServerLost if it does not."""
         deadline = time.monotonic() + self.patience
-        while time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0:
             if self.server.has_ended:
-                raise ServerFailed(f"ComfyUI exited during its start:\n{self.server.log_tail()}")
+                raise ServerLost(f"ComfyUI exited during its start:\n{self.server.log_tail()}")
             try:
-                async with self.session.get("/system_stats") as answer:
-                    if answer.status == 200:
-                        return (await answer.json())["system"]
-            except aiohttp.ClientConnectionError:
-                pass
+                return await self._description(left)
+            except FAILURES as error:
+                if not self.is_starting:
+                    raise ServerLost(unreachable(self.server.address, error, self.patience)) from error
             await asyncio.sleep(0.2)
-        raise ServerFailed(
-            f"no ComfyUI answered at {self.server.address} within {self.patience} s:\n{self.server.log_tail()}"
+        raise ServerLost(
+            f"no ComfyUI answered at {self.server.address} within {self.patience:g} s:\n{self.server.log_tail()}"
         )
+
+    async def _description(self, seconds):
+        """The server's description of itself. Raises one of FAILURES."""
+        async with self.session.get("/system_stats", timeout=aiohttp.ClientTimeout(total=seconds)) as answer:
+            if answer.status != 200:
+                raise NotComfyUI(f"it answered /system_stats with status {answer.status}")
+            try:
+                return json.loads(await answer.text())["system"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise NotComfyUI("its answer to /system_stats is not that of a ComfyUI") from error
 
     async def _require_pack(self):
         """Raise ServerFailed, with the reason that ComfyUI logged, if it could not load our nodes."""
@@ -74,7 +87,10 @@ class ComfyClient:
         self.prompt_id = json.loads(text)["prompt_id"]
         seconds = await self._follow(self.prompt_id, timed_node)
         async with self.session.get(f"/history/{self.prompt_id}") as answer:
-            outputs = (await answer.json())[self.prompt_id]["outputs"]
+            entry = (await answer.json()).get(self.prompt_id)
+        if entry is None:
+            raise ServerFailed("the results are lost: ComfyUI's history was cleared before they were read")
+        outputs = entry["outputs"]
         self.prompt_id = None
         return outputs, seconds
 
@@ -112,7 +128,21 @@ class ComfyClient:
                 if seconds is None and timed_node is not None:
                     raise ServerFailed(f"ComfyUI never executed node {timed_node}")
                 return seconds
-        raise ServerFailed(f"ComfyUI closed the connection before the graph ended:\n{self.server.log_tail()}")
+        raise ServerLost(f"ComfyUI closed the connection before the graph ended:\n{self.server.log_tail()}")
+
+    async def listen(self, is_waiting, seconds):
+        """Pass on events that come after the end of a prompt, while `is_waiting()` and for so many seconds at most."""
+
+        async def take():
+            while is_waiting():
+                message = await self.socket.receive()
+                if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED):
+                    return
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    self.on_event(message.data)
+
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(take(), seconds)
 
     async def file(self, entry):
         """The bytes of a file that a node saved; entry: the file's entry in the history."""

@@ -20,6 +20,10 @@ class ServerFailed(RuntimeError):
     """ComfyUI did not start, exited, refused the graph, or failed while it ran the graph."""
 
 
+class ServerLost(ServerFailed):
+    """No ComfyUI answers at the address, or not any more."""
+
+
 def hold_port():
     """A socket that reserves a free port until ComfyUI listens there.
 
@@ -142,6 +146,11 @@ class ComfyServer:
         )
         return found[0] if found else self.log_tail()
 
+    def restart(self):
+        """Stop it, if it has not ended, and start it again."""
+        self.__exit__()
+        self.__enter__()
+
     def __exit__(self, *_):
         if not self.has_ended:
             self.process.terminate()
@@ -176,7 +185,7 @@ class RunningServer:
     has_ended = False  # its process is not ours to watch
 
     def __init__(self, address):
-        self.address = address.removeprefix("http://").rstrip("/")
+        self.address = address
 
     def log_tail(self):
         return f"(the ComfyUI at {self.address} logs where it was started; --comfyui PATH starts one for the graph)"
