@@ -103,8 +103,12 @@ def test_a_comparison_is_printed_and_saved(server, tmp_path, capsys):
     )
     entries = json.loads((tmp_path / "precisecache_comparison_50.json").read_text("utf-8"))
     out = capsys.readouterr().out
-    assert [entry["label"] for entry in entries] == ["LFCache share 0.4", "EasyCache"]
-    assert all(f"{entry['label']}: {entry['psnr']:.2f} dB" in out for entry in entries)
+    mine, easy = entries
+    assert (mine["label"], mine["computed"], mine["calls"]) == ("LFCache budget 0.4", 4, 10)
+    assert easy["label"] == "EasyCache 0.2" and 2 < easy["computed"] <= easy["calls"] == 10
+    for entry in entries:
+        (line,) = (line for line in out.splitlines() if line.startswith(f"{entry['label']}: {entry['psnr']:.2f} dB"))
+        assert f"{entry['computed']} of 10 computed" in line and line.endswith("(measured)")
 
 
 @pytest.mark.parametrize(
@@ -253,3 +257,15 @@ def test_changes_are_parsed_and_applied():
     overrides.set_preset(graph, "flash")
     assert graph[only_node(graph, "PreciseCacheLFCache")]["inputs"]["preset"] == "flash"
     assert blocks["cache_rate"] == BlockCacheConfig().cache_rate
+
+
+def test_a_preset_leaves_nodes_that_are_off_to_time_a_run_as_they_are():
+    graph = {
+        str(number): {"class_type": "PreciseCacheLFCache", "inputs": {"preset": preset}}
+        for number, preset in enumerate(["off", "budget", "base"])
+    }
+    overrides.set_preset(graph, "turbo")
+    assert [node["inputs"]["preset"] for node in graph.values()] == ["off", "turbo", "turbo"]
+    only_off = {"0": graph["0"]}
+    overrides.set_preset(only_off, "turbo")
+    assert only_off["0"]["inputs"]["preset"] == "turbo"

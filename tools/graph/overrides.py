@@ -61,14 +61,24 @@ def set_seed(graph, seed):
 
 
 def set_preset(graph, preset):
-    """Set the preset of every PreciseCache LFCache; `flash` sets every BlockCache to its defaults too."""
+    """Set the preset of every PreciseCache LFCache that is not off, or of all if all are off.
+
+    `flash` sets every BlockCache to its defaults too.
+    """
     presets = ("off", *PRESETS)
     if preset not in presets:
         raise OverrideError(f"there is no preset {preset!r}; choose from {', '.join(presets)}")
     if preset == "flash" and "PreciseCacheBlockCache" in {node["class_type"] for node in graph.values()}:
         for name in ("cache_rate", "reuse_steps"):
             apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
-    apply(graph, "PreciseCacheLFCache", "preset", preset)
+    apply(caching(graph), "PreciseCacheLFCache", "preset", preset)
+
+
+def caching(graph):
+    """The graph without the LFCache nodes that are off, which only time a run; the graph itself if all are off."""
+    found = {key for key, node in graph.items() if node["class_type"] == "PreciseCacheLFCache"}
+    timing = {key for key in found if graph[key]["inputs"].get("preset") == "off"}
+    return {key: node for key, node in graph.items() if key not in timing} if timing < found else graph
 
 
 def check(graph):

@@ -1,10 +1,9 @@
 """What is printed while a graph runs."""
 
 import json
-import math
 import sys
 
-from precisecache_core.compare.quality import quality_text
+from precisecache_core.compare.entry import entry_line
 
 
 def run_line(run):
@@ -82,8 +81,7 @@ class Progress:
                 self._line(f"warning: {warning}")
         for output in outputs.values():
             for entry in output.get("precisecache_compare", ()):
-                psnr = math.inf if entry["equal"] else math.nan if entry["psnr"] is None else entry["psnr"]
-                self._line(f"{entry['label']}: {quality_text(psnr, entry['ssim'])}")
+                self._line(entry_line(entry))
 
     def end(self):
         """Print the last lines that still wait; called when the prompt has ended in any way."""
