@@ -10,8 +10,10 @@
 
 Needs Python 3.10 or newer and nothing else. Everything is installed into .venv beside this
 file; delete that folder to start over. demo, graph, bench NAME and versions each have their own --help.
+With --verbose before the command, pip's output is shown while it installs.
 """
 
+import os
 import sys
 
 OLDEST_PYTHON = (3, 10)
@@ -22,7 +24,11 @@ def main(arguments):
         print("PreciseCache needs Python 3.10 or newer; this is " + sys.version.split()[0])
         return 2
     from tools.commands import COMMANDS, call
+    from tools.environment import VERBOSE
 
+    if arguments and arguments[0] in ("-v", "--verbose"):
+        arguments = arguments[1:]
+        os.environ[VERBOSE] = "1"
     if arguments and arguments[0] in COMMANDS:
         return call(arguments[0], arguments[1:])
     is_asked = bool(arguments) and arguments[0] in ("-h", "--help")

@@ -63,6 +63,7 @@ def sample_flow(
     blockcache: BlockCacheConfig | None = None,
     blocks: Sequence[nn.Module] = (),
     model_name: str = "model",
+    on_step: Callable[[int], object] = lambda done: None,
 ) -> tuple[torch.Tensor, dict | None]:
     """Sample with Euler steps.
 
@@ -71,13 +72,14 @@ def sample_flow(
     lfcache: an LFCacheConfig, or None to compute every step.
     blockcache: a BlockCacheConfig or None. blocks: the modules that it may skip. A call of denoise runs
         each of them once, as block(x, …); each returns a tensor like x.
-    model_name: for the report.
+    model_name: for the report. on_step: called after each step with the number of steps done.
     Returns (latent, report entry); the entry is None if neither cache is used.
     """
     x = noise * sigmas[0]
     if lfcache is None and blockcache is None:
-        for sigma, following in zip(sigmas[:-1], sigmas[1:]):
+        for done, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:]), 1):
             x = euler_step(x, denoise(x, sigma), sigma, following)
+            on_step(done)
         return x, None
     run = CachedRun(
         lfcache,
@@ -93,13 +95,14 @@ def sample_flow(
     )
     try:
         with run.sampling():
-            for sigma, following in zip(sigmas[:-1], sigmas[1:]):
+            for done, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:]), 1):
 
                 def model() -> torch.Tensor:
                     with block_cached(run.blockcache, blocks, sigma) if run.blockcache else nullcontext():
                         return denoise(x, sigma)
 
                 x = euler_step(x, run.denoised(x, sigma, model, denoise), sigma, following)
+                on_step(done)
         run.end()
         return x, run.report()
     finally:

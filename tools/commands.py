@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from tools.comfyui.locate import comfyui_version, find_comfyui
@@ -22,11 +23,13 @@ def call(name, arguments):
 
 
 def demo(arguments):
+    started = time.time()
     # a wrong option ends the program here, before any setup
-    from tools.demo.options import parse
+    from tools.demo.options import STARTED, parse
 
     host = parse(arguments).host
-    return run([VENV_PYTHON, "-m", "tools.demo", *arguments], prepare(host, "the demo samples in plain PyTorch"))
+    environment = prepare(host, "the demo samples in plain PyTorch")
+    return run([VENV_PYTHON, "-m", "tools.demo", *arguments], {**environment, STARTED: str(started)})
 
 
 def test(arguments):

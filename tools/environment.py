@@ -8,12 +8,18 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from tools import torch_build
+from tools.phases import Phase
+from tools.pip_output import TAIL, progress_options, run_pip
 from tools.versions import FOLDER, host_requirements, own_requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "precisecache-setup.txt"  # what is installed, so that the next run need not ask pip
+LOG = VENV / "precisecache-pip.log"  # what pip printed in the last set-up
+VERBOSE = "PRECISECACHE_VERBOSE"  # environment variable, set by run.py --verbose: pip's output is shown
+PREFIX = "[run.py] "
 
 
 class SetupError(Exception):
@@ -21,7 +27,7 @@ class SetupError(Exception):
 
 
 def say(text):
-    print(f"[run.py] {text}", flush=True)
+    print(PREFIX + text, flush=True)
 
 
 def set_up(host, is_renewed=False):
@@ -39,23 +45,43 @@ def set_up(host, is_renewed=False):
         say(f"environment {VENV}: everything is installed")
         return
     say(f"environment {VENV}: installing what is missing (the first time this may take minutes)")
+    if not is_verbose():
+        say(f"pip's output goes to {LOG}")
+        LOG.unlink(missing_ok=True)
     options = ["--upgrade", "--upgrade-strategy", "eager"] if is_renewed else []
+    pins = constraints(asked, is_held=not is_renewed)
+    build = choose_build(pins, files) if missing_packages(["torch"]) else torch_build.TorchBuild()
     try:
-        install(requirements, files, constraints(asked, is_held=not is_renewed), options)
+        install(requirements, files, build.pin(pins), options)
     except SetupError:
         if not host or is_renewed:
             raise
         say("trying again without the tested versions: this ComfyUI may need others")
-        install(requirements, files, constraints(asked, is_held=False))
+        install(requirements, files, build.pin(constraints(asked, is_held=False)))
     if host and not torch_fits():
         say("torch, torchvision and torchaudio do not match: installing versions that do")
-        install(requirements, files, constraints(asked, is_torch_kept=False))
+        pins = constraints(asked, is_torch_kept=False)
+        # never a mixture of builds, which pip's versions do not tell apart
+        build = torch_build.TorchBuild(choose_build(pins, files).is_cpu or False)
+        install(requirements, files, build.pin(pins))
         if not torch_fits():
             raise SetupError(
                 f"ComfyUI needs torch, torchvision and torchaudio, but they cannot be imported in {VENV}. "
                 "Start run.py with the Python that your ComfyUI runs in."
             )
     STAMP.write_text("\n".join(wanted) + "\n", encoding="utf-8")
+
+
+def choose_build(pins, files):
+    """The torch_build.TorchBuild that suits this machine, which is printed. files: ComfyUI's requirement files."""
+    options = torch_build.index_options(files)
+    needed = torch_build.PACKAGES if files else ("torch",)
+    build = torch_build.choose(
+        pins, lambda name: torch_build.offered_versions(VENV_PYTHON, name, options), needed=needed
+    )
+    if build.reason:
+        say(build.reason)
+    return build
 
 
 def constraints(asked, **options):
@@ -74,15 +100,32 @@ def install(requirements, files, constraints, options=()):
     """Install requirements and requirement files into .venv, within the constraints."""
     file = VENV / "precisecache-constraints.txt"
     file.write_text("\n".join(constraints) + "\n", encoding="utf-8")
-    command = pip_command(VENV_PYTHON, requirements, files, file, options)
-    say("$ " + " ".join(command))
-    status = subprocess.run(command, cwd=ROOT).returncode
+    if is_verbose():
+        command = pip_command(VENV_PYTHON, requirements, files, file, options)
+        say("$ " + " ".join(command))
+        status, place = subprocess.run(command, cwd=ROOT).returncode, "above"
+    else:
+        options = [*options, *progress_options(output_of(VENV_PYTHON, "import pip; print(pip.__version__)"))]
+        command = pip_command(VENV_PYTHON, requirements, files, file, options)
+        status, last = run_pip(command, ROOT, LOG, len(constraints), count_installed, PREFIX)
+        if status:
+            print(*last, sep="\n", file=sys.stderr, flush=True)
+        place = f"above (its last {TAIL} lines; all of them are in {LOG})"
     if status:
         raise SetupError(
-            f"pip could not install the packages (exit status {status}); its own message is above. "
+            f"pip could not install the packages (exit status {status}); its own message is {place}. "
             "The first installation needs a network and some gigabytes of disk. "
             f"Run the same command again to go on, or delete {VENV} to start over."
         )
+
+
+def is_verbose():
+    return bool(os.environ.get(VERBOSE))
+
+
+def count_installed():
+    """How many packages .venv itself has."""
+    return sum(1 for folder in ("lib/python*", "Lib") for _ in VENV.glob(f"{folder}/site-packages/*.dist-info"))
 
 
 def pip_command(python, requirements, files, constraints, options=()):
@@ -106,9 +149,17 @@ def make_venv():
     options = []
     if torch_version and (not is_inside_venv or sees_system_packages()):
         options.append("--system-site-packages")
-    say(f"making {VENV}" + (f", which shares torch {torch_version} of {sys.executable}" if torch_version else ""))
-    result = subprocess.run([sys.executable, "-m", "venv", *options, str(VENV)])
+    shared = f", which shares torch {torch_version} of {sys.executable}" if torch_version else ""
+    with Phase(f"making {VENV}{shared}", PREFIX):
+        result = subprocess.run(
+            [sys.executable, "-m", "venv", *options, str(VENV)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
     if result.returncode or not is_working(VENV_PYTHON):
+        print(result.stdout, file=sys.stderr, flush=True)
         raise SetupError(
             f"python -m venv could not make {VENV}; its own message is above. On Debian and Ubuntu install "
             f"python3-venv. If another Python made the folder, delete it."
@@ -134,7 +185,8 @@ def sees_system_packages():
 
 
 def torch_fits():
-    return output_of(VENV_PYTHON, "import torch, torchvision, torchaudio; print(1)") == "1"
+    with Phase("importing torch, torchvision and torchaudio", PREFIX):
+        return output_of(VENV_PYTHON, "import torch, torchvision, torchaudio; print(1)") == "1"
 
 
 def missing_packages(requirements):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from precisecache_core import flow_sigmas, guided, sample_flow
+from precisecache_core import LFCacheConfig, flow_sigmas, guided, sample_flow
 
 
 def test_the_schedule_by_hand():
@@ -39,3 +39,18 @@ def test_euler_by_hand():
     # velocity = x: each of two steps of -0.5 halves x
     x, _ = sample_flow(lambda x, sigma: x - sigma * x, torch.full((1, 1, 1, 1, 1), 8.0), flow_sigmas(2))
     assert x.item() == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("lfcache", [None, LFCacheConfig()])
+def test_each_step_is_told_once_it_is_done(lfcache):
+    told, calls = [], []
+
+    def denoise(x, sigma):
+        if x.shape[-1] == 16:  # not a trial
+            calls.append(len(told))
+        return x - sigma * x
+
+    sample_flow(denoise, torch.ones(1, 4, 2, 16, 16), flow_sigmas(10), lfcache, on_step=told.append)
+    # the first call comes before the first step is done, the last step may be a reused one
+    assert told == [*range(1, 11)] and calls[0] == 0
+    assert (calls == [*range(10)]) == (lfcache is None)

@@ -2,11 +2,14 @@
 
 import os
 import sys
+import time
 
 import pytest
 
 import run
 from tools import commands
+from tools.demo.options import STARTED
+from tools.environment import VERBOSE, is_verbose
 
 
 @pytest.fixture
@@ -84,6 +87,21 @@ def test_graph_and_demo_refuse_wrong_options_before_any_setup(monkeypatch):
         with pytest.raises(SystemExit) as stop:
             run.main(arguments)
         assert stop.value.code == 2
+
+
+def test_the_demo_knows_when_the_command_was_started(started, monkeypatch):
+    before = time.time()
+    monkeypatch.setattr(commands, "set_up", lambda host, is_renewed=False: times.append(time.time()))
+    times = []
+    assert run.main(["demo", "--embedded"]) == 0
+    assert before <= float(started[0][1][STARTED]) <= times[0]  # before the set-up
+
+
+def test_verbose_stands_before_the_command(started, monkeypatch):
+    monkeypatch.setenv(VERBOSE, "")
+    assert run.main(["test", "-v"]) == 0 and not is_verbose()  # pytest's own
+    assert run.main(["--verbose", "test"]) == 0 and is_verbose()
+    assert started[0][0][-1] == "-v" and "--verbose" not in started[1][0]
 
 
 def test_paths_among_the_pytest_arguments_replace_the_whole_suite(started):

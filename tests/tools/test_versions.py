@@ -62,6 +62,7 @@ def test_a_new_environment_gets_the_tested_versions(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(environment, "VENV_PYTHON", python)
     monkeypatch.setattr(environment, "STAMP", tmp_path / "stamp.txt")
+    monkeypatch.setattr(environment, "LOG", tmp_path / "pip.log")
     monkeypatch.setattr(environment, "make_venv", make_venv)
     monkeypatch.setattr(environment, "torch_fits", lambda: True)  # it is not really installed there
     monkeypatch.setattr(

@@ -1,10 +1,13 @@
 """`python -m tools.demo`: sample, compare, write and print."""
 
 import asyncio
+import os
 import platform
 import shlex
 import signal
 import sys
+import time
+from contextlib import AsyncExitStack
 
 import numpy as np
 import torch
@@ -12,10 +15,11 @@ import torch
 from precisecache_core.lfcache.config import LFCacheConfig
 from precisecache_core.tiny.prompts import encode_prompt
 from tools.machine import describe_machine
+from tools.phases import Phase, duration
 
 from .embedded import EmbeddedDemo
-from .options import parse
-from .output import table, write_results
+from .options import STARTED, parse
+from .output import table, write_film, write_results
 from .variants import measure
 
 
@@ -23,13 +27,13 @@ def say(text):
     print(text, flush=True)
 
 
-async def sample_embedded(options):
+async def sample_embedded(options, on_first):
     say("sampling with precisecache_core alone (embedded)")
     demo = EmbeddedDemo(options)
-    return await measure(demo.sample, options.steps, options.repeats, say), "embedded"
+    return await measure(demo.sample, options.steps, options.repeats, on_first), "embedded"
 
 
-async def sample_hosted(options):
+async def sample_hosted(options, on_first):
     # aiohttp is imported here because the embedded demo does not need it
     import aiohttp
 
@@ -38,16 +42,25 @@ async def sample_hosted(options):
 
     from .hosted import HostedDemo
 
-    say(f"starting a headless ComfyUI: {options.host}")
     with ComfyServer(options.host, options.out / "comfyui.log") as server:
         try:
-            async with ComfyClient(server) as client:
-                version = client.system.get("comfyui_version", "of unknown version")
-                say(f"ComfyUI {version} answers on port {server.port}")
+            async with AsyncExitStack() as stack:
+                with Phase(f"starting a headless ComfyUI from {options.host}") as phase:
+                    client = await stack.enter_async_context(ComfyClient(server))
+                    version = client.system.get("comfyui_version", "of unknown version")
+                    phase.result = f"ComfyUI {version} answers on port {server.port}"
                 demo = HostedDemo(client, options)
-                return await measure(demo.sample, options.steps, options.repeats, say), f"ComfyUI {version}"
+                return await measure(demo.sample, options.steps, options.repeats, on_first), f"ComfyUI {version}"
         except aiohttp.ClientError as error:
             raise ServerFailed(f"lost the connection to ComfyUI ({error}):\n{server.log_tail()}") from error
+
+
+def write_first(folder, result, started):
+    """Write the first clip by itself and print how long the user waited for it; started: seconds since the epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.variant.name}.webp"
+    write_film(path, result.video)
+    say(f"first picture after {duration(time.time() - started)}: {path}")
 
 
 def print_summary(options, results, rows, place):
@@ -75,13 +88,14 @@ def print_summary(options, results, rows, place):
 
 
 def main():
-    options = parse()
+    options, started = parse(), float(os.environ.get(STARTED, time.time()))
     # a terminated demo must still stop the ComfyUI that it started
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         LFCacheConfig.from_preset(options.preset)
         encode_prompt(options.subject, options.color, options.motion)
-        results, place = asyncio.run(sample_hosted(options) if options.host else sample_embedded(options))
+        sample = sample_hosted if options.host else sample_embedded
+        results, place = asyncio.run(sample(options, lambda result: write_first(options.out, result, started)))
         rows = write_results(options.out, results, options.steps)
     except (ValueError, RuntimeError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)

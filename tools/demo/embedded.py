@@ -27,14 +27,21 @@ class EmbeddedDemo:
         generator = torch.Generator().manual_seed(options.seed)
         self.noise = torch.randn(1, CHANNELS, *options.size, generator=generator).to(self.device)
 
-    async def sample(self, variant, steps):
+    async def sample(self, variant, steps, on_step):
         lfcache = LFCacheConfig.from_preset(variant.preset or self.preset) if variant.lfcache else None
         blockcache = BlockCacheConfig() if variant.blockcache else None
         sigmas = flow_sigmas(steps, bundle.SHIFT).to(self.device)
         self._wait()
         start = time.perf_counter()
         latent, run = sample_flow(
-            self.denoise, self.noise, sigmas, lfcache, blockcache, self.network.blocks, model_name="TinyVideoModel"
+            self.denoise,
+            self.noise,
+            sigmas,
+            lfcache,
+            blockcache,
+            self.network.blocks,
+            model_name="TinyVideoModel",
+            on_step=lambda step: on_step(step, steps),
         )
         self._wait()
         seconds = time.perf_counter() - start

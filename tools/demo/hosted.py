@@ -1,6 +1,7 @@
 """The demo in ComfyUI: the shipped API graph, with and without its caching nodes."""
 
 import io
+import json
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -28,7 +29,7 @@ class HostedDemo:
             ),
         }
 
-    async def sample(self, variant, steps):
+    async def sample(self, variant, steps, on_step):
         graph = load_flash() if variant.blockcache else load_step_cache()
         for class_type, inputs in self.inputs.items():
             set_inputs(graph, class_type, **inputs)
@@ -37,11 +38,20 @@ class HostedDemo:
             set_inputs(graph, "PreciseCacheLFCache", preset=variant.preset or self.preset)
         else:
             bypass(graph, "PreciseCacheLFCache")
-        outputs, seconds = await self.client.run(graph, only_node(graph, "KSampler"))
+        sampler = only_node(graph, "KSampler")
+        self.client.on_event = lambda text: tell_steps(json.loads(text), sampler, on_step)
+        outputs, seconds = await self.client.run(graph, sampler)
         saved = outputs[only_node(graph, "SaveAnimatedWEBP")]["images"][0]
         runs = outputs[only_node(graph, "PreciseCacheStats")]["precisecache"][0]["runs"]
         fps = graph[only_node(graph, "SaveAnimatedWEBP")]["inputs"]["fps"]
         return Take(read_frames(await self.client.file(saved), fps), seconds, runs[-1] if runs else None)
+
+
+def tell_steps(event, sampler, on_step):
+    """Call on_step(steps done, of how many) if ComfyUI's event is the progress of that node."""
+    data = event.get("data") or {}
+    if event["type"] == "progress" and data.get("node") == sampler and data.get("max"):
+        on_step(data["value"], data["max"])
 
 
 def read_frames(data, fps):

@@ -7,6 +7,7 @@ from pathlib import Path
 from tools.comfyui.locate import find_comfyui, is_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
+STARTED = "PRECISECACHE_STARTED"  # environment variable: when run.py started, in seconds since the epoch
 
 
 def latent_size(text):

@@ -72,7 +72,11 @@ def caption(row, steps):
 
 def write_comparison(path, results, captions):
     """The videos side by side with captions, as an animated WebP."""
-    film = side_by_side([result.video for result in results], captions)
+    write_film(path, side_by_side([result.video for result in results], captions))
+
+
+def write_film(path, film):
+    """A video, (frames, height, width, 3) in [0, 1], as an animated WebP."""
     pictures = [Image.fromarray(frame) for frame in (film * 255).round().byte().numpy()]
     pictures[0].save(
         path, save_all=True, append_images=pictures[1:], duration=FRAME_MILLISECONDS, loop=0, quality=90, method=4

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from tools.phases import Phase
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -65,18 +67,22 @@ class Result:
         return min(self.times)
 
 
-async def measure(sample, steps, repeats, say):
+async def measure(sample, steps, repeats, on_first):
     """Sample every variant `repeats` times in turn, so that a slow phase of the machine affects all of them.
 
-    sample(variant, steps): coroutine that returns a Take. Returns a list of Result.
+    sample(variant, steps, on_step): coroutine that returns a Take and calls on_step(steps done, of how many).
+    on_first: called with the first Result, as soon as it has a video. Returns a list of Result.
     """
     warmup = min(steps, 8)
-    say(f"warming up with {warmup} steps of each variant")
-    for variant in VARIANTS:
-        await sample(variant, warmup)
+    with Phase(f"warming up with {warmup} steps of each variant") as phase:
+        for before, variant in enumerate(VARIANTS):
+            await sample(variant, warmup, lambda step, of: phase.step(before * of + step, len(VARIANTS) * of))
     results = [Result(variant) for variant in VARIANTS]
     for repeat in range(repeats):
         for result in results:
-            result.add(await sample(result.variant, steps))
-            say(f"{result.variant.name}, run {repeat + 1} of {repeats}: {result.times[-1]:.2f} s")
+            with Phase(f"{result.variant.name}, run {repeat + 1} of {repeats}") as phase:
+                result.add(await sample(result.variant, steps, phase.step))
+                phase.result = f"{result.times[-1]:.2f} s"
+            if result is results[0] and repeat == 0:
+                on_first(result)
     return results
