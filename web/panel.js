@@ -40,6 +40,12 @@ function speedupText({ speedup, saved }) {
   return t("%1× faster, saved %2 (estimate)", Number(speedup.toPrecision(2)), timeText(saved));
 }
 
+// The run before this one, to compare with.
+function previousText({ label, computed, calls, seconds }) {
+  const line = t("previous run: %1 of %2 computed, %3", computed, calls, timeText(seconds));
+  return label ? `${line} (${label})` : line;
+}
+
 // What was planned and what became of it, in one line.
 function planText({ budget, steps, computed, unplanned, isRehearsed }) {
   const plan = isRehearsed
@@ -149,7 +155,8 @@ export class Panel {
     // a step makes one call or more, so the number of calls alone does not show the progress
     const state = run.isEnded ? t("ended") : t("call %1, %2 steps", run.calls, run.steps);
     const head = element("div", "precisecache-head");
-    head.append(element("span", "precisecache-model", name), element("span", "precisecache-state", state));
+    const title = element("span", "precisecache-model", name);
+    head.append(title, element("span", "precisecache-label", run.label), element("span", "precisecache-state", state));
     const counters = element("dl", "precisecache-counters");
     const add = (name, className, value) => {
       const pair = element("div", className);
@@ -176,6 +183,7 @@ export class Panel {
     }
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
     box.append(counters);
+    if (run.previous) box.append(element("div", "precisecache-previous", previousText(run.previous)));
     return box;
   }
 }

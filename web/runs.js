@@ -86,7 +86,7 @@ export function withCalls(before, event) {
   const reasons = (before?.reasons ?? "").slice(0, event.first).padEnd(event.first, "?") + event.reasons;
   const known = (before?.lfd ?? []).slice(0, event.first);
   const lfd = [...known, ...Array(event.first - known.length).fill(null), ...event.lfd];
-  return { ...event, decisions, reasons, lfd, sigmas: [], agreement: null, seconds: null };
+  return { ...event, decisions, reasons, lfd, sigmas: [], label: "", agreement: null, seconds: null };
 }
 
 // The runs in the output of a Cache Stats node, which has a report for each item of a list; null if it has none.
@@ -111,6 +111,7 @@ function readRun(run) {
       cacheBytes: (count(run.cache_bytes?.lfcache) ?? 0) + (count(run.cache_bytes?.blockcache) ?? 0),
       blocks: blocksOf(run.blockcache),
       warnings: list(run.warnings).map(text),
+      label: text(run.label),
       agreement: number(run.trial_agreement),
       seconds: number(run.seconds?.sampling),
       isEnded: true,

@@ -27,24 +27,29 @@ export function addView(draw) {
 
 const drawViews = () => [...views].map((draw) => draw());
 
-// What a panel shows: {runs, report, isOpen}, from the newest prompt of the open graph that has something for it.
+// What a panel shows: {runs, report, isOpen}, each run with the `previous` one of its sampler or null, from the newest prompt of the open graph that has something for it.
 // `owns(id)`: whether the panel shows the Cache Stats node with this execution id.
 export function shownTo(owns) {
-  for (const { runs, reports } of promptsOfThisGraph().reverse()) {
+  const newest = promptsOfThisGraph().reverse();
+  for (const [index, { runs, reports }] of newest.entries()) {
     const own = [...reports].filter(([id]) => owns(id));
     const told = own.flatMap(([, ids]) => ids);
     const live = [...runs].filter(([, run]) => run.stats.some((id) => owns(id) && !reports.has(id))).map(([id]) => id);
     if (!own.length && !live.length) continue;
     const runsOf = (ids) => [...new Set(ids)].map((id) => runs.get(id)).filter(Boolean);
     const shown = runsOf([...told, ...live]);
+    const older = newest.slice(index + 1).flatMap((prompt) => [...prompt.runs.values()].reverse());
     return {
-      runs: shown,
+      runs: shown.map((run) => ({ ...run, previous: older.find((other) => isOfSameSampler(run, other)) ?? null })),
       report: own.length ? reportOf(runsOf(told)) : null,
       isOpen: shown.some((run) => !run.isEnded),
     };
   }
   return { runs: [], report: null, isOpen: false };
 }
+
+// Whether a run has ended, and is one of the sampler of another run.
+const isOfSameSampler = (run, other) => other.seconds !== null && other.sampler && other.sampler === run.sampler;
 
 // The report that the server would write if there were only these runs.
 function reportOf(runs) {
@@ -95,6 +100,13 @@ function storeReports(promptId, id, output, prompt, isOld = false) {
   reports.set(id, keys);
 }
 
+// Whether a prompt comes from another page while the open graph is not saved: everyone who opens a template opens a graph
+// with the same id.
+function isAnothersRun(prompt) {
+  const isUnsaved = app.extensionManager?.workflow?.activeWorkflow?.isPersisted === false;
+  return isUnsaved && prompt?.[3]?.client_id !== api.clientId;
+}
+
 // After a graph was opened or the page reconnected: fetches the last reports of this graph, if a view lacks them.
 async function restore() {
   if (!drawViews().some(Boolean)) return;
@@ -102,7 +114,7 @@ async function restore() {
     const answer = await api.fetchApi(`/history?max_items=${HISTORY}`);
     // newest first
     for (const [promptId, { prompt, outputs }] of Object.entries(await answer.json()).reverse()) {
-      if (!isOfThisGraph(prompt)) continue;
+      if (!isOfThisGraph(prompt) || isAnothersRun(prompt)) continue;
       for (const [id, output] of Object.entries(outputs ?? {})) storeReports(promptId, id, output, prompt, true);
     }
     drawViews();

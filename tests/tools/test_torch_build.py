@@ -37,7 +37,7 @@ def write_wheels(folder, *names, is_index=False):
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
-    """A function that asks a pip that is set to an empty index and nothing else; its list `asked` is what it was asked."""
+    """A function that asks a pip that is set to an empty index alone; its list `asked` is what it was asked."""
     if not list(importlib.metadata.distributions(name="pip")):
         pytest.skip("pip is not installed")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
