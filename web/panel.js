@@ -155,8 +155,7 @@ export class Panel {
     // a step makes one call or more, so the number of calls alone does not show the progress
     const state = run.isEnded ? t("ended") : t("call %1, %2 steps", run.calls, run.steps);
     const head = element("div", "precisecache-head");
-    const title = element("span", "precisecache-model", name);
-    head.append(title, element("span", "precisecache-label", run.label), element("span", "precisecache-state", state));
+    head.append(element("span", "precisecache-model", name), element("span", "precisecache-state", state));
     const counters = element("dl", "precisecache-counters");
     const add = (name, className, value) => {
       const pair = element("div", className);
@@ -183,6 +182,7 @@ export class Panel {
     }
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
     box.append(counters);
+    if (run.label) box.append(element("div", "precisecache-label", run.label));
     if (run.previous) box.append(element("div", "precisecache-previous", previousText(run.previous)));
     return box;
   }

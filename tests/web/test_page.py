@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from panel_texts import BLOCKCACHE, LFCACHE, STATS, badge, block_badge, graph_of, shown, texts
+from panel_texts import BLOCKCACHE, LFCACHE, STATS, badge, block_badge, graph_of, shown, texts, time_text
 
 from precisecache_core.record.accumulated import accumulated
 from tools.graph.shipped import only_node
@@ -240,8 +240,9 @@ def test_a_run_of_another_graph_is_not_shown(page):
     """Every page gets the events of a program that names no client, and many graphs have the same node ids."""
     page.load(graph_of(seed=21))
     other = graph_of(seed=22)
-    other["77"] = other.pop("3")
-    other["4"]["inputs"]["latent_image"] = ["77", 0]
+    sampler = other[only_node(other, "KSampler")]
+    other["77"] = other.pop(sampler["inputs"]["latent_image"][0])
+    sampler["inputs"]["latent_image"] = ["77", 0]
     page.js("""window.heard = [];
         window.comfyAPI.api.api.addEventListener('precisecache.calls', ({detail}) => window.heard.push(detail));""")
     answer = page.ask("/prompt", {"prompt": other})
@@ -311,3 +312,43 @@ def test_two_nodes_show_their_own_runs_or_those_of_both(page):
     both = [texts(run, True) for node in (STATS, second) for run in page.report(prompt, node)["runs"]]
     assert sorted(shown(page.panel(STATS)), key=decisions) == sorted(both, key=decisions)
     page.picture("two_nodes")
+
+
+PREVIOUS = "return document.querySelector('.precisecache-previous')?.textContent ?? null"
+
+
+def test_the_previous_run_of_the_sampler_is_shown_beside_the_new_one(page):
+    page.load(graph_of(seed=81, preset="turbo"))
+    (before,) = page.report(page.queue(), STATS)["runs"]
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    assert page.js(PREVIOUS) is None
+    page.js(
+        "app.graph.getNodeById(arguments[0]).widgets.find((w) => w.name == 'preset').value = 'base'",
+        LFCACHE,
+    )
+    (now,) = page.report(page.queue(), STATS)["runs"]
+    page.wait("document.querySelector('.precisecache-strip')?.ariaLabel == a[0]", now["decisions"])
+    page.wait("document.querySelector('.precisecache-label')?.textContent == a[0]", now["label"])
+    seconds = time_text(before["seconds"]["sampling"])
+    line = f"previous run: {before['computed']} of {before['calls']} computed, {seconds} ({before['label']})"
+    assert page.js(PREVIOUS) == line
+    page.picture("previous")
+
+
+def test_a_template_just_opened_shows_no_run_of_another_page(page):
+    """Everyone who opens a template has a graph with the same id."""
+    graph = graph_of(seed=82)
+    page.load(graph)
+    page.call("app.graphToPrompt().then((p) => app.loadGraphData(p.workflow)).then(() => true)")
+    saved = page.call("app.graphToPrompt()")
+    body = {"prompt": saved["output"], "extra_data": {"extra_pnginfo": {"workflow": saved["workflow"]}}}
+    theirs = page.ask("/prompt", body | {"client_id": "another page"})["prompt_id"]
+    page.history(theirs)
+    page.call("app.loadGraphData(a[0]).then(() => true)", saved["workflow"])
+    page.wait_for_answers()
+    assert page.panel(STATS) == []
+    mine = page.report(page.queue(), STATS)
+    page.open()
+    page.call("app.loadGraphData(a[0]).then(() => true)", saved["workflow"])
+    page.wait("document.querySelector('.precisecache-panel .seconds')")
+    assert shown(page.panel(STATS)) == [texts(run) for run in mine["runs"]]
