@@ -18,13 +18,13 @@ PAGE, GRAPHS = "PreciseCache", "PreciseCacheGraphs"  # the sections of main.json
 # words that stay English in every language: names, abbreviations and values
 NAMES = {
     *("PreciseCache", "LFCache", "BlockCache", "EasyCache", "LFD", "ComfyUI"),
-    *("HunyuanVideo", "Wan2.1", "Wan2.2", "LoRA", "LoRAs", "Lightning", "CausVid"),
-    *("CFGGuider", "BasicGuider", "ModelSampling", "CLIP", "Transformer"),
-    *("MODEL", "VAE", "CPU", "GPU", "JSON", "PSNR", "SSIM", "README", "Ctrl", "B", "x", "alpha"),
+    *("HunyuanVideo", "Wan2.1", "Wan2.2", "VACE", "LoRA", "LoRAs", "Lightning", "lightx2v", "CausVid"),
+    *("ModelSampling", "Transformer"),
+    *("MODEL", "VAE", "CPU", "GPU", "GB", "JSON", "PSNR", "SSIM", "Ctrl", "B", "x", "alpha"),
     *("base", "turbo", "flash", "budget", "custom", "paper", "off"),  # presets
-    *("cpu", "merged", "per_block", "trial_agreement"),
+    *("cpu", "merged", "per_block", "fp8_e4m3fn", "v1", "concat", "v2", "replace"),
+    "models",  # the folder
 }
-PHRASES = ("How it compares",)  # headings of pages that are in English only
 SCRIPTS = {
     "ja": "[\u3040-\u30ff\u4e00-\u9fff]",
     "ko": "[\uac00-\ud7a3]",
@@ -36,39 +36,14 @@ CHOICES = {("trial",): set(TRIALS), ("reuse",): set(REUSES), ("reference",): {"t
 # words that are spelt alike in English and in the language
 ALIKE = {
     "de": {
-        *("h", "min", "s", "block", "bypass", "cache", "caches", "clips", "download", "format", "frames", "guidance"),
-        *(
-            "laptop",
-            "latent",
-            "latents",
-            "loader",
-            "log",
-            "node",
-            "nodes",
-            "noise",
-            "plan",
-            "prompt",
-            "prompts",
-            "radius",
-        ),
-        *("sampler", "samples", "sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
+        *("h", "min", "s", "block", "bypass", "cache", "download", "format", "frame", "frames", "guidance", "guider"),
+        *("laptop", "latent", "latents", "node", "nodes", "noise", "plan", "prompt", "radius", "sampler", "samples"),
+        *("sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
     },
-    "es": {"h", "min", "s", "clips", "color", "megabytes", "plan", "prompt", "prompts", "tensor", "transformer", "use"},
+    "es": {"h", "min", "s", "color", "megabytes", "plan", "prompt", "tensor", "transformer", "use"},
     "fr": {
-        *("h", "min", "s", "cache", "caches", "calibration", "change", "clips", "exact", "expert", "experts", "format"),
-        *(
-            "fraction",
-            "image",
-            "latent",
-            "latents",
-            "pixels",
-            "place",
-            "plan",
-            "prompt",
-            "prompts",
-            "second",
-            "transformer",
-        ),
+        *("h", "min", "s", "cache", "calibration", "change", "exact", "expert", "experts", "format", "fraction"),
+        *("image", "latent", "latents", "pixels", "plan", "prompt", "second", "transformer", "type"),
     },
     "zh": {"latent"},
 }
@@ -87,8 +62,6 @@ def texts(language, file):
 
 def words(text):
     """The words in Latin letters that may have to be translated."""
-    for phrase in PHRASES:
-        text = text.replace(phrase, "")
     text = re.sub(r"\]\([^)]*\)|https?://\S+|\S+\.safetensors|`[^`]*`", " ", text)  # addresses, files and code
     found = {word.rstrip(".") for word in re.findall(r"\b[A-Za-z][\w.]*", text, re.ASCII)}
     return {word.lower() for word in found - NAMES}
