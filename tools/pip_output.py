@@ -44,8 +44,8 @@ class PipProgress:
             name = file.split("-")[0]
             is_package = not file.endswith(".metadata")
             self._note(name, self.seen, *([self.got] if is_package else []))
-            if is_package:
-                self.detail = name + (size if re.fullmatch(r" \([\d.]+ \w+\)", size) else "")
+            if is_package and re.fullmatch(r" \([\d.]+ \w+\)", size):
+                self.detail += size
         elif found := re.match(r"Installing collected packages: (.+)", line):
             return len(found[1].split(","))
         return None

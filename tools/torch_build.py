@@ -17,7 +17,8 @@ from pathlib import Path
 # they work together only in the same build
 PACKAGES = ("torch", "torchvision", "torchaudio")
 LOCAL = "+cpu"
-CUDA_PARTS = re.compile(r"(triton|nvidia-.*|cuda-.*)==")
+# tested with the builds for CUDA: the CPU builds do without, or need another setuptools
+CUDA_PARTS = re.compile(r"(triton|nvidia-.*|cuda-.*|setuptools)==")
 SETTING = "PRECISECACHE_TORCH"
 INDEX_OPTION = re.compile(r"(-i|--index-url|--extra-index-url|-f|--find-links|--no-index)\b")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -32,18 +32,36 @@ SCRIPTS = {
     "zh": "[\u4e00-\u9fff]",
 }
 # inputs whose tooltips name values: {(input,): values}
-CHOICES = {("trial",): set(TRIALS), ("reuse",): set(REUSES), ("reference",): {"trial", "cached"}}
+CHOICES = {
+    ("trial",): set(TRIALS),
+    ("reuse",): set(REUSES),
+    ("reference",): {"trial", "cached"},
+    ("view",): {"videos", "difference", "both"},
+}
 # words that are spelt alike in English and in the language
 ALIKE = {
     "de": {
         *("h", "min", "s", "block", "bypass", "cache", "download", "format", "frame", "frames", "guidance", "guider"),
-        *("laptop", "latent", "latents", "node", "nodes", "noise", "plan", "prompt", "radius", "sampler", "samples"),
+        *(
+            "laptop",
+            "latent",
+            "latents",
+            "node",
+            "nodes",
+            "noise",
+            "pixel",
+            "plan",
+            "prompt",
+            "radius",
+            "sampler",
+            "samples",
+        ),
         *("sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
     },
     "es": {"h", "min", "s", "color", "megabytes", "plan", "prompt", "tensor", "transformer", "use"},
     "fr": {
         *("h", "min", "s", "cache", "calibration", "change", "exact", "expert", "experts", "format", "fraction"),
-        *("image", "latent", "latents", "pixels", "plan", "prompt", "second", "transformer", "type"),
+        *("image", "latent", "latents", "pixel", "pixels", "plan", "prompt", "second", "transformer", "type"),
     },
     "zh": {"latent"},
 }

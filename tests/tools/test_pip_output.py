@@ -93,8 +93,7 @@ def test_collecting_and_installing_are_two_phases_and_the_log_has_no_progress(tm
 
 
 def test_pip_is_not_asked_questions_that_nobody_sees(tmp_path):
-    status, last = run("import os, sys; print(os.environ['PIP_NO_INPUT'], repr(sys.stdin.read()))", tmp_path)
-    assert (status, last) == (0, ["1 ''"])
+    assert run("import os; print(os.environ['PIP_NO_INPUT'])", tmp_path) == (0, ["1"])
 
 
 def test_a_failure_during_the_installation_is_its_status(tmp_path, capsys):

@@ -12,7 +12,7 @@ from tools import torch_build
 from tools.torch_build import TorchBuild, choose, has_gpu, index_options, offered_versions
 
 VERSIONS = {"torch": "9.9.9", "torchvision": "9.24.0", "torchaudio": "9.9.9"}
-PINS = ["nvidia-nccl-cu13==2.28.9", "triton==3.6.0", *(f"{n}=={v}" for n, v in VERSIONS.items()), "numpy==2.4.6"]
+PINS = ["nvidia-nccl-cu13==2.28.9", "setuptools==65.5.0", *(f"{n}=={v}" for n, v in VERSIONS.items()), "numpy==2.4.6"]
 
 
 def write_wheel(folder, name, version, tag="py3-none-any"):
@@ -37,7 +37,7 @@ def write_wheels(folder, *names, is_index=False):
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
-    """A function that asks a pip that is set to an empty index alone; its list `asked` is what it was asked."""
+    """A function that asks a pip that knows an empty index and nothing else; its list `asked` keeps the questions."""
     if not list(importlib.metadata.distributions(name="pip")):
         pytest.skip("pip is not installed")
     for name in [name for name in os.environ if name.startswith("PIP_")]:

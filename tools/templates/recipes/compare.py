@@ -7,7 +7,7 @@ from tools.templates.recipes.parts import CACHE, LOADERS, PROMPT, SAMPLING, STAT
 
 RESULT = "Comparison"
 COLUMNS = [*WIDE[:5], (RESULT,)]
-COUNTER = "LFCache off, counts and times"  # its report has the calls and seconds of a model without LFCache
+COUNTER = "LFCache off (counts and times)"  # its report has the calls and seconds of a model without LFCache
 
 
 def _compare(graph, model, guide, shared, latent, vae, fps, prefix, **lfcache):

@@ -2,7 +2,7 @@
 
 USAGE = [
     "**PreciseCache LFCache** sits last before the sampler, after LoRAs and ModelSampling. It computes some of the "
-    "steps and reuses for the others what it knows by then.",
+    "steps and estimates the others from those.",
     "- *base*: quality first. Start here.\n"
     "- *turbo*: faster, a little further from the uncached video.\n"
     "- *flash*: turbo, and BlockCache skips blocks. For drafts.\n"
@@ -11,7 +11,7 @@ USAGE = [
     "**Cache Stats** says how much faster the run was, and why if nothing was reused.",
     "Leave few-step LoRAs (Lightning, lightx2v, CausVid) out: so few steps leave nothing to reuse.",
 ]
-FILES = "**Model files**, by their folder in *models*:"
+FILES = "**Model files**, by their folder in `models`:"
 PICTURE = "Choose your picture in *Start image*."
 SAVING = {
     "10 of 20": "**Saving** (expected, not measured on this model): *base* computes 10 of 20 steps, so sampling takes "
@@ -34,7 +34,7 @@ COMPARED = (
     "Samples the same noise three times: without a cache, with **PreciseCache LFCache** and with ComfyUI's "
     "**EasyCache**, and puts the videos side by side. PSNR and SSIM say how near a video is to the uncached one."
 )
-SHARE = "Was it worth it on your GPU? Post the picture and the numbers in *Quality and speed*."
+SHARE = "Was it worth it on your GPU? Share the video and the numbers of *Quality and speed*."
 COST = (
     "A cache that computes more steps is nearer to the uncached video, so look at the time too. One seed says little."
 )
