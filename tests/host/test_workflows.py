@@ -8,10 +8,12 @@ import urllib.request
 
 import pytest
 
-from testkit.tiny_host import ROOT, find_host
+from testkit.tiny_host import OLDEST, ROOT, find_host
 from tools.comfyui.client import ComfyClient
+from tools.comfyui.locate import comfyui_version
 from tools.comfyui.server import ComfyServer
 from tools.graph.shipped import load_graph, nodes_of
+from tools.templates.__main__ import schemas_of, texts
 
 FILES = sorted((ROOT / "workflows" / "api").glob("*.json"))
 # inputs of the loaders and of LoadImage that name files which this machine lacks
@@ -26,10 +28,18 @@ def server(tmp_path_factory):
         yield server
 
 
+def test_the_files_are_what_their_recipes_say(server):
+    if tuple(map(int, re.findall(r"\d+", comfyui_version(find_host())))) < OLDEST:
+        pytest.skip("the recipes are written for a newer ComfyUI")
+    written = texts(schemas_of(server))
+    assert sorted(path for path in written if path.parent.name == "api") == FILES
+    for path, text in written.items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run python3 -m tools.templates"
+
+
 def has_nodes(server, graph):
     """Whether the host has every node of a graph."""
-    with urllib.request.urlopen(f"http://{server.address}/object_info") as answer:
-        known = json.load(answer)
+    known = schemas_of(server)
     return {node["class_type"] for node in graph.values()} <= known.keys()
 
 
