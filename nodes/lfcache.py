@@ -16,7 +16,7 @@ from ..precisecache_core.lfcache.config import (
 )
 from .host.attachment import Attachment, attach, attachment_of
 from .host.presets import OFF, in_force
-from .host.schema import advanced, node_id_of
+from .host.schema import advanced, node_id_of, noted
 
 DEFAULTS = LFCacheConfig()
 FLASH = "flash"
@@ -47,11 +47,12 @@ class PreciseCacheLFCache(io.ComfyNode):
             ),
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample faster. Put this node last before the sampler."),
-                io.Combo.Input(
+                noted(
+                    io.Combo.Input,
                     "preset",
                     options=[OFF, *PRESETS],
                     default="base",
-                    extra_dict={"precisecache_in_force": in_force(SETTINGS)},
+                    notes={"precisecache_in_force": in_force(SETTINGS)},
                     tooltip=f"base: quality first (computes {_steps('base', 20)} of 20 steps, {_steps('base', 50)} of "
                     f"50). turbo: faster ({_steps('turbo', 20)} of 20, {_steps('turbo', 50)} of 50). budget: your own "
                     "share of the steps. custom: your own alpha. "

@@ -17,6 +17,16 @@ def advanced(make_input: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return make_input(*args, **kwargs)
 
 
+def noted(make_input: Callable[..., Any], *args: Any, notes: dict[str, Any], **kwargs: Any) -> Any:
+    """An input with notes for the page, in the options of the input in the node's definition.
+
+    make_input: the class of the input, called with the other arguments. Not all of these classes take the notes.
+    """
+    made = make_input(*args, **kwargs)
+    made.extra_dict = {**(made.extra_dict or {}), **notes}
+    return made
+
+
 def node_id_of(node_class: Any) -> str | None:
     """The graph id of the node being executed; None if a program calls the node outside a graph.
 

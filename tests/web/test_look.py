@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import Page
 from panel_texts import LFCACHE, STATS, badge, graph_of, shown, texts, time_text
 
 LOCALES = Path(__file__).resolve().parents[2] / "locales"
@@ -48,11 +49,21 @@ def test_resized_collapsed_and_in_a_subgraph_it_still_works(page):
     page.picture("subgraph")
 
 
+@pytest.fixture(params=["own", "newer"])
+def page_of_both(request, browser):
+    """The page in the host's version and in a newer one, not opened yet."""
+    page = Page(request.getfixturevalue("server" if request.param == "own" else "newer_server"), browser)
+    page.version = request.param
+    yield page
+    page.interrupt()
+    assert page.errors() == []
+
+
 @pytest.mark.parametrize("palette", ["dark", "light"])
 @pytest.mark.parametrize("is_vue", [False, True], ids=["canvas", "vue"])
-def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
-    page.set_setting("Comfy.ColorPalette", palette)
-    page.set_setting("Comfy.VueNodes.Enabled", is_vue)
+def test_it_is_readable_in_every_theme_and_renderer(page_of_both, palette, is_vue):
+    page = page_of_both
+    page.prepare(is_vue=is_vue, palette=palette)
     page.open()
     page.load(graph_of(seed=60 + 2 * is_vue + (palette == "light")))  # a new seed, so that it runs
     report = page.report(page.queue(), STATS)
@@ -66,7 +77,7 @@ def test_it_is_readable_in_every_theme_and_renderer(page, palette, is_vue):
     if is_vue:
         seen = page.js("return [...document.querySelectorAll('.precisecache-badge')].map((e) => e.textContent)")
         assert seen[0] == badge(run)
-    page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}")
+    page.picture(f"{palette}_{'vue' if is_vue else 'canvas'}_{page.version}")
 
 
 def contrast(*colors):
