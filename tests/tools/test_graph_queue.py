@@ -74,17 +74,22 @@ def test_folders_are_named_by_line_and_words():
 
 
 @pytest.mark.parametrize(
-    "graph, place",
+    "name, title, widget",
     [
-        ("wan2.1_t2v_precisecache", ("6", "text")),
-        ("wan2.1_i2v_precisecache", ("6", "text")),  # through WanImageToVideo
-        ("wan2.2_t2v_14B_precisecache", ("6", "text")),  # two samplers share it
-        ("hunyuan_video_t2v_precisecache", ("44", "text")),  # through a guider without a negative prompt
-        ("hunyuan_video_1.5_t2v_precisecache", ("44", "text")),
+        ("wan2.1_t2v_precisecache", "Positive prompt", "text"),
+        ("wan2.1_i2v_precisecache", "Positive prompt", "text"),  # through WanImageToVideo
+        ("wan2.1_vace_precisecache", "Positive prompt", "text"),
+        ("wan2.2_t2v_14B_precisecache", "Positive prompt", "text"),  # two samplers share it
+        ("wan2.2_compare", "Positive prompt", "text"),  # three do
+        ("hunyuan_video_t2v_precisecache", "Prompt", "text"),  # through a guider without a negative prompt
+        ("hunyuan_video_i2v_precisecache", "Prompt", "prompt"),
+        ("hunyuan_video_1.5_t2v_precisecache", "Positive prompt", "text"),
     ],
 )
-def test_the_positive_prompt_is_found(graph, place):
-    assert prompt_input(load_graph(GRAPHS / f"{graph}.json"), None) == place
+def test_the_positive_prompt_is_found(name, title, widget):
+    graph = load_graph(GRAPHS / f"{name}.json")
+    (node,) = (key for key, node in graph.items() if node["_meta"]["title"] == title)
+    assert prompt_input(graph, None) == (node, widget)
 
 
 def test_the_prompt_may_be_in_a_node_of_its_own_and_must_be_the_only_one():

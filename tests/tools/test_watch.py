@@ -14,10 +14,13 @@ import pytest
 from testkit.tiny_host import ROOT
 from tools.graph import __main__ as command
 from tools.graph.options import parse
-from tools.graph.shipped import DEMO, load_graph
+from tools.graph.shipped import DEMO, load_graph, set_inputs
 
 HANGS_SECONDS = 900  # ends a wait that has failed; nothing is expected to take that long
-SMALL = ["EmptyHunyuanLatentVideo.width=64", "3.height=64", "3.length=5", "KSampler.steps=12"]
+SMALL = [
+    *(f"EmptyHunyuanLatentVideo.{size}" for size in ("width=64", "height=64", "length=5")),
+    "KSampler.steps=12",
+]
 SMALL = [part for change in SMALL for part in ("--set", change)]
 
 
@@ -97,11 +100,11 @@ def test_a_graph_without_a_place_for_the_prompt_is_refused_before_anything_runs(
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_an_interrupt_stops_the_prompt_and_prints_the_table(server, tmp_path, rows):
     small = load_graph()
-    for node, inputs in {"3": {"width": 64, "height": 64, "length": 5}, "4": {"steps": 8, "seed": 3}}.items():
-        small[node]["inputs"].update(inputs)
+    set_inputs(small, "EmptyHunyuanLatentVideo", width=64, height=64, length=5)
+    set_inputs(small, "KSampler", steps=8, seed=3)
     write(tmp_path / "a.json", small)
-    small["4"]["inputs"]["steps"] = 10000
-    small["2"]["inputs"].update(preset="custom", alpha=0)
+    set_inputs(small, "KSampler", steps=10000)
+    set_inputs(small, "PreciseCacheLFCache", preset="custom", alpha=0)
     write(tmp_path / "b.json", small)
     command = [sys.executable, "-u", "-m", "tools.graph", "--watch", str(tmp_path), "--server", server.address]
     process = subprocess.Popen(
