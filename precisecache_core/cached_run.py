@@ -32,6 +32,7 @@ class CachedRun:
     scale_advice: a warning that says how to get a better scale for alpha; None if there is none.
     name, latent_shape, nodes, sampler: for the report: the model's name, the latent's shape, the ids of the
         nodes that configured this run, and that of the sampler's node.
+    expectation: for the report: a sentence on what to expect of this run; None if there is nothing to say.
     lfcache_options: further arguments of LFCacheRun.
     """
 
@@ -50,6 +51,7 @@ class CachedRun:
         latent_shape: Sequence[int] = (),
         nodes: Sequence[str] = (),
         sampler: str = "",
+        expectation: str | None = None,
         **lfcache_options: Any,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -58,6 +60,7 @@ class CachedRun:
         self.latent_shape = list(latent_shape)
         self.nodes = list(nodes)
         self.sampler = sampler
+        self.expectation = expectation
         self.journal = Journal(device)
         self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **lfcache_options)
         self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
@@ -137,6 +140,7 @@ class CachedRun:
             "sampler": self.sampler,
             "model": self.name,
             "latent_shape": self.latent_shape,
+            "expectation": self.expectation,
             "steps": self.steps,
             "calls": len(decisions),
             "computed": decisions.count("C"),

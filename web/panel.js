@@ -171,6 +171,7 @@ export class Panel {
     if (run.seconds !== null) add("time", "seconds", timeText(run.seconds));
     box.append(head);
     box.append(...run.warnings.map((warning) => element("div", "precisecache-warning", warning)));
+    if (run.expectation) box.append(element("div", "precisecache-expectation", run.expectation));
     const speedup = speedupText(run);
     if (speedup) box.append(element("div", "precisecache-speedup", speedup));
     box.append(strip(run));

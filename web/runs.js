@@ -46,6 +46,7 @@ function counters(data) {
     ...found,
     model: text(data.model),
     sampler: text(data.sampler),
+    expectation: text(data.expectation),
     threshold: number(data.threshold),
     plan: planOf(data.plan),
     speedup: number(data.speedup),

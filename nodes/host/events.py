@@ -139,6 +139,7 @@ class CallFeed:
             "blocks": blocks and {"block_calls": blocks.block_calls, "block_calls_skipped": blocks.block_calls_skipped},
             "standing_aside": run.standing_aside,
             "warnings": [text[:MAX_WARNING] for text in journal.warnings[:MAX_WARNINGS]] if is_ended else [],
+            "expectation": run.expectation and run.expectation[:MAX_WARNING],
             "is_ended": is_ended,
         }
         first = self.sent

@@ -26,8 +26,8 @@ def what_to_expect(config: LFCacheConfig, steps: int, part: float, prompt: Promp
     whole = round(steps / part) if part > 0 else steps
     if whole > FEW:
         return None
-    computed = f"{config.budget(steps)} of {steps} are" if config.share is not None else "most are"
-    return f"a schedule of {whole} steps is short: {computed} computed; 20 steps or more save more"
+    computed = f": {config.budget(steps)} of {steps} are computed" if config.share is not None else ""
+    return f"a schedule of {whole} steps is short{computed}; 20 steps or more save more"
 
 
 def few_step_file(prompt: Prompt) -> str | None:

@@ -94,8 +94,11 @@ class SamplerRun:
             latent_shape=noise.shape,
             nodes=page.nodes,
             sampler=page.sampler,
+            expectation=few if not obstacle else None,
         )
-        for remark in [*self.attachment.remarks, *([few] if few and not obstacle else [])]:
+        if run.expectation:
+            logger.info("PreciseCache: %s", run.expectation)
+        for remark in self.attachment.remarks:
             run.journal.warn(remark)
         if obstacle and not run.lfcache.is_standing_aside:
             run.lfcache.stand_aside(obstacle)

@@ -33,6 +33,7 @@ def exact(schema):
 
 NEWER = {
     "label",
+    "expectation",
     "other_cache",
     "corrections",
     "plan",
