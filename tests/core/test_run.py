@@ -42,6 +42,7 @@ FIELDS = {
     "speedup",
     "saved_seconds",
     "standing_aside",
+    "expectation",
     "plan",
     "alpha",
     "delta_max",
