@@ -42,7 +42,7 @@ SIZES = {
     "PreciseCacheBlockCache": (240, 160),
     "PreciseCacheCompare": (320, 300),
     "PreciseCacheLFCache": (240, 200),
-    "PreciseCacheStats": (320, 306),
+    "PreciseCacheStats": (320, 345),
     "PreciseCacheTinyModel": (260, 202),
     "PreviewAny": (260, 140),
     "PreviewImage": (320, 260),
