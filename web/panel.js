@@ -33,9 +33,10 @@ function timeText(seconds) {
   return t("%1 h %2 min", Math.floor(whole / 3600), Math.floor((whole % 3600) / 60));
 }
 
-// What people came for, in one line; null if it is not known.
-function speedupText({ speedup, saved }) {
-  if (speedup === null || saved === null) return null;
+// What people came for, in one line; null if it is not known. A plan is paid for at the start, so before the end a run
+// is not said to lose time.
+function speedupText({ speedup, saved, isEnded }) {
+  if (speedup === null || saved === null || (saved < 0 && !isEnded)) return null;
   if (saved < 0) return t("%1× as fast, lost %2 (estimate)", speedup.toFixed(2), timeText(-saved));
   return t("%1× faster, saved %2 (estimate)", Number(speedup.toPrecision(2)), timeText(saved));
 }
