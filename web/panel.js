@@ -184,6 +184,10 @@ export class Panel {
     }
     if (run.plan) box.append(element("div", "precisecache-plan", planText(run.plan)));
     box.append(counters);
+    if (run.other) {
+      const { name, reused, calls } = run.other;
+      box.append(element("div", "precisecache-other", t("%1 reused %2 of %3 calls", name, reused, calls)));
+    }
     if (run.label) box.append(element("div", "precisecache-label", run.label));
     if (run.previous) box.append(element("div", "precisecache-previous", previousText(run.previous)));
     return box;

@@ -55,6 +55,12 @@ function counters(data) {
   };
 }
 
+// How many calls another step cache reused, or null.
+function otherOf(value) {
+  const [calls, reused] = [count(value?.calls), count(value?.reused)];
+  return calls === null || reused === null ? null : { name: text(value.name), calls, reused };
+}
+
 // The content of an event, or null if it is malformed. id: the run's id.
 export function readCalls(data) {
   const found = counters(data);
@@ -113,6 +119,7 @@ function readRun(run) {
       blocks: blocksOf(run.blockcache),
       warnings: list(run.warnings).map(text),
       label: text(run.label),
+      other: otherOf(run.other_cache),
       agreement: number(run.trial_agreement),
       seconds: number(run.seconds?.sampling),
       isEnded: true,

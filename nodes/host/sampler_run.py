@@ -98,6 +98,7 @@ class SamplerRun:
         )
         if run.expectation:
             logger.info("PreciseCache: %s", run.expectation)
+        run.journal.is_alone = self.other is None
         for remark in self.attachment.remarks:
             run.journal.warn(remark)
         if obstacle and not run.lfcache.is_standing_aside:

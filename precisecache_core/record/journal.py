@@ -55,6 +55,7 @@ class Journal:
         self.blocks_skipped = 0
         self._blocks_before = 0  # skipped until the end of the last call
         self.warnings: list[str] = []
+        self.is_alone = True  # False with another step cache: calls that it answers say nothing about a whole one
         self.stopwatch = Stopwatch(device)
         self.peak_bytes = {"lfcache": 0, "blockcache": 0}
 
@@ -76,7 +77,7 @@ class Journal:
         is_over: the run has ended, so that its whole time counts and waiting for the device does no harm; before, only
         calls that the device has finished count.
         """
-        if not self.stopwatch.is_exact:
+        if not self.stopwatch.is_exact or not self.is_alone:
             return None
         read = self.stopwatch.finished if self.stopwatch.is_cuda and not is_over else self.stopwatch.each
         calls, computed = read("call"), read("compute")

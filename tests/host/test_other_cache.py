@@ -88,3 +88,12 @@ def test_settings_that_a_program_attaches_have_a_label_too(bench):
     bench.sample(model, steps=2)
     run = bench.report(model)
     assert run["label"] == "LFCache + BlockCache" and run["other_cache"] is None
+
+
+def test_beside_another_cache_no_speedup_is_estimated(bench):
+    """The calls that it answers take no time, so they say nothing about what a whole call takes."""
+    model = blockcache(attach_easycache(bench.model, 0.5))
+    bench.sample(model, steps=STEPS)
+    run = bench.report(model)
+    assert run["other_cache"]["reused"] > 0 and run["blockcache"]["block_calls_skipped"] > 0
+    assert run["speedup"] is None and run["saved_seconds"] is None
