@@ -20,10 +20,6 @@ from .host.schema import advanced, node_id_of, noted
 
 DEFAULTS = LFCacheConfig()
 FLASH = "flash"
-SETTINGS = [
-    "alpha", "share", "warmup", "start_percent", "end_percent", "trial", "reference", "reuse", "factor_t", "factor_hw",
-    "cutoff", "cache_device",
-]  # fmt: skip
 
 
 def _steps(preset: str, steps: int) -> int:
@@ -52,7 +48,7 @@ class PreciseCacheLFCache(io.ComfyNode):
                     "preset",
                     options=[OFF, *PRESETS],
                     default="base",
-                    notes={"precisecache_in_force": in_force(SETTINGS)},
+                    notes={"precisecache_in_force": in_force()},
                     tooltip=f"base: quality first (computes {_steps('base', 20)} of 20 steps, {_steps('base', 50)} of "
                     f"50). turbo: faster ({_steps('turbo', 20)} of 20, {_steps('turbo', 50)} of 50). budget: your own "
                     "share of the steps. custom: your own alpha. "

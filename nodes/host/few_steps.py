@@ -33,7 +33,7 @@ def what_to_expect(config: LFCacheConfig, steps: int, part: float, prompt: Promp
 def few_step_file(prompt: Prompt) -> str | None:
     """The name of a model or LoRA made for few steps, upstream of the sampler; None if there is none."""
     for key in prompt.upstream(prompt.node_id):
-        for value in prompt.nodes[key].get("inputs", {}).values():
+        for value in (prompt.nodes[key].get("inputs") or {}).values():
             if isinstance(value, str) and FILE.search(value) and FEW_STEP_NAME.search(os.path.basename(value)):
                 return os.path.basename(value)
     return None

@@ -8,19 +8,18 @@ OFF = "off"  # a preset of the node: no LFCache
 BY_ALPHA = ("alpha", "warmup")  # without effect where the steps are planned
 
 
-def in_force(names: list[str]) -> dict[str, dict[str, str | None]]:
+def in_force() -> dict[str, dict[str, str | None]]:
     """For each preset of the node the settings that it ignores, with the value in force instead, as text.
 
-    names: of the node's settings. None where nothing is in force instead: the setting plays no part there.
+    None where nothing is in force instead: the setting plays no part there.
     """
-    return {OFF: dict.fromkeys(names), **{preset: _decided(preset, names) for preset in PRESETS}}
+    return {OFF: dict.fromkeys([*_UNLIKELY, "cache_device"]), **{preset: _decided(preset) for preset in PRESETS}}
 
 
-def _decided(preset: str, names: list[str]) -> dict[str, str | None]:
-    given = {name: value for name, value in _UNLIKELY.items() if name in names}
-    config = LFCacheConfig.from_preset(preset, **given)
+def _decided(preset: str) -> dict[str, str | None]:
+    config = LFCacheConfig.from_preset(preset, **_UNLIKELY)
     found: dict[str, str | None] = {}
-    for name, value in given.items():
+    for name, value in _UNLIKELY.items():
         actual = getattr(config, name)
         if config.share is not None and name in BY_ALPHA:
             found[name] = None

@@ -67,10 +67,5 @@ def why_trials_are_poor(agreement: float | None, latent_shape: Sequence[int], fa
     """
     if agreement is None or agreement >= POOR or min(latent_shape[-2:], default=0) < SMALLEST_SIDE:
         return None
-    if factors.factor_t > 1:
-        remedy = "set factor_t to 1"
-    elif factors.factor_hw > 1:
-        remedy = f"set factor_hw to {factors.factor_hw // 2}"
-    else:
-        remedy = "use the preset base"
-    return f"the trials agree poorly with the computed steps ({agreement:.2f}, good is above 0.8): {remedy}"
+    remedy = "set factor_t to 1" if factors.factor_t > 1 else f"set factor_hw to {factors.factor_hw // 2}"
+    return f"the trials agree poorly with the computed steps ({agreement:.2f}, at best 1): {remedy}"

@@ -1,5 +1,6 @@
 """Servers for the tests of the commands, and a reader of the table that `run.py graph --watch` prints."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -65,6 +66,22 @@ def fake_server(fake):
         yield server
         server.process.kill()
         server.process.wait()
+
+
+@pytest.fixture
+def wait_until_idle(server):
+    """wait_until_idle(): waits until the server runs no prompt and none waits; fails if one runs on."""
+
+    def wait():
+        deadline = time.monotonic() + HANGS_SECONDS
+        while True:
+            with urllib.request.urlopen(f"http://{server.address}/queue") as answer:
+                if not any(json.load(answer).values()):
+                    return
+            assert time.monotonic() < deadline, "the prompt runs on"
+            time.sleep(0.1)
+
+    return wait
 
 
 @pytest.fixture

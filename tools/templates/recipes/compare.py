@@ -42,10 +42,7 @@ def _compare(graph, model, guide, shared, latent, vae, fps, prefix, **lfcache):
     inputs |= {f"{place}_report": stats[name][1] for place, name in places.items()}
     compared = graph.add("PreciseCacheCompare", RESULT, **inputs)
     graph.add("PreviewAny", RESULT, "Quality and speed", source=compared[1])
-    made = graph.add("CreateVideo", STATISTICS, images=compared[0], fps=fps)[0]
-    graph.add(
-        "SaveVideo", RESULT, video=made, filename_prefix=prefix, format="auto", format__codec="auto", codec="auto"
-    )
+    parts.save(graph, compared[0], fps, prefix, (STATISTICS, RESULT))
 
 
 def tiny():
@@ -60,9 +57,7 @@ def tiny():
         "precisecache_compare", ("Compare", "uncached, LFCache, EasyCache; on a CPU"), about, notes.USAGE, columns
     )
     model = graph.add("PreciseCacheTinyModel", LOADERS, subject="triangle", color="orange", motion="right")
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", LOADERS, "Empty video latent", width=256, height=256, length=13, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 256, 256, 13, LOADERS)
     shared = parts.custom_sampler(graph, LOADERS, model[0], 0, 50)
 
     def guide(cached, title):
@@ -118,9 +113,7 @@ def hunyuan():
     model = graph.add("ModelSamplingSD3", LOADERS, model=model, shift=7)[0]
     prompt = parts.prompt(graph, clip, parts.BOAT, "Prompt")
     guided = graph.add("FluxGuidance", PROMPT, conditioning=prompt, guidance=6)[0]
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", PROMPT, "Empty video latent", width=848, height=480, length=73, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 848, 480, 73)
     shared = parts.custom_sampler(graph, PROMPT, model, 1, 20)
 
     def guide(cached, title):

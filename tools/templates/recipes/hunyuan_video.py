@@ -49,9 +49,7 @@ def t2v():
     clip, vae = parts.dual_clip(graph, CLIP_L, LLAVA, "hunyuan_video"), parts.vae(graph, VAE)
     prompt = parts.prompt(graph, clip, parts.BOAT, "Prompt")
     guided = graph.add("FluxGuidance", PROMPT, conditioning=prompt, guidance=6)[0]
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", PROMPT, "Empty video latent", width=848, height=480, length=73, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 848, 480, 73)
     model = parts.cached(graph, unet, 7)
     guider = graph.add("BasicGuider", SAMPLING, model=model, conditioning=guided)[0]
     samples = sample(graph, model, guider, latent, 1)

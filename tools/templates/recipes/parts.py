@@ -60,6 +60,12 @@ def prompt(graph, clip, text, title="Positive prompt"):
     return graph.add("CLIPTextEncode", PROMPT, title, clip=clip, text=text)[0]
 
 
+def empty_latent(graph, width, height, length, column=PROMPT):
+    """The latent that Wan2.1, Wan2.2 14B, HunyuanVideo and the bundled model start from."""
+    size = {"width": width, "height": height, "length": length, "batch_size": 1}
+    return graph.add("EmptyHunyuanLatentVideo", column, "Empty video latent", **size)[0]
+
+
 def cached(graph, model, shift, title=None, **lfcache):
     """The model with its shift, and LFCache behind it."""
     shifted = graph.add("ModelSamplingSD3", CACHE, model=model, shift=shift)[0]
@@ -90,6 +96,8 @@ def video(graph, samples, vae, fps, tiled=None):
     save(graph, images, fps, "video/precisecache")
 
 
-def save(graph, images, fps, prefix):
-    made = graph.add("CreateVideo", VIDEO, images=images, fps=fps)[0]
-    graph.add("SaveVideo", VIDEO, video=made, filename_prefix=prefix, format="auto", format__codec="auto", codec="auto")
+def save(graph, images, fps, prefix, columns=(VIDEO, VIDEO)):
+    """columns: where Create Video and Save Video stand."""
+    made = graph.add("CreateVideo", columns[0], images=images, fps=fps)[0]
+    chosen = {"format": "auto", "format__codec": "auto", "codec": "auto"}
+    graph.add("SaveVideo", columns[1], video=made, filename_prefix=prefix, **chosen)

@@ -19,21 +19,13 @@ def demo():
         "precisecache_tiny_demo", ("Small video model", "runs on a CPU, no download"), about, notes.USAGE, COLUMNS
     )
     tiny = graph.add("PreciseCacheTinyModel", MODEL, subject="triangle", color="orange", motion="right")
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", MODEL, "Empty video latent", width=256, height=256, length=13, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 256, 256, 13, MODEL)
     model = graph.add("PreciseCacheLFCache", parts.CACHE, model=tiny[0])[0]
     model = graph.add("PreciseCacheBlockCache", parts.CACHE, model=model, cache_rate=0.1, reuse_steps=1)[0]
     samples = graph.add(
         "KSampler", parts.SAMPLING, model=model, positive=tiny[1], negative=tiny[2], latent_image=latent, seed=0,
         steps=50,         cfg=4, sampler_name="euler", scheduler="simple",
     )[0]  # fmt: skip
-    stats = graph.add("PreciseCacheStats", parts.STATISTICS, model=model, samples=samples)
-    graph.add("PreviewImage", parts.STATISTICS, "Plot", images=stats[2])
-    images = graph.add("VAEDecode", parts.VIDEO, samples=stats[0], vae=tiny[3])[0]
-    made = graph.add("CreateVideo", parts.VIDEO, images=images, fps=8)[0]
-    graph.add(
-        "SaveVideo", parts.VIDEO, video=made, filename_prefix="video/precisecache", format="auto", format__codec="auto",
-        codec="auto",
-    )  # fmt: skip
+    samples = parts.with_statistics(graph, model, samples)
+    parts.video(graph, samples, tiny[3], 8)
     return graph

@@ -36,9 +36,7 @@ def t2v():
     graph = Graph("wan2.1_t2v_precisecache", ("Wan2.1 1.3B", "text to video"), about, notes.USAGE, parts.COLUMNS)
     unet, clip, vae = _loaders(graph, model)
     positive, negative = _prompts(graph, clip, parts.FOX)
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", PROMPT, "Empty video latent", width=832, height=480, length=33, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 832, 480, 33)
     model = parts.cached(graph, unet, 8)
     samples = _sample(graph, model, positive, negative, latent, seed=82628696717253, steps=30)
     parts.video(graph, samples, vae, 16)

@@ -51,9 +51,7 @@ def t2v_14b():
     high, low, clip, vae = _loaders(graph, "t2v")
     positive = parts.prompt(graph, clip, parts.FOX)
     negative = parts.prompt(graph, clip, f"{NEGATIVE}，裸露，NSFW", "Negative prompt")
-    latent = graph.add(
-        "EmptyHunyuanLatentVideo", PROMPT, "Empty video latent", width=640, height=640, length=81, batch_size=1
-    )[0]
+    latent = parts.empty_latent(graph, 640, 640, 81)
     samples = _sample_with_both(graph, high, low, positive, negative, latent, 923510416338945)
     parts.video(graph, samples, vae, 16)
     return graph
