@@ -115,7 +115,9 @@ class CachedRun:
         """The run is over: warn of what `remarks` says, and of trials that agree poorly. Reads the device."""
         for remark in self.remarks():
             self.journal.warn(remark)
-        agreement = None if self.lfcache.is_standing_aside else self.lfcache.trial_agreement(ENOUGH_PAIRS)
+        # skipped blocks change the computed predictions, so that they say nothing about the trials
+        is_telling = not self.lfcache.is_standing_aside and not self.journal.blocks_skipped
+        agreement = self.lfcache.trial_agreement(ENOUGH_PAIRS) if is_telling else None
         if poor := why_trials_are_poor(agreement, self.latent_shape, self.lfcache.config):
             self.journal.warn(poor)
 

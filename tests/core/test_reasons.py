@@ -141,7 +141,7 @@ def test_a_call_that_was_to_be_reused_and_had_to_be_computed_is_not_called_plann
     assert {report["reasons"][number] for number in revoked} == {"n"}
 
 
-def trials_of(side, agree, factor_t=2, factor_hw=4):
+def trials_of(side, agree, factor_t=2, factor_hw=4, blocks_skipped=0):
     """The warnings of a run in which every call is computed and whose trials agree with them, or say the opposite."""
     settings = dict(alpha=0.0, trial="plain", factor_t=factor_t, factor_hw=factor_hw, cutoff=0.2)
     x = torch.zeros(1, 4, 4, side, side)
@@ -152,6 +152,7 @@ def trials_of(side, agree, factor_t=2, factor_hw=4):
         level, small = level + 1 + call, small + (1 + call if agree else 20 - call)
         full = x - sigma * torch.full_like(x, level)
         run.denoised(x, sigma, lambda full=full: full, lambda s, at, v=small: s - at * torch.full_like(s, v))
+    run.journal.blocks_skipped = blocks_skipped
     run.end()
     return [text for text in warnings_of(run) if "agree poorly" in text]
 
@@ -163,6 +164,7 @@ def test_trials_that_agree_poorly_are_warned_of_with_a_remedy():
     assert warning.endswith("set factor_hw to 2")
 
 
-def test_trials_that_agree_or_are_too_small_to_tell_are_not():
+def test_trials_that_agree_or_where_nothing_can_be_told_are_not():
     assert trials_of(32, agree=True) == []
     assert trials_of(16, agree=False) == []
+    assert trials_of(32, agree=False, blocks_skipped=1) == []
