@@ -8,6 +8,7 @@ from .blockcache.config import BlockCacheConfig
 from .blockcache.run import BlockCacheRun
 from .blockcache.swap import block_cached
 from .cached_run import CachedRun
+from .group import ALONE, Group, TorchGroup
 from .lfcache.call import Call
 from .lfcache.config import LFCacheConfig
 from .lfcache.controller import LFCacheController
@@ -19,6 +20,7 @@ from .record.report import build_report, dump_report, summary_line
 from .sampling import FLOW_MODEL, flow_sigmas, guided, sample_flow
 
 __all__ = [
+    "ALONE",
     "FLOW",
     "FLOW_MODEL",
     "VARIANCE_EXPLODING",
@@ -27,10 +29,12 @@ __all__ = [
     "BlockCacheRun",
     "CachedRun",
     "Call",
+    "Group",
     "LFCacheConfig",
     "LFCacheController",
     "LFCacheRun",
     "Parametrization",
+    "TorchGroup",
     "block_cached",
     "build_report",
     "dump_report",

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from .agreement import Agreement
 from .blockcache.config import BlockCacheConfig
 from .blockcache.run import EVERYWHERE, BlockCacheRun
+from .group import ALONE, Group
 from .lfcache.call import Call
 from .lfcache.config import MINIMUM_STEPS, LFCacheConfig
 from .lfcache.latent.parametrization import Parametrization
@@ -22,7 +24,7 @@ class CachedRun:
     """Both caches of one sampler run and its journal; make a new one for every run.
 
     A sampling loop calls `begin` (or `denoised`) where it would call the model. Where a call is computed,
-    the loop runs the model inside `block_cached(run.blockcache, …)`.
+    the loop runs the model by `block_cached(run.blockcache, …)`.
 
     lfcache: an LFCacheConfig, or None to compute every call and only write the journal.
     blockcache: a BlockCacheConfig or None.
@@ -33,6 +35,7 @@ class CachedRun:
     name, latent_shape, nodes, sampler: for the report: the model's name, the latent's shape, the ids of the
         nodes that configured this run, and that of the sampler's node.
     expectation: for the report: a sentence on what to expect of this run; None if there is nothing to say.
+    group: the ranks that sample the same latent (see `Agreement`); each has a run of its own.
     lfcache_options: further arguments of LFCacheRun.
     """
 
@@ -52,6 +55,7 @@ class CachedRun:
         nodes: Sequence[str] = (),
         sampler: str = "",
         expectation: str | None = None,
+        group: Group = ALONE,
         **lfcache_options: Any,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
@@ -62,8 +66,13 @@ class CachedRun:
         self.sampler = sampler
         self.expectation = expectation
         self.journal = Journal(device)
-        self.lfcache = LFCacheRun(lfcache, model, sigma_window, journal=self.journal, **lfcache_options)
-        self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal) if blockcache else None
+        self.agreement = Agreement(group)
+        self.lfcache = LFCacheRun(
+            lfcache, model, sigma_window, journal=self.journal, agreement=self.agreement, **lfcache_options
+        )
+        self.blockcache: BlockCacheRun | None = None
+        if blockcache:
+            self.blockcache = BlockCacheRun(blockcache, block_start_sigma, self.journal, agreement=self.agreement)
         self._has_lfcache = lfcache is not None
         self._has_scale_advice = scale_advice is not None
         if lfcache is not None and steps < MINIMUM_STEPS:
@@ -186,7 +195,8 @@ class CachedRun:
         }
 
     def release(self) -> None:
-        """Drop every tensor."""
+        """Drop every tensor, and tell the other ranks that this run is over."""
+        self.agreement.end()
         self.lfcache.release()
         if self.blockcache is not None:
             self.blockcache.release()

@@ -13,3 +13,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _TEXTS)
+
+
+def raise_unless_out_of_memory(error: Exception) -> None:
+    """Raise an exception again, unless it means that memory ran out."""
+    if not is_out_of_memory(error):
+        raise error

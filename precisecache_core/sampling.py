@@ -1,7 +1,6 @@
 """A plain Euler sampler for rectified flow with guidance, for use without ComfyUI."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -10,6 +9,7 @@ from .blockcache.config import BlockCacheConfig
 from .blockcache.run import EVERYWHERE
 from .blockcache.swap import block_cached
 from .cached_run import CachedRun
+from .group import ALONE, Group
 from .lfcache.config import LFCacheConfig
 from .lfcache.latent.parametrization import Parametrization
 from .lfcache.latent.trial import FLOW
@@ -64,6 +64,7 @@ def sample_flow(
     blocks: Sequence[nn.Module] = (),
     model_name: str = "model",
     on_step: Callable[[int], object] = lambda done: None,
+    group: Group = ALONE,
 ) -> tuple[torch.Tensor, dict | None]:
     """Sample with Euler steps.
 
@@ -92,14 +93,16 @@ def sample_flow(
         sigma_window=percent_window(lfcache, sigmas) if lfcache else WHOLE_SCHEDULE,
         block_start_sigma=start_sigma(blockcache, sigmas) if blockcache else EVERYWHERE,
         schedule=sigmas.tolist(),
+        group=group,
     )
     try:
         with run.sampling():
             for done, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:]), 1):
 
                 def model() -> torch.Tensor:
-                    with block_cached(run.blockcache, blocks, sigma) if run.blockcache else nullcontext():
+                    if run.blockcache is None:
                         return denoise(x, sigma)
+                    return block_cached(run.blockcache, blocks, lambda: denoise(x, sigma), sigma)
 
                 x = euler_step(x, run.denoised(x, sigma, model, denoise), sigma, following)
                 on_step(done)

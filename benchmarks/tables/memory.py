@@ -8,6 +8,8 @@ stretched to 40 blocks; and the worst case, 16 blocks of which no two are neighb
 Activations are not counted.
 """
 
+import math
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -29,7 +31,8 @@ WEIGHTS = 28.0  # GB, of the model in bf16
 
 def fixed_run(config, skipped):
     """A BlockCacheRun that always skips the same blocks, because the scores of fake tensors have no value."""
-    return BlockCacheRun(config, rank=lambda passes, cache_rate: skipped)
+    scores = [0.0 if i in skipped else math.inf for i in range(BLOCKS)]
+    return BlockCacheRun(config, read_scores=lambda passes: scores if passes else [])
 
 
 def bytes_held(tokens, config, skipped):

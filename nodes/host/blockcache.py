@@ -1,6 +1,7 @@
 """BlockCache in the host: names the branches of a pass and calls BlockCache in place of the blocks."""
 
 from collections.abc import Callable, Hashable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,9 +16,13 @@ from .trials import TRIAL_FLAG
 # attributes in which the host's models keep their blocks, by the kind used in patches_replace
 _LISTS = (("double_block", ("double_blocks", "blocks", "transformer_blocks")), ("single_block", ("single_blocks",)))
 
-# models whose host code has no hook: attribute of the blocks, streams that a block takes and returns
+# models whose host code has no hook: attribute of the blocks, kind of their keys, streams they take and return
 _WITHOUT_HOOKS = {
-    "CogVideoXTransformer3DModel": ("blocks", ("hidden_states", "encoder_hidden_states")),
+    "CogVideoXTransformer3DModel": (("blocks", "double_block", ("hidden_states", "encoder_hidden_states")),),
+}
+# models whose hook does not work in Raylight's forward, which drops the first stream of a replaced block
+_WITHOUT_HOOKS_IN_RAYLIGHT = {
+    "HunyuanVideo": (("double_blocks", "double_block", ("img", "txt")), ("single_blocks", "single_block", ("x",))),
 }
 
 # names of the streams that a block may return
@@ -38,20 +43,31 @@ def run_pass(run: BlockCacheRun, executor: Any, options: dict, args: tuple, kwar
     # patches on double_block compute something from the streams after every block
     is_joined = not options.get("patches", {}).get("double_block")
     current = run.open_pass(branches_of(options, len(args[0])), is_joined)
-    if kind in _WITHOUT_HOOKS:
-        name, streams = _WITHOUT_HOOKS[kind]
-        with swapped_forwards(getattr(model, name), current, streams):
+    if swaps := _swapped_blocks(model, kind):
+        with ExitStack() as stack:
+            for name, key, streams in swaps:
+                stack.enter_context(swapped_forwards(getattr(model, name), current, streams, key))
             result = executor(*args, **kwargs)
     else:
         replaced = with_blocks_replaced(options, model, current)
-        args = tuple(replaced if a is options else a for a in args)
-        kwargs = {k: replaced if a is options else a for k, a in kwargs.items()}
+        result = executor(
+            *(replaced if a is options else a for a in args),
+            **{k: replaced if a is options else a for k, a in kwargs.items()},
+        )
+    if not current.close():  # another rank failed to skip a block
         result = executor(*args, **kwargs)
-    current.close()
     # a pass without blocks is fine once they are known: another cache may have answered in their place
     if not run.order.keys:
         run.stand_aside(f"the blocks of {kind} cannot be found")
     return result
+
+
+def _swapped_blocks(model: nn.Module, kind: str) -> tuple:
+    """The blocks of a model whose `forward` has to be swapped, because it has no hook that works: rows as above."""
+    forward = getattr(model, "forward_orig", None)
+    if getattr(forward, "__module__", "").startswith("raylight."):
+        return _WITHOUT_HOOKS_IN_RAYLIGHT.get(kind, ())
+    return _WITHOUT_HOOKS.get(kind, ())
 
 
 def branches_of(options: dict, batch: int) -> list[tuple[Hashable, slice]]:

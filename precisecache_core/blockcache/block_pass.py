@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..memory import is_out_of_memory
+from ..memory import raise_unless_out_of_memory
 from .plan import Key
 from .residuals import Residual, add_residuals
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 Streams = dict[str, torch.Tensor]
 
 # the mode of a call, the same for all its passes: compute only; compute and measure; compute, measure and
-# keep residuals; skip blocks
-COMPUTE, MEASURE, REFRESH, REUSE = "compute", "measure", "refresh", "reuse"
+# keep residuals; skip blocks; compute only, like every later call
+COMPUTE, MEASURE, REFRESH, REUSE, STANDING_ASIDE = "compute", "measure", "refresh", "reuse", "standing aside"
 
 OUT_OF_MEMORY = "no memory for the residuals (set cache_device to cpu)"
 
@@ -28,19 +28,27 @@ class BlockPass:
     run: the BlockCacheRun. names: one name per guidance branch (and context window) in the batch.
     rows: the slice of the batch that each of them takes.
     is_joined: False if the model computes something from the streams after every block.
+    skips: whether blocks are skipped. All ranks skip the same ones, so a rank that cannot skip one goes on without a
+        result (`has_failed`), and then all compute the pass again (see `close`).
     """
 
-    def __init__(self, run: "BlockCacheRun", names: Sequence[Hashable], rows: Sequence[slice], is_joined: bool) -> None:
+    def __init__(
+        self,
+        run: "BlockCacheRun",
+        names: Sequence[Hashable],
+        rows: Sequence[slice],
+        is_joined: bool,
+        skips: bool,
+    ) -> None:
         self.run = run
         self.plan = run.plan
         self.names = names
         self.rows = rows
         self.is_joined = is_joined
-        # a branch that the refresh did not see is computed and not kept: memory would grow
-        # with context windows that move
-        self.skips = run.mode == REUSE and all(name in run.residuals for name in names)
+        self.skips = skips
+        self.has_failed = False
+        self.blocks_skipped = 0
         self.keeps = run.mode == REFRESH
-        self.keeps_all = self.keeps and not run.is_merged
         self.measures = run.mode in (MEASURE, REFRESH)
         self.blocks: list[Key] = []
         self.segments: list[int] = []  # one number per block, equal for neighbours that may be merged
@@ -51,9 +59,12 @@ class BlockPass:
             for name in names:
                 run.residuals[name] = {}
 
-    def close(self) -> None:
-        """End the pass; not called if the model raised an error."""
-        self.run.close_pass(self)
+    def close(self) -> bool:
+        """End the pass; not called if the model raised an error.
+
+        Returns False if the model has to compute the pass again, without `run_block`.
+        """
+        return self.run.close_pass(self)
 
     # torch.compile must compile the blocks that `compute` calls, but not this function: its
     # decisions change from call to call
@@ -71,16 +82,17 @@ class BlockPass:
         if leader is not None and leader in self._skipped_leaders:
             # the leader's residual includes this block, even if the run stands aside by now
             self.blocks.append(key)
-            run.note_skipped()
-            return streams
-        if run.is_standing_aside or not self._enter(key, streams):
-            return compute()
+            return self._skipped(streams)
+        can_cache = run.is_usable and self._enter(key, streams)
         if self.skips and leader is not None and key == leader:
-            skipped = self._skip(leader, streams)
+            skipped = self._skip(leader, streams) if can_cache else None
+            if skipped is None and run.agreement.is_open:
+                skipped = self._fail(leader, streams)
             if skipped is not None:
-                run.note_skipped()
-                return skipped
-        is_kept = self.keeps_all or (self.keeps and leader is not None)
+                return self._skipped(skipped)
+        if not can_cache:
+            return compute()
+        is_kept = self.keeps and (not run.is_merged or leader is not None)
         if not (is_kept or self.measures):
             return compute()
         try:
@@ -96,10 +108,22 @@ class BlockPass:
             self._stand_aside(error)
         return after
 
+    def _skipped(self, streams: Streams) -> Streams:
+        """The streams after a skipped block, which is counted."""
+        self.blocks_skipped += 1
+        self.run.note_skipped()
+        return streams
+
+    def _fail(self, leader: Key, streams: Streams) -> Streams:
+        """The other ranks skip this range and this one cannot: go on with anything, for the pass is computed again."""
+        self.has_failed = True
+        self._skipped_leaders.add(leader)
+        self.run.stand_aside("what blocks added cannot be used")
+        return streams
+
     def _stand_aside(self, error: Exception) -> None:
         """Stand aside if memory ran out, otherwise raise the error again."""
-        if not is_out_of_memory(error):
-            raise error
+        raise_unless_out_of_memory(error)
         self.run.stand_aside(OUT_OF_MEMORY)
 
     @torch.compiler.disable

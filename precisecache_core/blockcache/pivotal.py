@@ -7,15 +7,18 @@ from collections.abc import Set as AbstractSet
 import torch
 
 
-def smallest_norms(passes: Sequence[Sequence[torch.Tensor]], cache_rate: float) -> set[int]:
-    """The positions of the blocks to skip, from the scores that the passes of one call measured.
+def total_scores(passes: Sequence[Sequence[torch.Tensor]]) -> list[float]:
+    """The score of each block over the passes of one call, in the model's order.
 
-    passes: for each pass one 0-dim score per block, in the model's order (see `squared_norm`).
-    cache_rate: share of the blocks to skip, in [0, 1).
+    passes: for each pass one 0-dim score per block (see `squared_norm`).
     Reads the device once per pass, because passes may have run on different devices.
     """
-    scores = [torch.stack(list(found)).tolist() for found in passes]
-    return skipped_blocks([sum(of_block) for of_block in zip(*scores)], cache_rate)
+    return sums([torch.stack(list(found)).tolist() for found in passes])
+
+
+def sums(rows: Sequence[Sequence[float]]) -> list[float]:
+    """The sum of each column."""
+    return [sum(column) for column in zip(*rows)]
 
 
 def skipped_blocks(scores: Sequence[float], cache_rate: float) -> set[int]:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..agreement import BLOCKS, PASS, PASSED, Agreement
 from ..record.journal import Journal
-from .block_pass import COMPUTE, MEASURE, REFRESH, REUSE, BlockPass
+from .block_pass import COMPUTE, MEASURE, REFRESH, REUSE, STANDING_ASIDE, BlockPass
 from .config import BlockCacheConfig
-from .pivotal import smallest_norms
+from .pivotal import skipped_blocks, sums, total_scores
 from .plan import BlockOrder, Key, Plan
 from .residuals import Residual, empty_pinned_pool
 
-Ranking = Callable[[Sequence[Sequence[torch.Tensor]], float], set[int]]
+Scores = Callable[[Sequence[Sequence[torch.Tensor]]], list[float]]
 
 EVERYWHERE = math.inf
 
@@ -46,7 +47,8 @@ class BlockCacheRun:
 
     start_sigma: the noise level from which blocks may be skipped; sampling starts above it.
     journal: where the run records warnings and memory; a new one if None.
-    rank: chooses the blocks to skip (see `smallest_norms`).
+    read_scores: reads the blocks' scores from the device (see `total_scores`).
+    agreement: with the other ranks that compute the same model; by default there are none.
     """
 
     def __init__(
@@ -54,16 +56,16 @@ class BlockCacheRun:
         config: BlockCacheConfig,
         start_sigma: float = EVERYWHERE,
         journal: Journal | None = None,
-        rank: Ranking = smallest_norms,
+        read_scores: Scores = total_scores,
+        agreement: Agreement | None = None,
     ) -> None:
         self.config = config
         self.start_sigma = start_sigma
         self.journal = journal or Journal()
-        self.rank = rank
+        self.read_scores = read_scores
         self.tally = BlockTally()
         self.order = BlockOrder()
         self.mode = COMPUTE
-        self.is_standing_aside = False
         self.plan = Plan()
         self.residuals: dict[Hashable, dict[Key, Residual]] = {}  # branch -> first block of a range -> Residual
         self._next_plan: Plan | None = None
@@ -71,6 +73,8 @@ class BlockCacheRun:
         self._calls = 0  # computed calls from start_sigma on
         self._next_sigma: torch.Tensor | float | None = 0.0  # of the next call; None once its first pass began
         self._passes = PassCounter()
+        self.agreement = agreement or Agreement()
+        self.agreement.on_wish("blockcache", self._stand_aside)
 
     def release(self) -> None:
         """Drop every tensor."""
@@ -80,11 +84,26 @@ class BlockCacheRun:
             empty_pinned_pool()
 
     def stand_aside(self, reason: str) -> None:
-        """Compute every further block of this run, and warn why; only the first reason is reported."""
+        """Compute every further block, from when all ranks know it; warn why. Only the first reason is reported."""
+        if not self.is_standing_aside:
+            self.agreement.wish("blockcache", reason)
+        if not self.is_standing_aside:  # the other ranks do not know yet, but the memory is free at once
+            self.residuals = {}
+
+    @property
+    def is_standing_aside(self) -> bool:
+        """Whether every further block is computed."""
+        return self.mode == STANDING_ASIDE
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether this rank can do anything but compute."""
+        return not self.is_standing_aside and not self.agreement.wishes("blockcache")
+
+    def _stand_aside(self, reason: str) -> None:
         if self.is_standing_aside:
             return
-        self.is_standing_aside = True
-        self.mode = COMPUTE
+        self.mode = STANDING_ASIDE
         self.release()
         self.journal.warn(f"BlockCache: {reason}: computing every block")
 
@@ -96,11 +115,14 @@ class BlockCacheRun:
         self._next_sigma = sigma
 
     def _start_call(self, sigma: torch.Tensor | float) -> None:
-        """Set the mode of this call's passes."""
-        self._finish_call()
+        """Set the mode of this call's passes, the same for all ranks."""
         self._passes = PassCounter(self._passes.lock)
-        is_allowed = self.start_sigma == EVERYWHERE or float(sigma) <= self.start_sigma
-        if self.is_standing_aside or self.config.cache_rate == 0 or not is_allowed:
+        if self.is_standing_aside or self.config.cache_rate == 0:
+            return
+        is_allowed = self._finish_call(self.start_sigma == EVERYWHERE or float(sigma) <= self.start_sigma)
+        if self.is_standing_aside:
+            return
+        if not is_allowed:
             self.mode = COMPUTE
             return
         n, last = self._calls, self.config.warmup - 1
@@ -115,17 +137,23 @@ class BlockCacheRun:
             if self.is_merged:
                 self._take(self._next_plan)
 
-    def _finish_call(self) -> None:
-        """Rank the blocks by the scores of the last call."""
-        if self._scores:
-            skipped = self.rank(self._scores, self.config.cache_rate)
+    def _finish_call(self, is_allowed: bool) -> bool:
+        """Rank the blocks by the scores of the last call, those of all ranks together.
+
+        is_allowed: whether blocks may be skipped in the next call; returns whether all ranks say so.
+        """
+        scores, self._scores = self.read_scores(self._scores), []
+        answer = self.agreement.settle(BLOCKS, is_allowed, scores)
+        # a rank computes its share of the tokens, so that norms add up
+        if scores and {len(of_rank) for of_rank in answer.values} == {len(scores)}:
+            skipped = skipped_blocks(sums(answer.values), self.config.cache_rate)
             self._next_plan = self.order.plan(skipped, self.is_merged)
-            self._scores = []
         if self.mode == REFRESH and not self.is_merged:
             self._take(self._next_plan)
             for of_branch in self.residuals.values():
                 for key in of_branch.keys() - self.plan.leaders.keys():
                     del of_branch[key]
+        return answer.is_able
 
     def _take(self, plan: Plan | None) -> None:
         self.plan = plan or Plan()
@@ -143,13 +171,24 @@ class BlockCacheRun:
                 sigma, self._next_sigma = self._next_sigma, None
                 self._start_call(sigma)
             names = [self._passes.name(name) for name, _ in branches]
-            return BlockPass(self, names, [rows for _, rows in branches], is_joined)
+            # a branch that the refresh did not see is computed and not kept: memory would grow
+            # with context windows that move
+            skips = self.mode == REUSE and all(name in self.residuals for name in names)
+            if self.mode == REUSE:
+                skips = self.agreement.settle(PASS, skips).is_able
+            return BlockPass(self, names, [rows for _, rows in branches], is_joined, skips)
 
-    def close_pass(self, finished: BlockPass) -> None:
-        """Collect the scores and segments of a pass; a pass of other blocks makes the run stand aside."""
+    def close_pass(self, finished: BlockPass) -> bool:
+        """Collect the scores and segments of a pass; a pass of other blocks makes the run stand aside.
+
+        Returns False if a rank failed to skip a block that the others skipped: the pass has to be computed again.
+        """
         with self._passes.lock:
-            if not finished.blocks or self.is_standing_aside:
-                return
+            if finished.skips and not self.agreement.settle(PASSED, not finished.has_failed).is_able:
+                self.note_skipped(-finished.blocks_skipped)
+                return False
+            if not finished.blocks or not self.is_usable:
+                return True
             if not self.order.keys:
                 self.order.keys = finished.blocks
             if finished.blocks != self.order.keys:
@@ -158,11 +197,12 @@ class BlockCacheRun:
                 self._scores.append(finished.scores)
                 self.order.learn_segments(finished.segments)
             self.journal.note_bytes("blockcache", self.cache_bytes)
+            return True
 
-    def note_skipped(self) -> None:
-        """Count a block call that was skipped."""
-        self.tally.block_calls_skipped += 1
-        self.journal.blocks_skipped += 1
+    def note_skipped(self, number: int = 1) -> None:
+        """Count block calls that were skipped."""
+        self.tally.block_calls_skipped += number
+        self.journal.blocks_skipped += number
 
     @property
     def is_merged(self) -> bool:

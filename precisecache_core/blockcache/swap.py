@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -11,6 +11,8 @@ from torch import nn
 from .block_pass import BlockPass
 from .plan import Key
 from .run import BlockCacheRun
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -38,20 +40,21 @@ def swapped_forwards(
                 block.forward = own
 
 
-@contextmanager
-def block_cached(run: BlockCacheRun, blocks: Sequence[nn.Module], sigma: torch.Tensor | float = 0.0) -> Iterator[None]:
-    """A context for one computed call of a model outside ComfyUI, with BlockCache on its blocks.
+def block_cached(
+    run: BlockCacheRun, blocks: Sequence[nn.Module], compute: Callable[[], Result], sigma: torch.Tensor | float = 0.0
+) -> Result:
+    """The result of one computed call of a model outside ComfyUI, with BlockCache on its blocks.
 
     run: the BlockCacheRun. blocks: the modules in the model's order, each called as block(x, …) and
         returning a tensor like x, (B, tokens, dim). sigma: the call's noise level.
-    Call the model exactly once inside: the whole batch counts as one branch, so all guidance branches
-    have to be in it.
+    compute(): calls the model exactly once: the whole batch counts as one branch, so all guidance branches
+        have to be in it. It is called again if another rank failed to skip a block.
     """
     run.begin_call(sigma)
     current = run.open_pass([("model", slice(None))])
     with swapped_forwards(blocks, current):
-        yield
-    current.close()
+        result = compute()
+    return result if current.close() else compute()
 
 
 def _through(forward: Callable, block_pass: BlockPass, key: Key, names: Sequence[str]) -> Callable:

@@ -71,23 +71,34 @@ class LFCacheController:
 
         lfd: the call's LFD; None if none was measured. Without a finite LFD the call is computed.
         """
-        self.distance += 1
         if lfd is not None and not math.isfinite(lfd):
             lfd = None
+        is_reused = self.would_reuse(lfd)
         threshold = self.threshold
         if self.is_warmup and lfd is not None:
             self.delta_max = max(lfd, self.delta_max or 0.0)
         self.calls += 1
         if threshold is not None and lfd is not None:
-            untried = self.distance - self.tried - 1
-            self.error += untried * (self.lfd + lfd) / 2 + lfd
             self.smallest = lfd if self.smallest is None else min(self.smallest, lfd)
-            if self.error < threshold:
-                self.growth = max(0.0, lfd - self.lfd) / (untried + 1)
-                self.tried, self.lfd = self.distance, lfd
-                return True
-        self._restart()
-        return False
+        if not is_reused or lfd is None:
+            self._restart()
+            return False
+        untried = self.distance - self.tried
+        self.error = self._error_with(lfd)
+        self.distance += 1
+        self.growth = max(0.0, lfd - self.lfd) / (untried + 1)
+        self.tried, self.lfd = self.distance, lfd
+        return True
+
+    def would_reuse(self, lfd: float | None) -> bool:
+        """What `decide` would decide; changes nothing."""
+        threshold = self.threshold
+        return threshold is not None and lfd is not None and self._error_with(lfd) < threshold
+
+    def _error_with(self, lfd: float) -> float:
+        """`error` once the next call has this LFD."""
+        untried = self.distance - self.tried
+        return self.error + untried * (self.lfd + lfd) / 2 + lfd
 
     @property
     def needs_trial(self) -> bool:

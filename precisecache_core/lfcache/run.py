@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..memory import is_out_of_memory
+from ..agreement import Agreement
+from ..memory import raise_unless_out_of_memory
 from ..record.journal import CallRecord, Journal
 from .call import Call
 from .change import SOURCES
@@ -15,7 +16,7 @@ from .plan.levels import forced_levels, levels_left
 from .plan.planner import Planner
 from .reuse import REUSES
 from .stage import Stage
-from .trial_cost import NEGLIGIBLE, TrialCost
+from .trial_cost import TrialCost
 from .window import WHOLE_SCHEDULE, crosses
 
 
@@ -43,6 +44,7 @@ class LFCacheRun:
     delta_max: carried over from an earlier sampler; replaces the warm-up (see `controller`).
     schedule: the noise levels of the sampler's steps, falling, with the one at which the run ends, if they are known.
         Calls are planned over them (see LFCacheConfig.share); what correction takes back, it takes back until the end.
+    agreement: with the other ranks that sample the same latent; by default there are none.
 
     Where no trial can be made, or trials take too much time (see `TrialCost`), LFDs are extrapolated from the
     computed calls.
@@ -57,6 +59,7 @@ class LFCacheRun:
         journal: Journal | None = None,
         delta_max: float | None = None,
         schedule: Sequence[float] | None = None,
+        agreement: Agreement | None = None,
     ) -> None:
         self.config = config or LFCacheConfig(alpha=0.0)
         derivatives = model.in_derivatives() if REUSES[self.config.reuse].is_corrected else None
@@ -70,6 +73,9 @@ class LFCacheRun:
         self._stage: Stage | None = None
         self._delta_max = delta_max
         self._may_try = True
+        self.agreement = agreement or Agreement()
+        self.agreement.on_wish("lfcache", self._stand_aside)
+        self.agreement.on_wish("trials", self._do_without_trials)
 
     @property
     def stage(self) -> Stage:
@@ -80,7 +86,7 @@ class LFCacheRun:
 
     @property
     def controller(self) -> LFCacheController | None:
-        """The controller of the current stage; None before the first call that may be reused."""
+        """That of the current stage; None before the first call that may be reused."""
         return self._stage.controller if self._stage else None
 
     @property
@@ -100,10 +106,7 @@ class LFCacheRun:
         return is_possible and self._stage is not None and self._stage.obstacle is None
 
     def trial_agreement(self, at_least: int = 4) -> float | None:
-        """How well the trials' LFDs agree with the true ones; None if fewer pairs than `at_least` do (see `Stage`).
-
-        Reads the device, so call it after the run.
-        """
+        """That of `Stage`, or None; reads the device, so call it after the run."""
         return self._stage.trial_agreement(at_least) if self._stage else None
 
     @property
@@ -161,9 +164,8 @@ class LFCacheRun:
                 self.journal.warn(
                     "no schedule of falling noise levels is known: reuse is decided by alpha, not by share"
                 )
-            if levels and (self.trial_cost.streamed or 0) > NEGLIGIBLE and self._may_try:
-                share = f"{self.trial_cost.streamed:.0%}".replace("%", " %")
-                self.do_without_trials(f"{share} of the model's weights do not fit the GPU, which makes trials slow")
+            if levels and self._may_try and self.trial_cost.is_streamed:
+                self.do_without_trials(f"{self.trial_cost.streamed_text}, which makes trials slow")
         self._stage = Stage(
             self.config,
             self.model,
@@ -173,6 +175,7 @@ class LFCacheRun:
             self.schedule,
             levels,
             forced_levels(levels, self.sigma_window, self.boundaries),
+            self.agreement,
         )
         self._delta_max = None
         if self._stage.obstacle is not None:
@@ -182,18 +185,15 @@ class LFCacheRun:
     def _weigh_trials(self) -> None:
         """After the warm-up, end the trials if they take too much time, unless the settings ask for every one.
 
-        A run with a carried-over delta_max has no warm-up and goes on as the earlier one did: without its
-        trials that scale would be lost.
+        A run with a carried-over delta_max has no warm-up and goes on as the earlier one did, in the trials' scale.
         """
         controller = self.stage.controller
         if not self.uses_trials or controller.is_warmup or not controller.warmup:
             return
         objection = self.trial_cost.objection()
-        if objection is None:
-            return
-        if self.config.try_every_call or self.config.alpha == 0:  # the paper to the letter, or only measuring
+        if objection and (self.config.try_every_call or self.config.alpha == 0):  # as in the paper, or only measuring
             self.journal.warn(f"{objection}: trials are made all the same, because the settings ask for them")
-        else:
+        elif objection:
             self.do_without_trials(objection)
 
     def record(self, call: CallRecord) -> None:
@@ -208,33 +208,34 @@ class LFCacheRun:
         return last is not None and crosses(self.boundaries, sigma, last)
 
     def do_without_trials(self, reason: str) -> None:
-        """From now on extrapolate LFDs from the computed calls, and warn once why."""
+        """From now on, or from when all ranks know it, extrapolate LFDs from the computed calls; warn once why."""
+        self.agreement.wish("trials", reason)
+
+    def _do_without_trials(self, reason: str) -> None:
         is_already = self._stage.source is self._stage.computed_calls if self._stage else not self._may_try
         self._may_try = False
-        if is_already:
-            return
-        if self._stage is not None:
-            self._stage.do_without_trials()
-        how = "planned" if self.config.share else "decided"
-        self.journal.warn(f"{reason}: reuse is {how} without trials")
+        if not is_already and not self.is_standing_aside:
+            if self._stage is not None:
+                self._stage.do_without_trials()
+            how = "planned" if self.config.share else "decided"
+            self.journal.warn(f"{reason}: reuse is {how} without trials")
 
     def give_up_trials(self, error: Exception) -> None:
         """Handle an error of a trial: do without trials if memory ran out, otherwise raise the error again."""
-        if not is_out_of_memory(error):
-            raise error
+        raise_unless_out_of_memory(error)
         self.do_without_trials("no memory for a trial")
 
     def stand_aside(self, reason: str) -> None:
-        """Compute every further call of this run as if LFCache were not there, and warn why."""
-        self.is_standing_aside = True
-        self.release()
-        self.journal.warn(f"{reason}: computing every call")
+        """Compute every further call as if LFCache were not there, from when all ranks know it; warn why."""
+        self.agreement.wish("lfcache", reason)
+        if not self.is_standing_aside and self._stage is not None:
+            self._stage.forget_predictions()
 
-    def stand_aside_without_memory(self, error: Exception, reason: str) -> None:
-        """Handle an error of the cache: stand aside if memory ran out, otherwise raise the error again."""
-        if not is_out_of_memory(error):
-            raise error
-        self.stand_aside(reason)
+    def _stand_aside(self, reason: str) -> None:
+        if not self.is_standing_aside:
+            self.is_standing_aside = True
+            self.release()
+            self.journal.warn(f"{reason}: computing every call")
 
     def release(self) -> None:
         """Drop every prediction, because a traceback may keep this object alive for long."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from ..agreement import Agreement
 from ..record.journal import CallRecord
 from ..record.rank import rank_correlation
 from .change import SOURCES, ComputedCalls, Source
@@ -27,7 +28,7 @@ class Stage:
         `controller`).
     may_try: False if this run makes no trials, whatever the latent's size. levels: of the sampler's steps, with the
         one at which the run ends, as far as they are known. schedule: those from this latent's on, if its calls are to
-        be planned; forced: numbers of the levels that have to be computed.
+        be planned; forced: numbers of the levels that have to be computed. agreement: with the other ranks.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Stage:
         levels: Sequence[float] = (),
         schedule: Sequence[float] | None = None,
         forced: Collection[int] = (),
+        agreement: Agreement | None = None,
     ) -> None:
         self.config = config
+        self.agreement = agreement or Agreement()
         self.signature = (x.shape, x.dtype, x.device)
         self.controller = LFCacheController(config.alpha, config.warmup, config.try_every_call, delta_max)
         self._can_correct = model.is_derivative
@@ -67,7 +70,8 @@ class Stage:
         if self.source.makes_trials and derivatives is not None:
             factors = fit_factors(x.shape, self.config.factor_t, self.config.factor_hw, model.patch)
             rehearsal = Rehearsal(derivatives, schedule, factors, is_matched=self.config.trial == "snr_matched")
-        return Planner(schedule, self.config.budget(len(schedule) - 1), forced, rehearsal, model.space, self.low_band)
+        budget = self.config.budget(len(schedule) - 1)
+        return Planner(schedule, budget, forced, rehearsal, model.space, self.low_band, self.agreement)
 
     def matches(self, x: torch.Tensor) -> bool:
         """Whether x has this stage's shape, dtype and device."""
@@ -86,7 +90,7 @@ class Stage:
             self.planner.plan_without_trials()
         if not self.calls or self.planner is not None:
             return
-        largest = None if self.controller.is_warmup else self.computed_calls.largest()
+        largest = None if self.controller.is_warmup else self.agreement.largest(self.computed_calls.largest())
         ratio = self.controller.rescale(largest)
         for call in self.calls:
             call.lfd = None if call.lfd is None or ratio is None else call.lfd * ratio

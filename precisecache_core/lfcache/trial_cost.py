@@ -46,6 +46,16 @@ class TrialCost:
         self._is_judged = False
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether every pass copies a part of the weights that counts."""
+        return self.streamed is not None and self.streamed > NEGLIGIBLE
+
+    @property
+    def streamed_text(self) -> str:
+        """That part in words."""
+        return f"{100 * (self.streamed or 0.0):.0f} % of the model's weights do not fit the GPU"
+
+    @property
     def share(self) -> float | None:
         """`share_of` the whole run, on any device; waits for the device, so ask after the run."""
         stopwatch = self._journal.stopwatch
@@ -63,8 +73,7 @@ class TrialCost:
         if share is None:
             return None
         self._is_judged = True
-        streamed = self.streamed if self.streamed is not None and self.streamed > NEGLIGIBLE else 0.0
-        if min(calls[1:]) < SHORTEST_CALL or share <= (LIMIT_STREAMED if streamed else LIMIT):
+        if min(calls[1:]) < SHORTEST_CALL or share <= (LIMIT_STREAMED if self.is_streamed else LIMIT):
             return None
-        cause = f", because {100 * streamed:.0f} % of the model's weights do not fit the GPU" if streamed else ""
+        cause = f", because {self.streamed_text}" if self.is_streamed else ""
         return f"a trial takes {100 * share:.0f} % of a call{cause or ' on this machine'}"
