@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .group import ALONE, MESSAGE_BYTES, Group, GroupLost
 
 # the points of a run at which ranks exchange something
-ASIDE, DECIDE, TRIAL, SCALE, PLAN, PIECE = "aside", "decide", "trial", "scale", "plan", "piece"
+ASIDE, DECIDE, TRIAL, SCALE, PLAN, PIECE, KEPT = "aside", "decide", "trial", "scale", "plan", "piece", "kept"
 BLOCKS, PASS, PASSED, END = "blocks", "pass", "passed", "end"
 
 _PIECE_BYTES = MESSAGE_BYTES // 2  # of data in one message
@@ -78,8 +78,9 @@ class Agreement:
         if len(points - {ASIDE}) > 1 or points & {END, None}:
             return self._close("the GPUs are not at the same point of the run", values)
         self._adopt(told)
-        is_agreed = len(points) == 1 and all(other["able"] for other in told)
-        return Answer(is_agreed, [other["values"] for other in told])
+        if ASIDE in points:
+            return Answer(False, [values])
+        return Answer(all(other["able"] for other in told), [other["values"] for other in told])
 
     def largest(self, value: float | None) -> float | None:
         """The largest of the ranks' values (see `largest_of`)."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..agreement import KEPT
 from ..memory import raise_unless_out_of_memory
 from ..record.journal import COMPUTED, REUSED, CallRecord, Reason
 from . import decision
@@ -110,13 +111,16 @@ class Call:
             run.stage.predictions.revoke()
             self.record.reason = Reason.NO_LFD
         is_kept = self._is_kept and not run.is_standing_aside and denoised.shape == self.x.shape
+        answers: tuple[torch.Tensor, torch.Tensor | None] | None = None
         if is_kept and isinstance(level, float) and level > 0:
             try:
-                denoised, self.uncond = self._keep(level, denoised, uncond)
+                answers = self._keep(level, denoised, uncond)
             except (RuntimeError, MemoryError) as error:
                 raise_unless_out_of_memory(error)
                 run.stand_aside("no memory for a prediction")
-        self.uncond = self.uncond if self.uncond is not None else uncond
+        if is_kept and run.is_corrected and not run.agreement.settle(KEPT, answers is not None).is_able:
+            answers = None  # a rank has nothing to correct with, and all ranks have to give the sampler the same
+        denoised, self.uncond = answers or (denoised, uncond)
         self._close(COMPUTED)
         return denoised
 

@@ -64,6 +64,7 @@ class LFCacheRun:
         self.config = config or LFCacheConfig(alpha=0.0)
         derivatives = model.in_derivatives() if REUSES[self.config.reuse].is_corrected else None
         self.model = derivatives or model
+        self.is_corrected = derivatives is not None
         self.schedule = list(schedule or ())
         self.sigma_window = sigma_window
         self.boundaries = boundaries

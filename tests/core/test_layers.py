@@ -99,6 +99,7 @@ NOT_DECLARED = {
     "dynamic_offload",
     "network",
     "pack",
+    "ranks",
 } | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # modules whose package has another name
 
