@@ -17,8 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import multiprocessing
 
-# of a call: one for the call, two for its pass, which is one that skips blocks: the most that one pass takes
-EXCHANGES_PER_CALL = 3
+# one for the call and three for its pass, if it skips blocks: the most that a call of one pass takes, trials apart
+EXCHANGES_PER_CALL = 4
 PATIENCE = timedelta(minutes=5)
 COMPARED = 8  # tokens of the result, to see that every number of ranks gives the same
 

@@ -151,9 +151,16 @@ def exchange_lines(nbytes, steps=STEPS, **options):
     for setting in CACHES:
         found = counted_course(setting, steps, Twins(), **options)
         yield (
-            f"{setting:6} {found.steps:6} {found.trials:6} {found.passes:6} {found.skipping:12} {found.exchanges:9} "
+            f"{setting:6} {found.steps:6} {found.trials:6} {found.computed:6} {found.skipping:12} {found.exchanges:9} "
             f"{found.exchanges / found.steps:6.2f} {found.exchanges * nbytes / 1e3:17.1f}"
         )
+    name, size, ranks = "wan14b", SIZES["720p"], RANKS[-1]
+    own = run_of(name, MODELS[name].latent(size), ranks, course_of(setting, MODELS[name].blocks, steps)).sent
+    share = found.exchanges * nbytes * (ranks - 1) / own
+    yield (
+        f"{setting} on {ranks} ranks, where a message goes to {ranks - 1}: {share:.1e} of the bytes that {name} itself "
+        "sends at 720p (COMPUTED)"
+    )
 
 
 def paper_lines(name, size):

@@ -118,7 +118,6 @@ def test_timing_compares_calls_made_side_by_side(monkeypatch):
 
 def test_every_table_says_what_was_computed(monkeypatch):
     monkeypatch.setattr(multi_gpu, "bytes_held", lambda tokens, config, skipped: (tokens * 1e9, 0, 0))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     case = "wan1.3b", (80, 48)
     tables = [multi_gpu.mac_lines(*case), multi_gpu.memory_lines(*case, 4), multi_gpu.sent_lines(*case)]
     for lines in tables:
@@ -127,21 +126,33 @@ def test_every_table_says_what_was_computed(monkeypatch):
     memory = [line.split() for line in multi_gpu.memory_lines(*case, 4)]
     # 315 tokens on 8 ranks are 40 on each; 28 GB of weights, or 3.5
     assert memory[-1][-6:] == ["40.0", "40.0", "68.0", "68.0", "43.5", "43.5"]
+    *_, turbo = multi_gpu.paper_lines("wan14b", case[1])
+    assert turbo.split()[:5] == ["8", "459", "229", "2.00", "7.25"]
+
+
+def test_several_gpus_are_timed_and_one_is_not(monkeypatch):
+    monkeypatch.setattr(multi_gpu, "timing_lines", lambda ranks, size, rounds, nbytes: [(ranks, size, rounds, nbytes)])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     (nothing,) = multi_gpu.measured_lines(40, 2, 64)
     assert nothing.startswith("MEASURED: nothing") and "this machine has 1" in nothing
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 5)
+    title, (ranks, size, *rest) = multi_gpu.measured_lines(40, 2, 64)
+    assert title.startswith("MEASURED seconds") and (ranks, rest) == ([1, 2, 4], [2, 64])
+    assert (size.tokens, size.text, size.dim, size.ffn, size.heads, size.rows) == (75600, 512, 5120, 13824, 40, 2)
 
 
 def test_kept_predictions_of_a_run():
     found = counted_course("flash", 16, shape=SMALL)
-    assert (found.computed, found.trials, found.passes, found.skipping) == (8, 16, 8, 4)
+    assert (found.computed, found.trials, found.skipping) == (8, 16, 4)
     assert found.kept == 4 and found.exchanges is None
 
 
 @pytest.mark.skipif(message_bytes() is None, reason="this version of the pack has no groups")
-def test_exchanges_of_a_group():
+def test_exchanges_of_a_group(monkeypatch):
+    monkeypatch.setattr(multi_gpu, "CACHES", ("flash",))
     alone, found = counted_course("flash", 16, shape=SMALL), counted_course("flash", 16, Twins(), SMALL)
     assert replace(found, exchanges=None) == alone
     # one a call, one a trial, one a pass and another one if it skips blocks
     assert found.exchanges >= 16 + 16 + 8 + 4
-    *_, flash = multi_gpu.exchange_lines(message_bytes(), 16, shape=SMALL)
-    assert str(found.exchanges) in flash.split()
+    *_, flash, share = multi_gpu.exchange_lines(message_bytes(), 16, shape=SMALL)
+    assert str(found.exchanges) in flash.split() and share.startswith("flash on 8 ranks")
