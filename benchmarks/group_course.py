@@ -1,12 +1,12 @@
 """How often the caches of a group exchange, and what they keep: counted by sampling the bundled tiny model."""
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from unittest import mock
 
 import torch
 
 from precisecache_core import BlockCacheConfig, CachedRun, LFCacheConfig, flow_sigmas, guided, sampling
+from precisecache_core.group import ALONE, Group
 from precisecache_core.tiny import bundle
 from precisecache_core.tiny.prompts import encode_prompt
 
@@ -15,17 +15,13 @@ CFG = 4.0
 CACHE_RATE = 0.4
 
 
-class Twins:
+class Twins(Group):
     """A group of two ranks in one process: the other one says what this one says."""
 
     size = 2
-    rank = 0
 
     def exchange(self, message):
         return [message, message]
-
-    def post(self, message):
-        pass
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Counted:
     """What one sampled run did.
 
     computed, trials: as in its report. Each computed call is one pass; skipping: those that skipped blocks.
-    kept: predictions that LFCache held at most, in latents. exchanges: of the group; None without one.
+    kept: predictions that LFCache held at most, in latents. exchanges: of the group; 0 alone.
     """
 
     steps: int
@@ -41,24 +37,10 @@ class Counted:
     trials: int
     skipping: int
     kept: float
-    exchanges: int | None
+    exchanges: int
 
 
-def message_bytes():
-    """Bytes that a rank puts into one exchange; None where the pack has no groups."""
-    if find_spec("precisecache_core.group") is None:
-        return None
-    from precisecache_core.group import MESSAGE_BYTES
-
-    return MESSAGE_BYTES
-
-
-def exchanges_of(run):
-    """How often the ranks of this CachedRun exchanged so far."""
-    return run.agreement.exchanges
-
-
-def counted_course(setting, steps, group=None, shape=SHAPE):
+def counted_course(setting, steps, group=ALONE, shape=SHAPE):
     """The Counted of a run with the preset `base`, `turbo` or `flash`, both guidance branches in one pass."""
     network = bundle.load_model()
     denoise = guided(network, encode_prompt("triangle", "orange", "right"), encode_prompt(), CFG)
@@ -81,7 +63,7 @@ def counted_course(setting, steps, group=None, shape=SHAPE):
             LFCacheConfig.from_preset(setting),
             blockcache,
             network.blocks,
-            **({"group": group} if group else {}),
+            group=group,
         )
     blocks = report["blockcache"]
     return Counted(
@@ -90,5 +72,5 @@ def counted_course(setting, steps, group=None, shape=SHAPE):
         report["trials"],
         blocks["block_calls_skipped"] // int(CACHE_RATE * blocks["blocks"]) if blocks else 0,
         report["cache_bytes"]["lfcache"] / noise.nbytes,
-        exchanges_of(runs[0]) if group else None,
+        runs[0].agreement.exchanges,
     )

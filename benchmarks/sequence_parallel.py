@@ -19,8 +19,8 @@ all of it with Raylight's own forwards, counted on the meta device.
 from dataclasses import dataclass
 from math import ceil
 
+from benchmarks.counts import counted, small_latent
 from benchmarks.schedules import STEPS, spread, tally
-from benchmarks.tables.macs import counted, small_latent
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.lfcache.config import LFCacheConfig
 from testkit.full_size import MODELS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.group_course import Twins, counted_course, message_bytes
+from benchmarks.group_course import Twins, counted_course
 from benchmarks.options import RESULTS
 from benchmarks.rank_timing import EXCHANGES_PER_CALL, Size, timing_lines
 from benchmarks.schedules import PUBLISHED, STEPS
@@ -29,6 +29,7 @@ from benchmarks.sequence_parallel import (
 from benchmarks.study import host_version, write_table
 from benchmarks.tables.memory import SIZES, WEIGHTS, bytes_held
 from precisecache_core.blockcache.config import BlockCacheConfig
+from precisecache_core.group import MESSAGE_BYTES
 from testkit.full_size import MODELS
 from testkit.tiny_host import enter_host, find_host
 from tools.machine import describe_machine, head
@@ -135,14 +136,11 @@ def sent_lines(name, size):
         yield f"{ranks:5} {call:9.2f} {trial:9.2f}   {'':10} {' '.join(f'{value:9.1f}' for value in runs)}"
 
 
-def exchange_lines(nbytes, steps=STEPS, **options):
+def exchange_lines(steps=STEPS, **options):
     """The caches' exchanges, counted in runs of the tiny model with a group of two."""
-    if nbytes is None:
-        yield "The caches' own exchanges: not counted, because this version of the pack has no groups"
-        return
     yield (
         f"COUNTED exchanges of the caches: the tiny model, {steps} steps, a group of 2, both branches in one pass; "
-        f"{nbytes} bytes a rank and exchange"
+        f"{MESSAGE_BYTES} bytes a rank and exchange"
     )
     yield (
         f"{'':6} {'calls':>6} {'trials':>6} {'passes':>6} {'of them skip':>12} {'exchanges':>9} {'a call':>6} "
@@ -152,11 +150,11 @@ def exchange_lines(nbytes, steps=STEPS, **options):
         found = counted_course(setting, steps, Twins(), **options)
         yield (
             f"{setting:6} {found.steps:6} {found.trials:6} {found.computed:6} {found.skipping:12} {found.exchanges:9} "
-            f"{found.exchanges / found.steps:6.2f} {found.exchanges * nbytes / 1e3:17.1f}"
+            f"{found.exchanges / found.steps:6.2f} {found.exchanges * MESSAGE_BYTES / 1e3:17.1f}"
         )
     name, size, ranks = "wan14b", SIZES["720p"], RANKS[-1]
     own = run_of(name, MODELS[name].latent(size), ranks, course_of(setting, MODELS[name].blocks, steps)).sent
-    share = found.exchanges * nbytes * (ranks - 1) / own
+    share = found.exchanges * MESSAGE_BYTES * (ranks - 1) / own
     yield (
         f"{setting} on {ranks} ranks, where a message goes to {ranks - 1}: {share:.1e} of the bytes that {name} itself "
         "sends at 720p (COMPUTED)"
@@ -196,7 +194,7 @@ def size_lines():
         yield f"  {name}, {MODELS[name].frames} frames: {', '.join(cells)}"
 
 
-def measured_lines(layers, rounds, nbytes):
+def measured_lines(layers, rounds):
     """Seconds of a stack of blocks on the GPUs of this machine, or why there are none."""
     found = torch.cuda.device_count()
     if found < 2:
@@ -219,7 +217,7 @@ def measured_lines(layers, rounds, nbytes):
         f"MEASURED seconds: products and all-to-all of {layers} of wan14b's {spec.blocks} blocks at 720p, nccl, "
         f"medians of {rounds};\nwith and without {EXCHANGES_PER_CALL} exchanges a call, in turns"
     )
-    yield from timing_lines([ranks for ranks in RANKS if ranks <= found], size, rounds, nbytes or 0)
+    yield from timing_lines([ranks for ranks in RANKS if ranks <= found], size, rounds, MESSAGE_BYTES)
 
 
 NOTES = (
@@ -268,12 +266,11 @@ def main():
     lines += [*MEMORY_NOTES, ""]
     for case in CASES:
         lines += [*sent_lines(*case), ""]
-    nbytes = message_bytes()
-    lines += [*SENT_NOTES, "", *exchange_lines(nbytes), ""]
+    lines += [*SENT_NOTES, "", *exchange_lines(), ""]
     for name in TABLE_2:
         lines += [*paper_lines(name, SIZES["720p"]), ""]
     lines += [*size_lines(), *PAPER_NOTES, ""]
-    lines += measured_lines(args.layers, args.rounds, nbytes)
+    lines += measured_lines(args.layers, args.rounds)
     write_table(args.out / "multi_gpu.txt", lines)
 
 
