@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import multiprocessing
 
-# of a call of one pass, trials apart, the most: one for the decision, one for the blocks, two for a pass that skips some
+# the most that a call of one pass takes, trials apart: for the decision, for the blocks, two for a pass that skips some
 EXCHANGES_PER_CALL = 4
 PATIENCE = timedelta(minutes=5)
 COMPARED = 8  # tokens of the result, to see that every number of ranks gives the same
