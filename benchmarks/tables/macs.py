@@ -10,15 +10,14 @@ import logging
 import platform
 import sys
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
-from benchmarks.meter import count, flop_counter
+from benchmarks.counts import counted, model_of, small_latent
+from benchmarks.meter import flop_counter
 from benchmarks.schedules import PUBLISHED, STEPS, Tally, spread, tally
 from precisecache_core.blockcache.config import BlockCacheConfig
-from precisecache_core.lfcache.latent.shrink import fit_factors, shrink_latent
-from testkit.full_size import MODELS, build, layered
+from testkit.full_size import MODELS
 from testkit.tiny_host import ROOT, enter_host, find_host
 from tools.comfyui.locate import comfyui_version
 
@@ -43,35 +42,14 @@ PAPER_READINGS = {
 TARGET = 0.012  # of a call, for a trial of Wan2.1-14B at 720p
 
 
-@cache
-def model_of(name, layers=None):
-    """The model on the meta device, with `layers` blocks, or with its own number of them."""
-    return build(name, **({} if layers is None else layered(name, layers)))
-
-
 def parameters(name):
     """Billions of weights."""
     return sum(p.numel() for p in model_of(name).diffusion_model.parameters()) / 1e9
 
 
-@cache
-def counted(name, latent, rows, layers=None):
-    """The Count of one forward."""
-    return count(model_of(name, layers), name, latent, rows)
-
-
 def call_of(name, size):
     """The Count of one guided call."""
     return counted(name, MODELS[name].latent(size), MODELS[name].branches)
-
-
-def small_latent(name, latent, factor_t, factor_hw):
-    """(C, T, H, W) of a trial's latent, from the pack's own code on the meta device."""
-    from PreciseCache.nodes.host.parametrization import patch_of
-
-    patch = patch_of(model_of(name))
-    x = torch.empty(1, *latent, device="meta")
-    return tuple(shrink_latent(x, fit_factors(x.shape, factor_t, factor_hw, patch), patch).shape[1:])
 
 
 def trial_of(name, latent, factor_t=2, factor_hw=4, rows=None):

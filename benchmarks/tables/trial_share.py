@@ -10,9 +10,10 @@ import sys
 
 import torch
 
+from benchmarks.counts import counted
 from benchmarks.options import RESULTS
 from benchmarks.study import host_version, write_table
-from benchmarks.tables.macs import counted, parameters, trial_of
+from benchmarks.tables.macs import parameters, trial_of
 from precisecache_core.lfcache.trial_cost import LIMIT_STREAMED, SHORTEST_CALL
 from testkit.full_size import MODELS
 from testkit.tiny_host import enter_host, find_host

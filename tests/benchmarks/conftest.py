@@ -6,4 +6,4 @@ from testkit.tiny_host import enter_host, find_host
 HOST = find_host()
 if HOST is not None:
     enter_host(HOST)
-collect_ignore_glob = [] if HOST else ["test_[!m]*.py", "test_macs.py"]
+collect_ignore_glob = [] if HOST else ["test_[!m]*.py", "test_macs.py", "test_multi_gpu*.py"]

@@ -3,15 +3,13 @@
 import pytest
 import torch
 
+from benchmarks.counts import counted, model_of, small_latent
 from benchmarks.meter import count
 from benchmarks.schedules import PUBLISHED, STEPS, forced, spread, tally
 from benchmarks.tables.macs import (
     COUNTERS,
     PAPER_READINGS,
-    counted,
     hypothesis,
-    model_of,
-    small_latent,
     trial_of,
 )
 from precisecache_core.blockcache.config import BlockCacheConfig
