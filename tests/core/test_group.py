@@ -19,7 +19,7 @@ IN_REHEARSALS = ("nan of trial", "no memory of trial", "no memory to rehearse", 
 IN_BLOCKS = ("no memory to copy", "no memory to add", "other scores")
 ENDS_THE_CACHE = ("nan of call", "no memory to store", "no memory to reuse", "no memory to copy", "no memory to add")
 MOST = 10 * STEPS  # a fault strikes less often than this in any course
-TRIED = 10  # moments of a course, at most: every call, and some of its blocks
+TRIED = 10  # moments of a course, about: every call, and some of its blocks
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def what_was_done(entry):
     return entry["decisions"], blocks.get("block_calls_skipped"), blocks.get("pivotal"), entry["standing_aside"]
 
 
-def check(results, allowed):
+def check(results, allowed, is_latent_common=True):
     """All ranks did the same, have the same latent, and it is that of one of the allowed courses."""
     first = results[0]
     for x, entry in results[1:]:
         assert what_was_done(entry) == what_was_done(first[1])
-        assert torch.allclose(x, first[0], rtol=0, atol=0, equal_nan=True)
+        assert torch.allclose(x, first[0], rtol=0, atol=0, equal_nan=True) or not is_latent_common
     assert any(is_same(first, other) for other in allowed), first[1]["decisions"]
 
 
@@ -88,7 +88,7 @@ def test_a_fault_on_one_rank_at_any_time(team, alone, caches, kind):
         earlier = range(max(when - 2, 0), when) if kind == "no memory to add" and when else ()
         allowed = [clean, faulty, *(alone(caches, kind, before)[0] for before in earlier)]
         results = team.run(caches, kind, when)
-        check(results, allowed)
+        check(results, allowed, is_latent_common=kind != "nan of call")  # in the last call it stays on its rank
         changed += not is_same(results[0], clean)
     assert last < MOST and (changed or kind not in ENDS_THE_CACHE)
 
