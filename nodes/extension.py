@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension
 from .blockcache import PreciseCacheBlockCache
 from .compare import PreciseCacheCompare
 from .lfcache import PreciseCacheLFCache
+from .raylight import PreciseCacheBlockCacheRay, PreciseCacheLFCacheRay, PreciseCacheStatsRay
 from .stats import PreciseCacheStats
 from .tiny_model import PreciseCacheTinyModel
 
@@ -18,6 +19,9 @@ class PreciseCacheExtension(ComfyExtension):
             PreciseCacheStats,
             PreciseCacheCompare,
             PreciseCacheTinyModel,
+            PreciseCacheLFCacheRay,
+            PreciseCacheBlockCacheRay,
+            PreciseCacheStatsRay,
         ]
 
 

@@ -8,6 +8,7 @@ import comfy.model_patcher
 from comfy.patcher_extension import WrappersMP
 
 from ...precisecache_core.blockcache.config import BlockCacheConfig
+from ...precisecache_core.group import ALONE, Group
 from ...precisecache_core.lfcache.config import LFCacheConfig
 from .blockcache import run_pass
 from .sampler_run import SamplerRun
@@ -27,6 +28,7 @@ class Attachment:
     is_companion: whether the settings of BlockCache came with LFCache's, not from a node of their own.
     remarks: sentences about how the nodes are connected, for the report's warnings.
     labels: the settings in a word or two, {"lfcache" or "blockcache": "LFCache base"}, for those that are used.
+    group: the ranks that sample the same latent.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Attachment:
         is_companion: bool = False,
         remarks: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        group: Group = ALONE,
     ) -> None:
+        self.group = group
         self.nodes = nodes
         self.lfcache = lfcache
         self.blockcache = blockcache
@@ -118,7 +122,19 @@ def attach(
             f"PreciseCache: model must be a diffusion model, got {type(patcher).__name__}. "
             "Connect the MODEL output of a loader."
         )
-    before = attachment_of(patcher)
+    patcher, attachment = patcher.clone(), attached(attachment_of(patcher), node_id, companion, label, **configs)
+    put_on(patcher, attachment)
+    return patcher
+
+
+def attached(
+    before: Attachment | None,
+    node_id: str | None = None,
+    companion: BlockCacheConfig | None = None,
+    label: str | None = None,
+    **configs: Any,
+) -> Attachment:
+    """The Attachment that a node makes of the one before it, or of none; arguments as in `attach`."""
     has_own_blocks = before is not None and before.blockcache is not None and not before.is_companion
     if "lfcache" in configs and "blockcache" not in configs and not has_own_blocks:
         configs |= {"blockcache": companion, "is_companion": companion is not None}
@@ -134,19 +150,25 @@ def attach(
         nodes[kind] = node_id
     if before is not None:
         configs = {"lfcache": before.lfcache, "blockcache": before.blockcache, "earlier": before.earlier, **configs}
-    attachment = Attachment(nodes, **configs, remarks=list(dict.fromkeys(remarks)), labels=labels)
-    patcher = patcher.clone()
-    wrappers = {
-        WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
-        WrappersMP.PREDICT_NOISE: attachment.predict_noise,
-    }
-    if attachment.blockcache is not None:
+    return Attachment(nodes, **configs, remarks=list(dict.fromkeys(remarks)), labels=labels)
+
+
+def put_on(patcher: Any, attachment: Attachment | None) -> None:
+    """Put an Attachment on a patcher that is ours to change, in place of the one it has; None leaves it without."""
+    wrappers = (
+        {}
+        if attachment is None
+        else {
+            WrappersMP.OUTER_SAMPLE: attachment.outer_sample,
+            WrappersMP.PREDICT_NOISE: attachment.predict_noise,
+        }
+    )
+    if attachment is not None and attachment.blockcache is not None:
         wrappers[WrappersMP.APPLY_MODEL] = attachment.apply_model
     for when in (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL):
         patcher.remove_wrappers_with_key(when, KEY)
         if when in wrappers:
             patcher.add_wrapper_with_key(when, KEY, wrappers[when])
-    return patcher
 
 
 def attachment_of(patcher: Any) -> Attachment | None:

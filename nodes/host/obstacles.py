@@ -12,8 +12,9 @@ from .other_cache import OtherCache
 
 def reason_to_stand_aside(guider: Any) -> str | None:
     """Why LFCache must compute every call of this guider's run, or None."""
-    if OtherCache.of(guider) is not None:
-        return "EasyCache or LazyCache is on the same model, and two step caches spoil each other"
+    if (other := OtherCache.of(guider)) is not None:
+        name = "EasyCache or LazyCache" if other.name != "TeaCache" else other.name
+        return f"{name} is on the same model, and two step caches spoil each other"
     return None
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-KEY = "easycache"  # of both in transformer_options
+# keys in transformer_options: ComfyUI's two and Raylight's EasyCache; Raylight's TeaCache
+KEYS = {"easycache": "EasyCache", "teacache": "TeaCache"}
 
 
 class OtherCache:
@@ -14,8 +15,8 @@ class OtherCache:
     counted too.
     """
 
-    def __init__(self, holder: Any) -> None:
-        self.name = str(getattr(holder, "name", "EasyCache"))
+    def __init__(self, holder: Any, name: str) -> None:
+        self.name = name if name != "EasyCache" else str(getattr(holder, "name", name))
         self.threshold = getattr(holder, "reuse_threshold", None)
         self._reused: int | None = None  # by all calls; None until the cache has said so
         self._inside = 0  # by the calls that came through `call`
@@ -23,8 +24,8 @@ class OtherCache:
     @classmethod
     def of(cls, guider: Any) -> "OtherCache | None":
         """That of a guider's model, or None."""
-        holder = _holder_of(guider)
-        return None if holder is None else cls(holder)
+        found = _holder_of(guider)
+        return None if found is None else cls(*found)
 
     @contextmanager
     def call(self, guider: Any) -> Iterator[None]:
@@ -37,7 +38,7 @@ class OtherCache:
 
     def look(self, guider: Any) -> int | None:
         """Read how many calls it has reused; None if it does not say. It forgets the number when its run ends."""
-        count = getattr(_holder_of(guider), "total_steps_skipped", None)
+        count = getattr((_holder_of(guider) or (None,))[0], "total_steps_skipped", None)
         if not isinstance(count, int):
             return None
         self._reused = max(count, self._reused or 0)
@@ -55,5 +56,7 @@ class OtherCache:
         return self.name if self.threshold is None else f"{self.name} {self.threshold:g}"
 
 
-def _holder_of(guider: Any) -> Any:
-    return guider.model_options.get("transformer_options", {}).get(KEY)
+def _holder_of(guider: Any) -> tuple[Any, str] | None:
+    """(the other cache's object, its name), or None."""
+    options = guider.model_options.get("transformer_options", {})
+    return next(((options[key], name) for key, name in KEYS.items() if options.get(key) is not None), None)

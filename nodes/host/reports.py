@@ -24,10 +24,13 @@ class Record:
     run: dict
 
 
-def record(attachment_id: str, run: dict) -> None:
-    """Keep the report entry of a finished run, for its attachment and the node being executed."""
+def record(attachment_id: str, run: dict, prompt: Prompt | None = None) -> None:
+    """Keep the report entry of a finished run, for its attachment and the node being executed.
+
+    prompt: that in which the run took place; by default the present one.
+    """
     global _number
-    prompt = Prompt.current()
+    prompt = prompt or Prompt.current()
     samplers = frozenset(map(prompt.fingerprint, [prompt.node_id, *prompt.in_page([prompt.node_id])]))
     entry = Record(attachment_id, prompt.id, samplers, prompt.list_index, run)
     with _lock:
@@ -35,6 +38,13 @@ def record(attachment_id: str, run: dict) -> None:
         _runs[_number] = entry
         while len(_runs) > LIMIT:
             _runs.popitem(last=False)
+
+
+def take_runs(attachment_id: str) -> list[dict]:
+    """The report entries of an attachment, oldest first, which are not kept any longer."""
+    with _lock:
+        mine = [number for number, entry in _runs.items() if entry.attachment == attachment_id]
+        return [_runs.pop(number).run for number in mine]
 
 
 def runs_of(attachment_id: str) -> list[dict]:

@@ -95,6 +95,7 @@ class SamplerRun:
             nodes=page.nodes,
             sampler=page.sampler,
             expectation=few if not obstacle else None,
+            group=self.attachment.group,
         )
         if run.expectation:
             logger.info("PreciseCache: %s", run.expectation)
