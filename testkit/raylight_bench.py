@@ -1,0 +1,230 @@
+"""Raylight's own nodes in this process and its own actors in CPU processes, for tests of several GPUs without one.
+
+`why_missing` in `testkit.raylight_on_cpu` says whether this can run. Only one bench can be open at a time, because
+RayInitializer ends the Ray session that it finds.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import psutil
+import torch
+
+from testkit.raylight_on_cpu import SECONDS, enter_raylight, pretend_gpus
+
+
+@dataclass(frozen=True, order=True)
+class Topology:
+    """How RayInitializer divides the GPUs: degrees of each parallelism; fsdp: weights are divided, too."""
+
+    gpus: int = 2
+    ulysses: int = 1
+    ring: int = 1
+    cfg: int = 1
+    dp: int = 1
+    fsdp: bool = False
+
+    def __str__(self):
+        degrees = (f"{name}{degree}" for name, degree in vars(self).items() if degree > 1 and name not in ("gpus", "fsdp"))
+        return "-".join([*degrees, *(["fsdp"] if self.fsdp else [])]) or f"gpus{self.gpus}"
+
+
+class RayBench:
+    """Context manager: the actors of one topology. They serve any number of models one after another.
+
+    seconds: the longest wait for one call of the actors; longer raises ray.exceptions.GetTimeoutError.
+    collective_seconds: the longest wait of a rank for the others, after which it raises RuntimeError.
+    """
+
+    def __init__(self, gpus=2, ulysses=1, ring=1, cfg=1, dp=1, fsdp=False, seconds=120, collective_seconds=30):
+        self.topology = Topology(gpus, ulysses, ring, cfg, dp, fsdp)
+        self.seconds = seconds
+        self.collective_seconds = collective_seconds
+
+    def __enter__(self):
+        self._undo = contextlib.ExitStack()
+        try:
+            self._start()
+        except BaseException:
+            self._undo.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._undo.close()
+
+    def _start(self):
+        enter_raylight()
+        import ray
+        import raylight.comfy_extra_dist.nodes_custom_sampler as custom
+        import raylight.comfy_extra_dist.nodes_model_advanced as advanced
+        import raylight.nodes as nodes
+
+        if ray.is_initialized():
+            raise RuntimeError("Ray is running already: close the other bench first.")
+        self.nodes = {**nodes.NODE_CLASS_MAPPINGS, **custom.NODE_CLASS_MAPPINGS, **advanced.NODE_CLASS_MAPPINGS}
+        # short, because Ray puts sockets into it; Raylight deletes the files of other sessions in its own default
+        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp" if os.path.isdir("/tmp") else None))
+        self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        environment = {
+            "RAYLIGHT_RAY_TMPDIR": str(self.folder),
+            "RAY_TMPDIR": str(self.folder),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_ports(self.topology.dp)),
+            SECONDS: str(self.collective_seconds),
+        }
+        self._undo.enter_context(mock.patch.dict(os.environ, environment))
+        self._undo.callback(end_ray, {process.pid for process in psutil.Process().children(recursive=True)})
+        self.initialize()
+
+    def initialize(self):
+        """Run RayInitializer: new actors, also where others are running or dead."""
+        t = self.topology
+        with pretend_gpus(t.gpus):
+            (self.actors_init,) = self.run(
+                "RayInitializer",
+                ray_cluster_address="local",
+                ray_cluster_namespace="default",
+                GPU=t.gpus,
+                ulysses_degree=t.ulysses,
+                ring_degree=t.ring,
+                cfg_degree=t.cfg,
+                dp_degree=t.dp,
+                sync_ulysses=False,
+                clear_vram_after_sampling=False,
+                FSDP=t.fsdp,
+                FSDP_CPU_OFFLOAD=False,
+                XFuser_attention="TORCH_MATH",
+                skip_comm_test=True,
+                use_mmap=False,  # with it Raylight does not read a file's metadata
+                ray_object_store_gb=0.1,
+            )
+
+    @property
+    def workers(self):
+        """The actors' handles, rank by rank."""
+        return self.actors_init[0]["workers"]
+
+    def run(self, node, **inputs):
+        """What a node returns. node: the name of one of Raylight's, or a node class, Raylight's or the host's V3."""
+        cls = self.nodes[node] if isinstance(node, str) else node
+        with self.bounded():
+            if hasattr(cls, "execute"):
+                return cls.execute(**inputs).args
+            return getattr(cls(), cls.FUNCTION)(**inputs)
+
+    @contextlib.contextmanager
+    def bounded(self):
+        """Every `ray.get` in it waits at most `seconds`."""
+        import ray
+
+        get = ray.get
+
+        @functools.wraps(get)
+        def bounded_get(refs, *, timeout=None, **kwargs):
+            return get(refs, timeout=self.seconds if timeout is None else timeout, **kwargs)
+
+        with mock.patch.object(ray, "get", bounded_get):
+            yield
+
+    def load(self, model):
+        """RAY_ACTORS with the model of a ModelFile, from RayUNETLoader."""
+        return self.run(
+            "RayUNETLoader", ray_actors_init=self.actors_init, unet_name=model.file, weight_dtype="default"
+        )[0]
+
+    def sample(self, actors, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):
+        """The latent from XFuserKSamplerAdvanced. latent: to start from, zeros by default."""
+        latent, _ = self.run(
+            "XFuserKSamplerAdvanced",
+            ray_actors=actors,
+            add_noise="enable",
+            noise_seed=seed,
+            steps=steps,
+            cfg=cfg,
+            sampler_name=sampler,
+            scheduler=scheduler,
+            positive=model.positive,
+            negative=model.negative,
+            latent_image={"samples": torch.zeros(model.latent) if latent is None else latent},
+            start_at_step=0,
+            end_at_step=10000,
+            return_with_leftover_noise="disable",
+        )
+        return latent["samples"]
+
+    def sample_custom(self, actors, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):
+        """The latent from XFuserSamplerCustomAdvanced with Raylight's CFG guider and scheduler."""
+        import comfy.samplers
+
+        (sigmas,) = self.run("RayBasicScheduler", ray_actors=actors, scheduler=scheduler, steps=steps, denoise=1.0)
+        (guider,) = self.run(
+            "RayCFGGuider", ray_actors=actors, positive=model.positive, negative=model.negative, cfg=cfg
+        )
+        output, _, _ = self.run(
+            "XFuserSamplerCustomAdvanced",
+            add_noise=True,
+            noise_seed=seed,
+            guider=guider,
+            sampler=comfy.samplers.sampler_object(sampler),
+            sigmas=sigmas,
+            latent_image={"samples": torch.zeros(model.latent) if latent is None else latent},
+        )
+        return output["samples"]
+
+    def on_every_model(self, function, *args):
+        """[function(patcher, *args)] of all ranks. A function of a test module must be nested, to go by value."""
+        import ray
+
+        with self.bounded():
+            return ray.get([a.model_function_runner_get_values.remote(function, *args) for a in self.workers])
+
+    def on_every_worker(self, function, *args):
+        """[function(worker, *args)] of all ranks; worker: Raylight's RayWorker."""
+        import ray
+
+        with self.bounded():
+            return ray.get([a.__ray_call__.remote(function, *args) for a in self.workers])
+
+    def pids(self):
+        """Process ids, rank by rank."""
+        return self.on_every_worker(lambda _: __import__("os").getpid())
+
+    def worker_log(self, lines=40):
+        """The last lines of what each worker wrote."""
+        files = sorted(self.folder.glob("ray/session_latest/logs/worker-*.*"))
+        texts = ((file.name, file.read_text("utf-8", errors="replace").splitlines()[-lines:]) for file in files)
+        return "\n".join(f"--- {name}\n" + "\n".join(text) for name, text in texts if text)
+
+
+def free_ports(count):
+    """The first of `count` consecutive ports that nobody listens on."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            first = stack.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            for other in range(port + 1, port + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", other))
+            return port
+
+
+def end_ray(others=(), seconds=10):
+    """Shut Ray down and wait for its processes; those that stay are killed. others: pids that are not Ray's."""
+    import ray
+
+    started = [p for p in psutil.Process().children(recursive=True) if p.pid not in others]
+    ray.shutdown()
+    _, alive = psutil.wait_procs(started, timeout=seconds)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=seconds)
