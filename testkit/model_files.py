@@ -68,12 +68,15 @@ class ModelFiles:
         return ModelFile(name, path.name, conditioning(name, 1), conditioning(name, 2), ARCHITECTURES[name].latent)
 
 
-def load_plainly(model):
-    """The MODEL of a ModelFile, from the host's own loader node."""
+def load_plainly(model, shift=None):
+    """The MODEL of a ModelFile, from the host's own loader node; shift: set as by ModelSamplingSD3."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingSD3
+
     import nodes
 
     with detecting_by_metadata():
-        return nodes.UNETLoader().load_unet(model.file, "default")[0]
+        patcher = nodes.UNETLoader().load_unet(model.file, "default")[0]
+    return patcher if shift is None else ModelSamplingSD3().patch(patcher, shift)[0]
 
 
 def sample_plainly(patcher, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):

@@ -32,7 +32,9 @@ class Topology:
     fsdp: bool = False
 
     def __str__(self):
-        degrees = (f"{name}{degree}" for name, degree in vars(self).items() if degree > 1 and name not in ("gpus", "fsdp"))
+        degrees = (
+            f"{name}{degree}" for name, degree in vars(self).items() if degree > 1 and name not in ("gpus", "fsdp")
+        )
         return "-".join([*degrees, *(["fsdp"] if self.fsdp else [])]) or f"gpus{self.gpus}"
 
 
@@ -43,7 +45,7 @@ class RayBench:
     collective_seconds: the longest wait of a rank for the others, after which it raises RuntimeError.
     """
 
-    def __init__(self, gpus=2, ulysses=1, ring=1, cfg=1, dp=1, fsdp=False, seconds=120, collective_seconds=30):
+    def __init__(self, gpus=2, ulysses=1, ring=1, cfg=1, dp=1, fsdp=False, seconds=120, collective_seconds=20):
         self.topology = Topology(gpus, ulysses, ring, cfg, dp, fsdp)
         self.seconds = seconds
         self.collective_seconds = collective_seconds
@@ -102,7 +104,7 @@ class RayBench:
                 clear_vram_after_sampling=False,
                 FSDP=t.fsdp,
                 FSDP_CPU_OFFLOAD=False,
-                XFuser_attention="TORCH_MATH",
+                XFuser_attention="TORCH_FLASH",  # with TORCH_MATH the ring is wrong
                 skip_comm_test=True,
                 use_mmap=False,  # with it Raylight does not read a file's metadata
                 ray_object_store_gb=0.1,
@@ -135,11 +137,19 @@ class RayBench:
         with mock.patch.object(ray, "get", bounded_get):
             yield
 
-    def load(self, model):
-        """RAY_ACTORS with the model of a ModelFile, from RayUNETLoader."""
-        return self.run(
-            "RayUNETLoader", ray_actors_init=self.actors_init, unet_name=model.file, weight_dtype="default"
-        )[0]
+    def load(self, model, shift=None, fresh=True):
+        """RAY_ACTORS with the model of a ModelFile, from RayUNETLoader.
+
+        shift: set as by RayModelSamplingSD3. fresh: without the patches that Raylight leaves on a model that it
+            finds loaded.
+        """
+        if fresh:
+            self.on_every_worker(lambda worker: setattr(worker, "active_request_key", None))
+        inputs = dict(ray_actors_init=self.actors_init, unet_name=model.file, weight_dtype="default")
+        (actors,) = self.run("RayUNETLoader", **inputs)
+        if shift is not None:
+            (actors,) = self.run("RayModelSamplingSD3", ray_actors=actors, shift=shift)
+        return actors
 
     def sample(self, actors, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):
         """The latent from XFuserKSamplerAdvanced. latent: to start from, zeros by default."""

@@ -71,7 +71,9 @@ def _use_gloo():
 
     @functools.wraps(init_group)
     def init_gloo(backend=None, *args, **kwargs):
-        return init_group("gloo", *args, **{**kwargs, "timeout": limit})
+        # the time-out given here is also the one for the other ranks' start
+        init_group("gloo", *args, **{**kwargs, "timeout": timedelta(minutes=3)})
+        dist.distributed_c10d._set_pg_timeout(limit)
 
     @functools.wraps(new_group)
     def new_gloo(*args, **kwargs):  # without a time-out of its own a group waits 30 minutes
