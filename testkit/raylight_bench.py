@@ -6,36 +6,12 @@ RayInitializer ends the Ray session that it finds.
 
 import contextlib
 import functools
-import os
-import shutil
-import socket
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from unittest import mock
 
-import psutil
 import torch
 
-from testkit.raylight_on_cpu import SECONDS, enter_raylight, pretend_gpus
-
-
-@dataclass(frozen=True, order=True)
-class Topology:
-    """How RayInitializer divides the GPUs: degrees of each parallelism; fsdp: weights are divided, too."""
-
-    gpus: int = 2
-    ulysses: int = 1
-    ring: int = 1
-    cfg: int = 1
-    dp: int = 1
-    fsdp: bool = False
-
-    def __str__(self):
-        degrees = (
-            f"{name}{degree}" for name, degree in vars(self).items() if degree > 1 and name not in ("gpus", "fsdp")
-        )
-        return "-".join([*degrees, *(["fsdp"] if self.fsdp else [])]) or f"gpus{self.gpus}"
+from testkit.ray_session import Topology, children, end_processes, ray_environment
+from testkit.raylight_on_cpu import enter_raylight, pretend_gpus
 
 
 class RayBench:
@@ -72,43 +48,23 @@ class RayBench:
         if ray.is_initialized():
             raise RuntimeError("Ray is running already: close the other bench first.")
         self.nodes = {**nodes.NODE_CLASS_MAPPINGS, **custom.NODE_CLASS_MAPPINGS, **advanced.NODE_CLASS_MAPPINGS}
-        # short, because Ray puts sockets into it; Raylight deletes the files of other sessions in its own default
-        self.folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp" if os.path.isdir("/tmp") else None))
-        self._undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
-        environment = {
-            "RAYLIGHT_RAY_TMPDIR": str(self.folder),
-            "RAY_TMPDIR": str(self.folder),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_ports(self.topology.dp)),
-            SECONDS: str(self.collective_seconds),
-        }
-        self._undo.enter_context(mock.patch.dict(os.environ, environment))
-        self._undo.callback(end_ray, {process.pid for process in psutil.Process().children(recursive=True)})
+        self.folder = self._undo.enter_context(ray_environment(self.topology.dp, self.collective_seconds))
+        self._undo.callback(self._end, set(children()))
         self.initialize()
+
+    @staticmethod
+    def _end(others):
+        """Shut Ray down. others: processes that are not Ray's."""
+        import ray
+
+        started = [process for process in children() if process not in others]
+        ray.shutdown()
+        end_processes(started)
 
     def initialize(self):
         """Run RayInitializer: new actors, also where others are running or dead."""
-        t = self.topology
-        with pretend_gpus(t.gpus):
-            (self.actors_init,) = self.run(
-                "RayInitializer",
-                ray_cluster_address="local",
-                ray_cluster_namespace="default",
-                GPU=t.gpus,
-                ulysses_degree=t.ulysses,
-                ring_degree=t.ring,
-                cfg_degree=t.cfg,
-                dp_degree=t.dp,
-                sync_ulysses=False,
-                clear_vram_after_sampling=False,
-                FSDP=t.fsdp,
-                FSDP_CPU_OFFLOAD=False,
-                XFuser_attention="TORCH_FLASH",  # with TORCH_MATH the ring is wrong
-                skip_comm_test=True,
-                use_mmap=False,  # with it Raylight does not read a file's metadata
-                ray_object_store_gb=0.1,
-            )
+        with pretend_gpus(self.topology.gpus):
+            (self.actors_init,) = self.run("RayInitializer", **self.topology.inputs())
 
     @property
     def workers(self):
@@ -213,28 +169,3 @@ class RayBench:
         files = sorted(self.folder.glob("ray/session_latest/logs/worker-*.*"))
         texts = ((file.name, file.read_text("utf-8", errors="replace").splitlines()[-lines:]) for file in files)
         return "\n".join(f"--- {name}\n" + "\n".join(text) for name, text in texts if text)
-
-
-def free_ports(count):
-    """The first of `count` consecutive ports that nobody listens on."""
-    while True:
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            first = stack.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            for other in range(port + 1, port + count):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", other))
-            return port
-
-
-def end_ray(others=(), seconds=10):
-    """Shut Ray down and wait for its processes; those that stay are killed. others: pids that are not Ray's."""
-    import ray
-
-    started = [p for p in psutil.Process().children(recursive=True) if p.pid not in others]
-    ray.shutdown()
-    _, alive = psutil.wait_procs(started, timeout=seconds)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=seconds)

@@ -139,19 +139,24 @@ def pretend_gpus(count):
     def init(*args, runtime_env=None, **kwargs):
         runtime_env = {**(runtime_env or {}), "worker_process_setup_hook": worker_hook()}
         quiet = {"log_to_driver": False, "logging_level": "error", "num_cpus": count, "num_gpus": count}
+        quiet["object_store_memory"] = 100 * 1024**2
         return start(*args, runtime_env=runtime_env, **{**kwargs, **quiet})
 
     with mock.patch.object(ray, "init", init), mock.patch.object(torch.cuda, "device_count", lambda: count):
         yield
 
 
+def raylight_folder():
+    """The checkout that RAYLIGHT_PATH names."""
+    return Path(os.environ["RAYLIGHT_PATH"]).expanduser().resolve()
+
+
 def why_missing():
     """One sentence that says why Raylight cannot be run here, or None."""
-    folder = os.environ.get("RAYLIGHT_PATH")
-    if not folder:
+    if not os.environ.get("RAYLIGHT_PATH"):
         return "RAYLIGHT_PATH is not set to a checkout of Raylight (github.com/komikndr/raylight)."
-    if not (Path(folder).expanduser() / "src" / "raylight" / "nodes.py").is_file():
-        return f"RAYLIGHT_PATH is {folder}, where there is no src/raylight/nodes.py."
+    if not (raylight_folder() / "src" / "raylight" / "nodes.py").is_file():
+        return f"RAYLIGHT_PATH is {raylight_folder()}, where there is no src/raylight/nodes.py."
     for module in ("ray", "xfuser", "yunchang"):
         if importlib.util.find_spec(module) is None:
             return f"The Python package {module}, which Raylight needs, is not installed."
@@ -160,7 +165,7 @@ def why_missing():
 
 def enter_raylight():
     """Make Raylight importable and import it. The host must be importable already; Raylight must not be missing."""
-    source = str(Path(os.environ["RAYLIGHT_PATH"]).expanduser().resolve() / "src")
+    source = str(raylight_folder() / "src")
     if source not in sys.path:
         sys.path.append(source)
     with import_as_on_a_gpu():

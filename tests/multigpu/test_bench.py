@@ -4,7 +4,8 @@ import psutil
 import pytest
 
 from testkit.model_files import RANDOM, TINY, difference
-from testkit.raylight_bench import RayBench, Topology
+from testkit.ray_session import Topology
+from testkit.raylight_bench import RayBench
 
 ULYSSES = Topology(ulysses=2)
 TOPOLOGIES = [
