@@ -231,6 +231,20 @@ def load(name, **sizes):
 
     sizes: replace some of the model's own, such as its number of layers.
     """
+    weights, fixed, build = random_weights(name, **sizes)
+    with _sizes(fixed):
+        patcher = comfy.sd.load_diffusion_model_state_dict(weights)
+    if patcher is None:
+        raise Unsupported(f"this host does not recognise {name}")
+    assert isinstance(patcher.model.diffusion_model, build)
+    return patcher
+
+
+def random_weights(name, **sizes):
+    """(state dict in the model's own key layout, {size that detection cannot read: value}, the host's class).
+
+    sizes: as for `load`. Raises Unsupported where this host does not know the architecture.
+    """
     spec = dataclasses.replace(ARCHITECTURES[name], config=ARCHITECTURES[name].config | sizes)
     try:
         build = getattr(importlib.import_module(spec.module), spec.cls)
@@ -246,12 +260,7 @@ def load(name, **sizes):
                 is_norm = tensor.ndim == 1 and ("norm" in key) and key.endswith(("weight", "scale"))
                 tensor = torch.randn(tensor.shape) * 0.05 + (1.0 if is_norm else 0.0)
             weights[key] = tensor
-    with _sizes(spec):
-        patcher = comfy.sd.load_diffusion_model_state_dict(weights)
-    if patcher is None:
-        raise Unsupported(f"this host does not recognise {name}")
-    assert isinstance(patcher.model.diffusion_model, build)
-    return patcher
+    return weights, {name: spec.config[name] for name in spec.fixed}, build
 
 
 def _known(spec):
@@ -267,18 +276,14 @@ def _known(spec):
 
 
 @contextlib.contextmanager
-def _sizes(spec):
+def _sizes(fixed):
     """Replace the sizes that the host's detection assumes, while one model loads."""
     original = comfy.model_detection.detect_unet_config
 
     def detect(*args, **kwargs):
-        return {**original(*args, **kwargs), **{name: spec.config[name] for name in spec.fixed}}
+        return {**original(*args, **kwargs), **fixed}
 
-    with (
-        mock.patch.object(comfy.model_detection, "detect_unet_config", detect)
-        if spec.fixed
-        else (contextlib.nullcontext())
-    ):
+    with mock.patch.object(comfy.model_detection, "detect_unet_config", detect) if fixed else contextlib.nullcontext():
         yield
 
 

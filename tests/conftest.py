@@ -17,7 +17,7 @@ from testkit.tiny_host import find_host  # noqa: E402
 HOST = find_host()
 
 # the tests that need a GPU run in a process of their own, see gpu/README.md
-collect_ignore = ["gpu", *([] if HOST else ["host", "web", "compatibility"])]
+collect_ignore = ["gpu", *([] if HOST else ["host", "web", "compatibility", "multigpu"])]
 
 
 def pytest_report_header():
