@@ -22,8 +22,8 @@ PATIENCE = 60.0  # seconds for a worker that is asked for a value
 PACK = Path(__file__).resolve().parents[2]
 
 INSTALL = (
-    "Install Raylight (https://github.com/komikndr/raylight) as a custom node, and its requirements in ComfyUI's Python; "
-    "then restart ComfyUI."
+    "Install Raylight (https://github.com/komikndr/raylight) as a custom node, with its requirements, "
+    "and restart ComfyUI."
 )
 
 logger = logging.getLogger("precisecache")
