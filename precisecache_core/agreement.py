@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakMethod
 
 from .group import ALONE, MESSAGE_BYTES, Group, GroupLost
 
@@ -42,20 +43,20 @@ class Agreement:
         self.group = group
         self.exchanges = 0  # number of exchanges of this run
         self.is_open = group.size > 1  # whether the ranks still have to agree
-        self._adopters: dict[str, Callable[[str], None]] = {}
+        self._adopters: dict[str, WeakMethod] = {}  # weak, because the runs have the agreement
         self._wishes: dict[str, str] = {}
         self._has_ended = False
 
     def on_wish(self, subject: str, adopt: Callable[[str], None]) -> None:
-        """What to do once the ranks have heard of a wish: adopt(reason)."""
-        self._adopters[subject] = adopt
+        """What to do once the ranks have heard of a wish: adopt(reason), a method."""
+        self._adopters[subject] = WeakMethod(adopt)
 
     def wish(self, subject: str, reason: str) -> None:
         """Wish something for all ranks; alone, it is adopted at once."""
         if self.is_open:
             self._wishes.setdefault(subject, reason)
         else:
-            self._adopters[subject](reason)
+            self._adopt_one(subject, reason)
 
     def wishes(self, subject: str) -> bool:
         """Whether this rank has a wish that has not been adopted yet."""
@@ -111,20 +112,24 @@ class Agreement:
 
     def _adopt(self, told: Sequence[dict]) -> None:
         """Adopt every wish that a rank told, in the same order on all ranks."""
-        for subject, adopt in self._adopters.items():
+        for subject in self._adopters:
             rank, reason = next(
                 ((rank, other["wishes"][subject]) for rank, other in enumerate(told) if subject in other["wishes"]),
                 (0, None),
             )
             if reason is not None:
                 self._wishes.pop(subject, None)
-                adopt(reason if rank == self.group.rank else f"on GPU {rank}: {reason}")
+                self._adopt_one(subject, reason if rank == self.group.rank else f"on GPU {rank}: {reason}")
+
+    def _adopt_one(self, subject: str, reason: str) -> None:
+        if (adopt := self._adopters[subject]()) is not None:
+            adopt(reason)
 
     def _close(self, reason: str, values: Any) -> Answer:
         """The ranks can no longer agree: from now on each computes everything."""
         self.is_open = False
-        for adopt in self._adopters.values():
-            adopt(reason)
+        for subject in self._adopters:
+            self._adopt_one(subject, reason)
         self._wishes.clear()
         return Answer(False, [values])
 

@@ -147,18 +147,31 @@ class Script(Group):
         self.posted.append(message)
 
 
+class Adopted(list):
+    """(subject, reason) of every wish that was adopted."""
+
+    def lfcache(self, reason):
+        self.append(("lfcache", reason))
+
+    def trials(self, reason):
+        self.append(("trials", reason))
+
+    def blockcache(self, reason):
+        self.append(("blockcache", reason))
+
+
 def agreement_with(*says):
-    made, adopted = Agreement(Script(*says)), []
+    made, adopted = Agreement(Script(*says)), Adopted()
     for subject in ("lfcache", "trials", "blockcache"):
-        made.on_wish(subject, lambda reason, subject=subject: adopted.append((subject, reason)))
+        made.on_wish(subject, getattr(adopted, subject))
     return made, adopted
 
 
 def test_alone_a_rank_agrees_with_itself():
-    made, adopted = Agreement(), []
-    made.on_wish("lfcache", adopted.append)
+    made, adopted = Agreement(), Adopted()
+    made.on_wish("lfcache", adopted.lfcache)
     made.wish("lfcache", "no memory")
-    assert adopted == ["no memory"] and not made.wishes("lfcache") and made.exchanges == 0
+    assert adopted == [("lfcache", "no memory")] and not made.wishes("lfcache") and made.exchanges == 0
     assert (
         made.settle(DECIDE, False, 3) == (False, [3]) and made.common(b"plan") == b"plan" and made.largest(2.0) == 2.0
     )
