@@ -174,13 +174,15 @@ def serve(rank, size, folder, pipe):
     patience = timedelta(seconds=PATIENCE)
     groups = {members: [dist.new_group(range(members), timeout=patience) for _ in range(2)] for members in (2, size)}
     talks = {n: TorchGroup(talk, PATIENCE) for n, (talk, _) in groups.items() if rank < n}
+    with_the_dead = TorchGroup(groups[size][0], patience=1.0)
     while (task := pipe.recv()) is not None:
         caches, kind, when, faulty_rank, members, is_split, is_killed = task
         if rank < members:
             if is_killed and rank == faulty_rank:
                 os._exit(1)
             fault = Fault(kind, when) if rank == faulty_rank else Fault()
-            pipe.send(course(caches, fault, talks[members], groups[members][1] if is_split else None))
+            talk = with_the_dead if is_killed else talks[members]
+            pipe.send(course(caches, fault, talk, groups[members][1] if is_split else None))
     dist.destroy_process_group()
 
 
