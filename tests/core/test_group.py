@@ -143,6 +143,36 @@ class Script(Group):
         self.posted.append(message)
 
 
+class Echo(Group):
+    """Another rank that always says the same."""
+
+    size = 2
+    exchanges = 0
+
+    def exchange(self, message):
+        self.exchanges += 1
+        return [message, message]
+
+
+@pytest.mark.parametrize("caches", [PLANNED, BY_LFD, FLASH, BLOCKS], ids=str)
+def test_agreeing_reads_the_device_no_more_often(monkeypatch, caches):
+    reads = []
+    for name in ("item", "tolist", "cpu", "numpy", "__float__", "__bool__", "__int__", "__index__"):
+
+        def counted(tensor, *args, original=getattr(torch.Tensor, name), name=name):
+            reads.append(name)
+            return original(tensor, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    counts, results = [], []
+    for group in (ALONE, Echo()):
+        results.append(course(caches, Fault(), group))
+        counts.append(len(reads))
+        reads.clear()
+    assert is_same(results[1], results[0]) and group.exchanges > 0
+    assert 0 < counts[1] <= counts[0]
+
+
 class Adopted(list):
     """(subject, reason) of every wish that was adopted."""
 
