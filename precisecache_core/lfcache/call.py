@@ -37,6 +37,7 @@ class Call:
         self.record = CallRecord(COMPUTED, sigma, None)
         self._results: list[torch.Tensor] = []  # of a reused call: denoised and, if requested, uncond
         self._is_kept = False  # whether `finish` keeps the prediction
+        self._is_timed = False  # whether the time of its computation was taken
         self._start = self._model_start = run.journal.stopwatch.mark()
         decision.begin(self)
 
@@ -83,6 +84,12 @@ class Call:
         self._is_kept = is_kept
         self.start_model()
 
+    def note_computed(self) -> None:
+        """The model has computed the call, and `finish` follows after its trials (see `pipelines`)."""
+        self.run.journal.stopwatch.add("compute", self._model_start)
+        self._is_timed = True
+        self.start_model()
+
     def start_model(self) -> None:
         """The caller runs the model next: start timing it."""
         self._model_start = self.run.journal.stopwatch.mark()
@@ -105,7 +112,8 @@ class Call:
             unconditional branch, in x's shape, if the sampler reads it too.
         """
         run = self.run
-        run.journal.stopwatch.add("compute", self._model_start)
+        if not self._is_timed:
+            run.journal.stopwatch.add("compute", self._model_start)
         level = self.record.sigma
         if self.is_reused:
             run.stage.predictions.revoke()

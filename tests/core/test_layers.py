@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "precisecache_core"
 CORE_MAY = {"torch", "numpy", "einops", "safetensors"} | set(sys.stdlib_module_names)
-CORE_MAY_LAZILY = {"PIL", "kornia", "lpips", "torchvision"}
+CORE_MAY_LAZILY = {"PIL", "diffusers", "kornia", "lpips", "torchvision"}
 HOST_INSIDE = {"comfy", "comfy_execution", "comfy_extras", "execution", "folder_paths", "server"}
 
 
