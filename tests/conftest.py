@@ -1,6 +1,7 @@
-"""Finds a ComfyUI for the tests that need one; without one only the other tests run, and the output says so."""
+"""Finds a ComfyUI for the tests that need one, and says at the end what was skipped and why."""
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ def pytest_report_header():
 
 
 def pytest_terminal_summary(terminalreporter):
+    # of a skipped test, longrepr is (file, line, "Skipped: reason")
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"skipped: {count} {'test' if count == 1 else 'tests'}: {reason}")
     if HOST is None:
         terminalreporter.write_line(
             "No ComfyUI was found: the tests that need one did not run. Set COMFYUI_PATH to run them."

@@ -11,7 +11,7 @@ from pathlib import Path
 from tools import torch_build
 from tools.phases import Phase
 from tools.pip_output import TAIL, progress_options, run_pip
-from tools.versions import FOLDER, host_requirements, own_requirements
+from tools.versions import FOLDER, host_requirements, own_requirements, raylight_requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -31,11 +31,11 @@ def say(text):
 
 
 def set_up(host, is_renewed=False):
-    """Install what the commands and the host need into .venv; quick if all of it is there.
+    """Install what the commands, the host and, if RAYLIGHT_PATH is set, Raylight need into .venv; quick if it is there.
 
     is_renewed: install the newest version of everything but torch.
     """
-    requirements, asked = own_requirements(), host_requirements(host)
+    requirements, asked = own_requirements() + raylight_requirements(), host_requirements(host)
     files = [host / "requirements.txt"] if host else []
     tested = [line for path in sorted(FOLDER.glob("*.txt")) for line in path.read_text("utf-8").splitlines()]
     wanted = [*requirements, *asked, *tested]

@@ -7,6 +7,7 @@ last one. Standard library only, except for what runs in .venv: run.py imports i
 import argparse
 import ast
 import importlib.metadata
+import os
 import platform
 import re
 import sys
@@ -21,23 +22,26 @@ TORCH = re.compile(r"(torch|torchvision|torchaudio|triton|sympy|mpmath|setuptool
 
 
 def own_requirements():
-    """The packages of pyproject.toml that the commands need.
-
-    The lists in pyproject.toml are written as Python lists, because Python 3.10 has no TOML reader.
-    """
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-
-    def group(name):
-        found = re.search(rf"^{name} = (\[.*?\])$", text, re.MULTILINE | re.DOTALL)
-        if not found:
-            raise ValueError(f"pyproject.toml has no list {name}.")
-        out = []
-        for entry in ast.literal_eval(found[1]):
-            extra = re.fullmatch(r"precisecache\[(\w+)\]", entry)
-            out += group(extra[1]) if extra else [entry]
-        return out
-
+    """The packages of pyproject.toml that the commands need."""
     return list(dict.fromkeys(group("dependencies") + group("dev")))
+
+
+def raylight_requirements():
+    """The packages that Raylight needs, for its tests; none where RAYLIGHT_PATH does not name a checkout of it."""
+    return group("raylight") if os.environ.get("RAYLIGHT_PATH") else []
+
+
+def group(name):
+    """A list of pyproject.toml, which are written as Python lists, because Python 3.10 has no TOML reader."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    found = re.search(rf"^{name} = (\[.*?\])$", text, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise ValueError(f"pyproject.toml has no list {name}.")
+    out = []
+    for entry in ast.literal_eval(found[1]):
+        extra = re.fullmatch(r"precisecache\[(\w+)\]", entry)
+        out += group(extra[1]) if extra else [entry]
+    return out
 
 
 def host_requirements(host):

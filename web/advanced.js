@@ -3,7 +3,9 @@
 import { app } from "../../scripts/app.js";
 import { loadText, t } from "./text.js";
 
-const CLASSES = ["PreciseCacheLFCache", "PreciseCacheBlockCache"];
+const CLASSES = [
+  "PreciseCacheLFCache", "PreciseCacheBlockCache", "PreciseCacheLFCacheRay", "PreciseCacheBlockCacheRay",
+];
 const SETTING = "Comfy.Node.AlwaysShowAdvancedWidgets";
 
 const hasLink = (node) =>

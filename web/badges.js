@@ -5,20 +5,19 @@ import { nodeById, whenRemoved } from "./graph.js";
 import { addView, runsOfThisGraph } from "./store.js";
 import { t } from "./text.js";
 
+const reusedOf = ({ reused, calls, aside }) =>
+  calls ? { text: t("%1 % reused", percent(reused, calls)), isAside: aside.includes("lfcache") } : null;
+const skippedOf = ({ blocks, aside }) =>
+  blocks?.calls
+    ? { text: t("%1 % skipped", percent(blocks.skipped, blocks.calls)), isAside: aside.includes("blockcache") }
+    : null;
+
 // node's class -> what its badge shows of a run, null where there is nothing to show
 const BADGES = new Map([
-  [
-    "PreciseCacheLFCache",
-    ({ reused, calls, aside }) =>
-      calls ? { text: t("%1 % reused", percent(reused, calls)), isAside: aside.includes("lfcache") } : null,
-  ],
-  [
-    "PreciseCacheBlockCache",
-    ({ blocks, aside }) =>
-      blocks?.calls
-        ? { text: t("%1 % skipped", percent(blocks.skipped, blocks.calls)), isAside: aside.includes("blockcache") }
-        : null,
-  ],
+  ["PreciseCacheLFCache", reusedOf],
+  ["PreciseCacheLFCacheRay", reusedOf],
+  ["PreciseCacheBlockCache", skippedOf],
+  ["PreciseCacheBlockCacheRay", skippedOf],
 ]);
 
 function percent(part, all) {

@@ -1,4 +1,4 @@
-// A live panel on every Cache Stats node.
+// A panel on every Cache Stats node: live, but for the workers of Raylight, whose calls the page does not hear of.
 
 import { app } from "../../scripts/app.js";
 import { nodeById, nodesOf, whenRemoved } from "./graph.js";
@@ -6,7 +6,8 @@ import { Panel } from "./panel.js";
 import { addView, shownTo } from "./store.js";
 import { loadText } from "./text.js";
 
-const CLASS = "PreciseCacheStats";
+const OF_WORKERS = "PreciseCacheStatsRay";
+const CLASSES = ["PreciseCacheStats", OF_WORKERS];
 const SHOW_ALL = "show all samplers"; // the node's property behind the panel's checkbox
 const SIZE = [340, 228]; // the least width and height
 
@@ -21,7 +22,7 @@ function draw(node) {
 
 // Draws every panel; returns whether one of them lacks a run or the end of one.
 function drawAll() {
-  return [...nodesOf([CLASS])].map(draw).some((shown) => !shown.runs.length || shown.isOpen);
+  return [...nodesOf(CLASSES)].map(draw).some((shown) => !shown.runs.length || shown.isOpen);
 }
 
 app.registerExtension({
@@ -40,11 +41,11 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (node.comfyClass !== CLASS) return;
+    if (!CLASSES.includes(node.comfyClass)) return;
     const panel = new Panel((isAll) => {
       node.properties[SHOW_ALL] = isAll;
       draw(node);
-    });
+    }, node.comfyClass === OF_WORKERS);
     panels.set(node, panel);
     const widget = node.addDOMWidget("precisecache_panel", "precisecache_panel", panel.element, {
       serialize: false,

@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { loadText, t } from "./text.js";
 
-const CLASS = "PreciseCacheLFCache";
+const CLASSES = ["PreciseCacheLFCache", "PreciseCacheLFCacheRay"];
 
 // {preset: {input that it ignores: the value in force as text, or null}}, from the node's definition
 function inForce(node) {
@@ -29,7 +29,7 @@ app.registerExtension({
   name: "PreciseCache.Inputs",
 
   nodeCreated(node) {
-    if (node.comfyClass !== CLASS) return;
+    if (!CLASSES.includes(node.comfyClass)) return;
     const preset = node.widgets?.find((widget) => widget.name === "preset");
     if (!preset) return;
     const names = new Set(Object.values(inForce(node)).flatMap((ignored) => Object.keys(ignored)));

@@ -100,7 +100,9 @@ function save(content) {
 
 export class Panel {
   // onToggleAll(isAll): called when the user chooses the runs of every sampler of the prompt, or only this node's.
-  constructor(onToggleAll) {
+  // isOfWorkers: whether the node's runs are those of Raylight's workers.
+  constructor(onToggleAll, isOfWorkers) {
+    this.isOfWorkers = isOfWorkers;
     this.element = element("div", "precisecache-panel");
     this.runs = element("div", "precisecache-runs");
     this.runs.tabIndex = 0; // so that the keyboard scrolls it
@@ -128,16 +130,21 @@ export class Panel {
     this.saveButton.textContent = t("Save JSON");
     if (!this.timer) this.copyButton.textContent = t("Copy JSON");
     this.allBox.checked = isAll;
-    const empty = report ? t("No run of this model") : t("No run yet");
     const names = namesOf(runs);
     if (runs.length) this.runs.replaceChildren(...runs.map((run, i) => this.#run(run, names[i])));
-    else this.runs.replaceChildren(element("div", "precisecache-empty", empty));
+    else this.runs.replaceChildren(element("div", "precisecache-empty", this.#empty()));
   }
 
   remove() {
     clearTimeout(this.timer);
     this.isRemoved = true;
     this.element.remove();
+  }
+
+  // Why there is no run.
+  #empty() {
+    if (this.isOfWorkers) return this.report ? t("No run of these workers") : t("No run yet: shown after the run");
+    return this.report ? t("No run of this model") : t("No run yet");
   }
 
   async #copy() {

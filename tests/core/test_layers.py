@@ -100,6 +100,11 @@ NOT_DECLARED = {
     "network",
     "pack",
     "ranks",
+    "test_hostile",
+    "test_inputs",
+    "psutil",  # ComfyUI's
+    "raylight",
+    "yunchang",  # xfuser's
 } | set(sys.stdlib_module_names)
 PACKAGES = {"PIL": "pillow", "skimage": "scikit-image"}  # modules whose package has another name
 

@@ -20,11 +20,14 @@ NAMES = {
     *("PreciseCache", "LFCache", "BlockCache", "EasyCache", "LFD", "ComfyUI"),
     *("HunyuanVideo", "Wan2.1", "Wan2.2", "VACE", "LoRA", "LoRAs", "Lightning", "lightx2v", "CausVid"),
     *("ModelSampling", "Transformer"),
-    *("MODEL", "VAE", "CPU", "GPU", "GB", "JSON", "PSNR", "SSIM", "Ctrl", "B", "x", "alpha"),
+    *("Raylight", "Ray", "ray_actors"),
+    *("MODEL", "VAE", "CPU", "GPU", "GPUs", "GB", "JSON", "PSNR", "SSIM", "Ctrl", "B", "x", "alpha"),
     *("base", "turbo", "flash", "budget", "custom", "paper", "off"),  # presets
     *("cpu", "merged", "per_block", "fp8_e4m3fn", "v1", "concat", "v2", "replace"),
     "models",  # the folder
 }
+# the names of Raylight's nodes, which are there in English only
+RAYLIGHT_NODES = r"Load Diffusion Model \(Ray\)"
 SCRIPTS = {
     "ja": "[\u3040-\u30ff\u4e00-\u9fff]",
     "ko": "[\uac00-\ud7a3]",
@@ -58,10 +61,10 @@ ALIKE = {
         ),
         *("sampling", "schedule", "seed", "tensor", "text", "trend", "video", "videos", "warm"),
     },
-    "es": {"h", "min", "s", "color", "megabytes", "plan", "prompt", "tensor", "transformer", "use"},
+    "es": {"h", "min", "s", "color", "megabytes", "panel", "plan", "prompt", "tensor", "transformer", "use"},
     "fr": {
         *("h", "min", "s", "cache", "calibration", "change", "exact", "expert", "experts", "format", "fraction"),
-        *("image", "latent", "latents", "pixel", "pixels", "plan", "prompt", "second", "transformer", "type"),
+        *("image", "latent", "latents", "mode", "pixel", "pixels", "plan", "prompt", "second", "transformer", "type"),
     },
     "zh": {"latent"},
 }
@@ -81,6 +84,7 @@ def texts(language, file):
 def words(text):
     """The words in Latin letters that may have to be translated."""
     text = re.sub(r"\]\([^)]*\)|https?://\S+|\S+\.safetensors|`[^`]*`", " ", text)  # addresses, files and code
+    text = re.sub(RAYLIGHT_NODES, " ", text)
     found = {word.rstrip(".") for word in re.findall(r"\b[A-Za-z][\w.]*", text, re.ASCII)}
     return {word.lower() for word in found - NAMES}
 

@@ -1,6 +1,8 @@
 """run.py: what each command runs, in which order, and with which exit status."""
 
 import os
+import re
+import subprocess
 import sys
 import time
 
@@ -157,3 +159,15 @@ def test_the_steps_get_the_comfyui_that_was_found(started, monkeypatch, tmp_path
     monkeypatch.setenv("COMFYUI_PATH", os.path.relpath(tmp_path))
     run.main(["test"])
     assert started[0][1]["COMFYUI_PATH"] == str(tmp_path)
+
+
+def test_the_tests_say_what_they_skipped_and_why(host, monkeypatch):
+    monkeypatch.delenv("RAYLIGHT_PATH", raising=False)
+    command = [str(part) for part in commands.pytest_command(["tests/multigpu", "-q", "-p", "no:cacheprovider"])]
+    command[0] = sys.executable
+    ended = subprocess.run(command, cwd=commands.ROOT, capture_output=True, text=True)
+    *_, said, last = ended.stdout.splitlines()
+    assert re.fullmatch(r"skipped: \d+ tests: RAYLIGHT_PATH is not set to a checkout of Raylight .*", said), (
+        ended.stdout
+    )
+    assert re.match(r"\d+ skipped in ", last)

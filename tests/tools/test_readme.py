@@ -124,3 +124,24 @@ def test_the_sentences_figures_are_what_the_benchmarks_printed(said, files, prin
     assert re.search(said, text).groups() == sum(
         (re.search(printed, (RESULTS / name).read_text("utf-8")).groups() for name in files), ()
     )
+
+
+def test_the_tables_of_several_gpus_are_what_the_benchmark_printed():
+    page = (ROOT / "docs" / "MULTI_GPU.md").read_text("utf-8")
+    printed = (RESULTS / "multi_gpu.txt").read_text("utf-8")
+    for size, name in (("1280x720", "720p"), ("1920x1088", "1080p")):
+        # the columns of `merged`: of the cache, with weights, with weights under FSDP
+        section = re.search(rf"COMPUTED GB on each GPU: wan14b {size}(.*?)\n\n", printed, re.DOTALL)[1]
+        rows = re.findall(r"\n +5 ranges +\d+ +(\S+) +\S+ +(\S+) +\S+ +(\S+)", section)
+        for column, said in zip(
+            zip(*rows), ("what BlockCache keeps", "with the weights", "with the weights under FSDP")
+        ):
+            assert f"\n| {name}: {said} | {' | '.join(column)} |\n" in page
+        (latents,) = re.findall(r"LFCache's predictions, (\S+) on every rank", section)
+        assert f"{latents} GB at {name}" in page
+    paper = re.search(r"the paper's Table 2, wan14b(.*?)\n\n", printed, re.DOTALL)[1]
+    rows = re.findall(r"\n +(\d) +(\d+) +(\d+) +(\S+) +\S+ +(\S+) +(\S+) ", paper)
+    assert len(rows) == 4
+    for gpus, none, turbo, ratio, theirs, ours in rows:
+        assert f"\n| {gpus} | {none}, {turbo} | {ratio} | {theirs} | {ours} |\n" in page
+    assert f"{rows[0][-1]}\ntimes fewer on one GPU and {rows[-1][-1]} times fewer on eight" in page

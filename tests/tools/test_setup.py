@@ -28,6 +28,7 @@ def pip(tmp_path, monkeypatch):
         "install",
         lambda requirements, files, constraints, options=(): given.append((constraints, files, options)),
     )
+    monkeypatch.delenv("RAYLIGHT_PATH", raising=False)
     return given
 
 
@@ -47,6 +48,16 @@ def test_setup_is_done_once_and_again_when_a_requirement_changes(pip, host):
     (host / "requirements.txt").write_text("aiohttp>=4\n")
     environment.set_up(host)
     assert len(pip) == 2
+
+
+def test_what_raylight_needs_is_installed_only_where_there_is_a_raylight(pip, monkeypatch):
+    given = []
+    monkeypatch.setattr(environment, "install", lambda requirements, *rest: given.append(requirements))
+    environment.set_up(None)
+    monkeypatch.setenv("RAYLIGHT_PATH", "raylight")
+    environment.set_up(None)
+    without, with_raylight = given
+    assert with_raylight == [*without, "ray", "xfuser==0.4.5"]
 
 
 def test_setup_is_done_again_when_a_tested_version_changes(pip, tmp_path, monkeypatch):
