@@ -14,6 +14,8 @@ from .run import BlockCacheRun
 
 Result = TypeVar("Result")
 
+COMPILED = "_compiled_call_impl"  # where torch keeps what `module.compile()` made
+
 
 @contextmanager
 def swapped_forwards(
@@ -24,20 +26,23 @@ def swapped_forwards(
     blocks: the modules in the model's order. kind: the first part of their keys.
     streams: names of the arguments that a block takes and returns, in the order of its result; with one
         name the block returns a tensor, with several a tuple.
-    The modules' own `forward` is back afterwards, even after an error.
+    The modules' own `forward` is back afterwards, even after an error. Of a block that was compiled by `compile()`,
+    what torch calls in place of its `forward` is replaced, so that the compiled code stays as it is.
     """
     originals = []
     try:
         for index, block in enumerate(blocks):
-            own = block.__dict__.get("forward")
-            block.forward = _through(block.forward, block_pass, (kind, index), streams)
-            originals.append((block, own))
+            name = COMPILED if block.__dict__.get(COMPILED) is not None else "forward"
+            own = block.__dict__.get(name)
+            signature = inspect.signature(block.forward)
+            setattr(block, name, _through(getattr(block, name), signature, block_pass, (kind, index), streams))
+            originals.append((block, name, own))
         yield
     finally:
-        for block, own in originals:
-            del block.forward
+        for block, name, own in originals:
+            delattr(block, name)
             if own is not None:
-                block.forward = own
+                setattr(block, name, own)
 
 
 def block_cached(
@@ -57,9 +62,9 @@ def block_cached(
     return result if current.close() else compute()
 
 
-def _through(forward: Callable, block_pass: BlockPass, key: Key, names: Sequence[str]) -> Callable:
-    signature = inspect.signature(forward)
-
+def _through(
+    forward: Callable, signature: inspect.Signature, block_pass: BlockPass, key: Key, names: Sequence[str]
+) -> Callable:
     def replacement(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
 

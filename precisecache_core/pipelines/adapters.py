@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 
-from ..lfcache.latent.parametrization import Parametrization
 from ..lfcache.latent.shrink import shrink_latent
-from ..lfcache.latent.trial import FLOW, VARIANCE_PRESERVING, Trial
-
-# the largest noise level of a model that preserves the variance: some schedules begin at infinity
-LARGEST = 4096.0
+from ..lfcache.latent.trial import Trial
+from .hooked import unwrapped
+from .schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -25,79 +23,29 @@ class Blocks:
 
 
 class Adapter:
-    """A pipeline that nobody has described: what its scheduler says is true, and there are no trials.
+    """A pipeline that nobody has described: there are no trials, and BlockCache knows no blocks.
 
-    A subclass describes the transformer's inputs. blocks: see Blocks. patch: as in Parametrization.
+    A subclass describes the transformer's inputs. One adapter serves one run. blocks: see Blocks. patch: as in
+    Parametrization. is_known: whether `latent` finds one branch's latent in the model's input. branches: how many
+    guidance branches one call of the transformer holds.
     """
 
     blocks: tuple[Blocks, ...] = ()
-    patch = (1, 2, 2)
-    has_trials = False
+    is_known = False
+    branches = 1
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
+        self.schedule = Schedule(pipe.scheduler)
+        self.patch: tuple[int, int, int] = (1, 2, 2)
 
     def obstacle(self) -> str | None:
         """Why no trial can be made, or None."""
-        return None if self.has_trials else f"{type(self.pipe).__name__} is not known well enough to shrink its inputs"
-
-    # --- the noise schedule ---
-
-    @property
-    def scheduler(self) -> Any:
-        return self.pipe.scheduler
-
-    @property
-    def is_flow(self) -> bool:
-        """Whether x = (1 - sigma) z + sigma n; otherwise the variance is preserved."""
-        config = self.scheduler.config
-        is_of_flow = type(self.scheduler).__name__.startswith("FlowMatch")
-        return is_of_flow or config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
-
-    def parametrization(self) -> Parametrization:
-        """Of the model, as its scheduler understands its output."""
-        if self.is_flow:
-            return Parametrization(_flow, FLOW, sigma_min=1e-3, patch=self.patch)
-        affine = _velocity if self.scheduler.config.get("prediction_type") == "v_prediction" else _eps
-        return Parametrization(affine, VARIANCE_PRESERVING, sigma_min=1e-3, patch=self.patch)
-
-    def levels(self) -> list[float]:
-        """The noise levels of the scheduler's steps, with the one at which the run ends."""
-        steps = len(self.scheduler.timesteps)
-        if self.is_flow:
-            return self.scheduler.sigmas[: steps + 1].float().tolist()
-        return [*self._levels_of(self.scheduler.timesteps), 0.0]
-
-    def step(self) -> int | None:
-        """The number of the scheduler's next step; None if it does not say."""
-        index = getattr(self.scheduler, "step_index", None)
-        return getattr(self.scheduler, "begin_index", None) if index is None else index
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether the scheduler's latent is not what the model gets."""
-        return float(getattr(self.scheduler, "init_noise_sigma", 1.0)) != 1.0
-
-    def _levels_of(self, timesteps: torch.Tensor) -> list[float]:
-        kept = self.scheduler.alphas_cumprod[timesteps.long().cpu()].double()
-        return ((1 - kept) / kept.clamp_min(1e-12)).sqrt().clamp_max(LARGEST).tolist()
-
-    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
-        """What the model takes for a noise level, 0-dim."""
-        if self.is_flow:
-            return sigma * self.scheduler.config.num_train_timesteps
-        table = ((1 - self.scheduler.alphas_cumprod) / self.scheduler.alphas_cumprod.clamp_min(1e-12)).sqrt()
-        return torch.searchsorted(table.to(sigma.device, sigma.dtype).contiguous(), sigma)
-
-    # --- the transformer ---
-
-    def branches(self) -> int:
-        """How many guidance branches one call of the transformer holds."""
-        return 1
+        return None if self.is_known else f"{type(self.pipe).__name__} is not known well enough to shrink its inputs"
 
     def latent(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The latent of one branch in the model's input, (B, C, T, H, W) or as it is."""
-        return self.turned(hidden.chunk(self.branches())[0])
+        """The latents in the model's input, of all branches, (B, C, T, H, W) or as they are."""
+        return self.turned(hidden)
 
     def turned(self, tensor: torch.Tensor) -> torch.Tensor:
         """From the pipeline's layout of latents to (B, C, T, H, W) and back."""
@@ -105,16 +53,32 @@ class Adapter:
 
     def small(self, kwargs: dict, trial: Trial) -> dict:
         """The transformer's arguments for a trial, from those of a full call."""
-        raise NotImplementedError
+        timestep = kwargs["timestep"]
+        time = self.schedule.timestep(trial.sigma).to(timestep.device, timestep.dtype)
+        return {
+            **kwargs,
+            "hidden_states": self._input(trial, kwargs["hidden_states"]),
+            "timestep": time.expand(timestep.shape),
+        }
 
+    def _input(self, trial: Trial, hidden: torch.Tensor) -> torch.Tensor:
+        """The model's input for a trial. hidden: that of the full call."""
+        return self.turned(trial.x).to(hidden.dtype)
+
+    @property
     def boundaries(self) -> Sequence[float]:
         """Noise levels at which the pipeline changes to another transformer."""
         return ()
 
+    @property
+    def model_name(self) -> str:
+        """For the report."""
+        return type(unwrapped(self.transformers()[0])).__name__
+
     def transformers(self) -> list[Any]:
         """The modules that the pipeline calls."""
         found = [getattr(self.pipe, name, None) for name in ("transformer", "transformer_2", "unet")]
-        return [module for module in found if module is not None]
+        return [module for index, module in enumerate(found) if module is not None and module not in found[:index]]
 
     def transformer_at(self, level: float) -> Any:
         """The module that the pipeline calls at a noise level."""
@@ -125,27 +89,27 @@ class WanAdapter(Adapter):
     """WanPipeline: Wan 2.1, 2.2 with two transformers, 2.2 5B with a timestep for each token."""
 
     blocks = (Blocks("blocks", "double_block", ("hidden_states",)),)
-    has_trials = True
+    is_known = True
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(pipe)
+        self.patch = tuple(self.transformers()[0].config.patch_size)
 
     def small(self, kwargs: dict, trial: Trial) -> dict:
-        hidden, timestep = kwargs["hidden_states"], kwargs["timestep"]
-        frames, height, width = trial.x.shape[2:]
-        tokens = (frames, height // self.patch[1], width // self.patch[2])
-        shape = (len(hidden), math.prod(tokens)) if timestep.ndim == 2 else (len(hidden),)
-        x = self._input(trial, hidden)
-        time = self.timestep(trial.sigma).to(timestep.device, timestep.dtype)
-        return {**kwargs, "hidden_states": x, "timestep": time.expand(shape)}
+        timestep = kwargs["timestep"]
+        if timestep.ndim == 2:  # one for each token
+            tokens = math.prod(side // patch for side, patch in zip(trial.x.shape[2:], self.patch))
+            kwargs = {**kwargs, "timestep": timestep[:, :1].expand(-1, tokens)}
+        return super().small(kwargs, trial)
 
-    def _input(self, trial: Trial, hidden: torch.Tensor) -> torch.Tensor:
-        return trial.x.to(hidden.dtype)
-
+    @property
     def boundaries(self) -> Sequence[float]:
         ratio = self.pipe.config.get("boundary_ratio")
-        return () if ratio is None else (ratio,)
+        return () if ratio is None or len(self.transformers()) < 2 else (ratio,)
 
     def transformer_at(self, level: float) -> Any:
         modules = self.transformers()
-        return modules[-1] if any(level < boundary for boundary in self.boundaries()) else modules[0]
+        return modules[-1] if any(level < boundary for boundary in self.boundaries) else modules[0]
 
 
 class WanImageAdapter(WanAdapter):
@@ -157,7 +121,7 @@ class WanImageAdapter(WanAdapter):
         return super().obstacle()
 
     def latent(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden[:, : self.pipe.transformer.config.out_channels]
+        return hidden[:, : self.transformers()[0].config.out_channels]
 
     def _input(self, trial: Trial, hidden: torch.Tensor) -> torch.Tensor:
         condition = shrink_latent(hidden[:, trial.x.shape[1] :], trial.factors, trial.patch)
@@ -171,51 +135,50 @@ class HunyuanAdapter(Adapter):
         Blocks("transformer_blocks", "double_block", ("hidden_states", "encoder_hidden_states")),
         Blocks("single_transformer_blocks", "single_block", ("hidden_states", "encoder_hidden_states")),
     )
-    has_trials = True
+    is_known = True
 
-    def small(self, kwargs: dict, trial: Trial) -> dict:
-        hidden, timestep = kwargs["hidden_states"], kwargs["timestep"]
-        time = self.timestep(trial.sigma).to(timestep.device, timestep.dtype)
-        return {**kwargs, "hidden_states": trial.x.to(hidden.dtype), "timestep": time.expand(timestep.shape)}
+    def __init__(self, pipe: Any) -> None:
+        super().__init__(pipe)
+        config = pipe.transformer.config
+        self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
 
 
 class CogVideoXAdapter(Adapter):
     """CogVideoXPipeline: latents are (B, T, C, H, W), and both branches are in one batch."""
 
     blocks = (Blocks("transformer_blocks", "double_block", ("hidden_states", "encoder_hidden_states")),)
-    has_trials = True
+    is_known = True
 
     def __init__(self, pipe: Any) -> None:
         super().__init__(pipe)
         config = pipe.transformer.config
-        self.patch = (config.get("patch_size_t") or 1, config.patch_size, config.patch_size)
-
-    def branches(self) -> int:
-        return 2 if self.pipe.do_classifier_free_guidance else 1
+        self.patch = (config.patch_size_t or 1, config.patch_size, config.patch_size)
+        self.branches = 2 if pipe.do_classifier_free_guidance else 1
 
     def turned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.transpose(1, 2)
 
+    def _input(self, trial: Trial, hidden: torch.Tensor) -> torch.Tensor:
+        x = super()._input(trial, hidden)
+        return torch.cat([x] * (len(hidden) // len(x)))
+
     def small(self, kwargs: dict, trial: Trial) -> dict:
-        hidden, timestep = kwargs["hidden_states"], kwargs["timestep"]
-        x = trial.x.transpose(1, 2).to(hidden.dtype)
-        changed = {
-            "hidden_states": torch.cat([x] * self.branches()),
-            "timestep": self.timestep(trial.sigma).to(timestep.device, timestep.dtype).expand(timestep.shape),
-        }
+        changed = super().small(kwargs, trial)
         if kwargs.get("image_rotary_emb") is not None:
-            # not public: positions for a latent of another size; where it is gone, the run does without trials
+            frames, height, width = trial.x.shape[2:]
             scale = self.pipe.vae_scale_factor_spatial
-            height, width = (side * scale for side in x.shape[-2:])
+            # not public: positions for a latent of another size; where it is gone, the run does without trials
             changed["image_rotary_emb"] = self.pipe._prepare_rotary_positional_embeddings(
-                height, width, x.shape[1], hidden.device
+                height * scale, width * scale, frames, trial.x.device
             )
-        return {**kwargs, **changed}
+        return changed
 
 
 ADAPTERS: dict[str, type[Adapter]] = {
     "WanPipeline": WanAdapter,
     "WanImageToVideoPipeline": WanImageAdapter,
+    "WanModularPipeline": WanAdapter,
+    "WanImage2VideoModularPipeline": WanImageAdapter,
     "HunyuanVideoPipeline": HunyuanAdapter,
     "CogVideoXPipeline": CogVideoXAdapter,
 }
@@ -225,16 +188,3 @@ def adapter_for(pipe: Any) -> Adapter:
     """The adapter of a pipeline, by the name of its class or of a class that it derives from."""
     names = (cls.__name__ for cls in type(pipe).__mro__)
     return next((ADAPTERS[name] for name in names if name in ADAPTERS), Adapter)(pipe)
-
-
-def _flow(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.ones_like(sigma), -sigma
-
-
-def _eps(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return (1 + sigma**2).sqrt(), -sigma
-
-
-def _velocity(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = (1 + sigma**2).sqrt()
-    return 1 / scale, -sigma / scale

@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +13,9 @@ from ..blockcache.config import BlockCacheConfig
 from ..lfcache.config import DEFAULT_SHARE, PRESETS, LFCacheConfig
 from ..record.report import build_report
 from .adapters import adapter_for
+from .hooked import HookedModule, unwrapped
 from .step_run import StepRun
 
-HOOK = "precisecache"
 OFF = "off"
 FLASH = "flash"
 LIMIT = 64  # runs whose reports are kept; the oldest is dropped first
@@ -55,8 +57,9 @@ def apply_precisecache(
 class AppliedCache:
     """The caches on a pipeline.
 
-    Each of the pipeline's transformers has a hook of diffusers, and `scheduler.step` is wrapped, which gets the guided
-    prediction. A run begins with the first call of a transformer after `set_timesteps`.
+    Each of the pipeline's transformers is hooked (see `HookedModule`), and `scheduler.step` is wrapped, which gets the
+    guided prediction. A run begins with the first call of a transformer after `set_timesteps` and ends with the
+    scheduler's last step, or with the pipeline.
     """
 
     def __init__(self, pipe: Any, lfcache: LFCacheConfig | None, blockcache: BlockCacheConfig | None) -> None:
@@ -65,13 +68,16 @@ class AppliedCache:
         self.blockcache = blockcache
         self._runs: list[dict] = []
         self._run: StepRun | None = None
-        self._timesteps: torch.Tensor | None = None  # of the run
+        self._timesteps: Callable[[], torch.Tensor | None] = lambda: None  # of the run, or of the last one
         self._is_trying = False
         self._scheduler: Any = None  # whose `step` is wrapped
-        self._modules = adapter_for(pipe).transformers()
-        self._had = [(module, set(vars(module)) & {"forward", "_diffusers_hook"}) for module in self._modules]
-        for module in self._modules:
-            _register(module, self)
+        self._hooked: list[HookedModule] = []
+        try:
+            for module in adapter_for(pipe).transformers():
+                self._hooked.append(HookedModule(module, self._forward, self._end))
+        except ValueError:
+            self.remove()
+            raise
 
     def report(self) -> dict:
         """The report of the runs so far (`record/report.schema.json`), also of one that was broken off."""
@@ -79,12 +85,12 @@ class AppliedCache:
         return build_report(entries)
 
     def remove(self) -> None:
-        """Take the caches off the pipeline, which is then as it was."""
+        """Take the caches off the pipeline, which is then as it was. The report stays."""
         self._end()
         self._unwrap()
-        for module, had in self._had:
-            _unregister(module, had)
-        self._had = []
+        for hooked in self._hooked:
+            hooked.remove()
+        self._hooked = []
 
     def __enter__(self) -> "AppliedCache":
         return self
@@ -94,35 +100,34 @@ class AppliedCache:
     ) -> None:
         self.remove()
 
-    def forward(self, module: Any, original: Any, args: tuple, kwargs: dict) -> Any:
-        """What a transformer answers. original: its own forward."""
+    def _forward(self, module: Any, original: Callable, args: tuple, kwargs: dict) -> Any:
+        """What a transformer answers. original: calls it without us."""
         if self._is_trying:
             return original(*args, **kwargs)
-        if args:
-            names = list(inspect.signature(type(module).forward).parameters)[1:]
-            kwargs = {**dict(zip(names, args)), **kwargs}
-        if "hidden_states" not in kwargs:
+        names = list(inspect.signature(type(unwrapped(module)).forward).parameters)[1:]
+        kwargs = {**dict(zip(names, args)), **kwargs}
+        timesteps = self.pipe.scheduler.timesteps
+        if timesteps is not self._timesteps():
+            self._begin(kwargs, timesteps)
+        run, hidden = self._run, kwargs.get(names[0])
+        if run is None or not isinstance(hidden, torch.Tensor):
             return original(**kwargs)
-        scheduler = self.pipe.scheduler
-        if self._run is None or scheduler.timesteps is not self._timesteps:
-            self._begin()
-        assert self._run is not None
-        return self._run.forward(module, kwargs, lambda: original(**kwargs))
+        try:
+            return run.forward(module, hidden, kwargs, lambda: original(**kwargs))
+        except BaseException:
+            self._end()
+            raise
 
-    def end_of_pipeline(self) -> None:
-        """The pipeline has ended, as far as diffusers tells."""
-        self._end()
-
-    def _begin(self) -> None:
+    def _begin(self, kwargs: dict, timesteps: torch.Tensor) -> None:
         self._end()
         if self.pipe.scheduler is not self._scheduler:
             self._unwrap()
             self._wrap(self.pipe.scheduler)
-        self._timesteps = self.pipe.scheduler.timesteps
-        self._run = StepRun(adapter_for(self.pipe), self.lfcache, self.blockcache, self._call)
+        self._timesteps = weakref.ref(timesteps)
+        self._run = StepRun(adapter_for(self.pipe), self.lfcache, self.blockcache, self._call, kwargs)
 
     def _end(self) -> None:
-        run, self._run, self._timesteps = self._run, None, None
+        run, self._run = self._run, None
         if run is not None and (entry := run.close()):
             self._runs.append(entry)
             del self._runs[:-LIMIT]
@@ -142,10 +147,14 @@ class AppliedCache:
 
         @functools.wraps(original)
         def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self._run is not None:
+            run = self._run
+            if run is not None:
                 given = {**dict(zip(names[1:], args)), **kwargs}
-                model_output = self._run.guided(model_output, given.get("sample"))
-            return original(model_output, *args, **kwargs)
+                model_output = run.guided(model_output, given.get("sample"))
+            result = original(model_output, *args, **kwargs)
+            if run is not None and run.is_over:
+                self._end()
+            return result
 
         scheduler.step = step
         self._scheduler = scheduler
@@ -154,44 +163,3 @@ class AppliedCache:
         if self._scheduler is not None:
             vars(self._scheduler).pop("step", None)
         self._scheduler = None
-
-
-def _register(module: Any, owner: AppliedCache) -> None:
-    """Put our hook on a transformer. Raises ValueError if diffusers is missing or has no such hooks."""
-    try:
-        from diffusers.hooks import HookRegistry, ModelHook
-    except ImportError as error:
-        raise ValueError(
-            f"PreciseCache: this needs diffusers 0.35 or newer ({error}). Install it: pip install -U diffusers."
-        ) from error
-
-    class Hook(ModelHook):
-        _is_stateful = True  # so that the pipeline tells its end
-
-        # torch.compile must compile the transformer, but not the decisions
-        @torch.compiler.disable(recursive=False)
-        def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-            return owner.forward(module, self.fn_ref.original_forward, args, kwargs)
-
-        def reset_state(self, module: Any) -> Any:
-            owner.end_of_pipeline()
-            return module
-
-    registry = HookRegistry.check_if_exists_or_initialize(module)
-    if HOOK in registry.hooks:
-        raise ValueError("PreciseCache: this pipeline has caches already: call remove() on the earlier result first.")
-    registry.register_hook(Hook(), HOOK)
-
-
-def _unregister(module: Any, had: set[str]) -> None:
-    """Take our hook off again. had: which of the attributes that hooks use the module had before."""
-    registry = getattr(module, "_diffusers_hook", None)
-    if registry is None or HOOK not in registry.hooks:
-        return
-    registry.remove_hook(HOOK, recurse=False)
-    if registry.hooks:
-        return
-    if "forward" not in had:
-        vars(module).pop("forward", None)
-    if "_diffusers_hook" not in had:
-        del module._diffusers_hook

@@ -1,0 +1,391 @@
+"""Small pipelines: Wan with the bundled model's weights, the others with random ones.
+
+Each function returns (pipe, go): go(**changes) runs the pipe and returns its latents. diffusers is imported where it is
+needed, because a machine without it collects these tests, too.
+"""
+
+import json
+
+import torch
+
+from precisecache_core.tiny import bundle
+from precisecache_core.tiny.prompts import TEXT_DIM, encode_prompt
+
+STEPS = 12
+GUIDANCE = 4.0
+
+
+def embeddings(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def scaled(module, factor=3.0):
+    """Random weights that are large enough for the output to depend on the input."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * factor / parameter[0].numel() ** 0.5 / 3)
+            elif "norm" not in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return module.eval()
+
+
+def quiet(pipe):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def runner(pipe, latents, **given):
+    def go(**changes):
+        options = {**given, "latents": latents.clone(), "output_type": "latent", "return_dict": False, **changes}
+        return pipe(**options)[0]
+
+    return go
+
+
+# --- Wan ---
+
+
+def euler(shift=2.0):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(shift=shift)
+
+
+def wan_vae(z_dim=16):
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(base_dim=8, z_dim=z_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+
+
+def tiny_config():
+    weights, meta = bundle.read_weights()
+    return bundle.config_of(weights, json.loads(meta["config"])["transformer"]["num_heads"])
+
+
+def tiny_transformer():
+    """The bundled model as diffusers' own class, by diffusers' own conversion."""
+    from diffusers import WanTransformer3DModel
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
+    c = tiny_config()
+    model = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=c.num_heads,
+        attention_head_dim=c.dim // c.num_heads,
+        in_channels=c.in_dim,
+        out_channels=c.in_dim,
+        text_dim=c.text_dim,
+        freq_dim=c.freq_dim,
+        ffn_dim=c.ffn_dim,
+        num_layers=c.num_layers,
+        eps=c.eps,
+    )
+    weights = {name: tensor.float() for name, tensor in bundle.read_weights()[0].items()}
+    model.load_state_dict(convert_wan_transformer_to_diffusers(weights))
+    return model.eval()
+
+
+def small_wan(in_channels=4, out_channels=4, layers=4, **options):
+    from diffusers import WanTransformer3DModel
+
+    torch.manual_seed(1)
+    model = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        text_dim=8,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=layers,
+        rope_max_seq_len=32,
+        **options,
+    )
+    return scaled(model)
+
+
+def tiny_wan(size=16, batch=1, **options):
+    from diffusers import WanPipeline
+
+    parts = {"scheduler": euler(), "transformer": tiny_transformer(), **options}
+    pipe = quiet(WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(tiny_config().in_dim), **parts))
+    latents = embeddings(0, batch, tiny_config().in_dim, 4, size, size)
+    cond = encode_prompt("circle", "red", "left").expand(batch, -1, -1)
+    assert cond.shape[-1] == TEXT_DIM
+    return pipe, runner(
+        pipe,
+        latents,
+        prompt_embeds=cond,
+        negative_prompt_embeds=encode_prompt().expand(batch, -1, -1),
+        height=size * 8,
+        width=size * 8,
+        num_frames=13,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+    )
+
+
+def wan(batch=1, **options):
+    from diffusers import WanPipeline
+
+    parts = {"scheduler": euler(), "transformer": small_wan(), **options}
+    pipe = quiet(WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(4), **parts))
+    return pipe, runner(
+        pipe,
+        embeddings(0, batch, 4, 3, 8, 8),
+        prompt_embeds=embeddings(1, batch, 4, 8),
+        negative_prompt_embeds=embeddings(2, batch, 4, 8),
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+    )
+
+
+def wan_two(ratio=0.8, **options):
+    """Wan 2.2: one transformer for high noise, one for low noise."""
+    second = small_wan()
+    with torch.no_grad():
+        second.proj_out.weight.mul_(1.2)
+    return wan(transformer_2=second, boundary_ratio=ratio, **options)
+
+
+def wan_image():
+    from diffusers import WanImageToVideoPipeline
+
+    parts = {"scheduler": euler(), "transformer": small_wan(in_channels=12), "transformer_2": small_wan(in_channels=12)}
+    pipe = quiet(
+        WanImageToVideoPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=wan_vae(4),
+            image_encoder=None,
+            image_processor=None,
+            boundary_ratio=0.5,
+            **parts,
+        )
+    )
+    return pipe, runner(
+        pipe,
+        embeddings(0, 1, 4, 3, 8, 8),
+        image=embeddings(3, 1, 3, 64, 64).clamp(-1, 1),
+        prompt_embeds=embeddings(1, 1, 4, 8),
+        negative_prompt_embeds=embeddings(2, 1, 4, 8),
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+    )
+
+
+# --- HunyuanVideo ---
+
+
+def hunyuan(true_cfg=1.0, batch=1, scheduler=None):
+    from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+
+    torch.manual_seed(1)
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        num_layers=2,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        patch_size=2,
+        patch_size_t=1,
+        guidance_embeds=True,
+        text_embed_dim=8,
+        pooled_projection_dim=8,
+        rope_axes_dim=(4, 4, 4),
+    )
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+    )
+    pipe = quiet(
+        HunyuanVideoPipeline(
+            text_encoder=None,
+            tokenizer=None,
+            text_encoder_2=None,
+            tokenizer_2=None,
+            transformer=scaled(transformer),
+            vae=vae.eval(),
+            scheduler=scheduler or euler(7.0),
+        )
+    )
+    given = {
+        f"{side}{name}": value
+        for side, seed in (("", 1), ("negative_", 2))
+        for name, value in (
+            ("prompt_embeds", embeddings(seed, batch, 4, 8)),
+            ("pooled_prompt_embeds", embeddings(seed + 5, batch, 8)),
+            ("prompt_attention_mask", torch.ones(batch, 4)),
+        )
+    }
+    return pipe, runner(
+        pipe,
+        embeddings(0, batch, 4, 3, 8, 8),
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        true_cfg_scale=true_cfg,
+        **given,
+    )
+
+
+# --- CogVideoX ---
+
+
+def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_size_t=None, frames=9):
+    from diffusers import (
+        AutoencoderKLCogVideoX,
+        CogVideoXDDIMScheduler,
+        CogVideoXDPMScheduler,
+        CogVideoXPipeline,
+        CogVideoXTransformer3DModel,
+    )
+
+    torch.manual_seed(1)
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=8,
+        num_layers=4,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=9,
+        patch_size=2,
+        patch_size_t=patch_size_t,
+        temporal_compression_ratio=4,
+        max_text_seq_length=4,
+        use_rotary_positional_embeddings=rotary,
+        patch_bias=patch_size_t is None,
+    )
+    vae = AutoencoderKLCogVideoX(
+        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
+        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
+    )
+    kinds = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}
+    options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    pipe = quiet(
+        CogVideoXPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=vae.eval(),
+            transformer=scaled(transformer),
+            scheduler=kinds[scheduler](**options),
+        )
+    )
+    latent_frames = (frames - 1) // 4 + 1
+    latent_frames += -latent_frames % (patch_size_t or 1)
+    return pipe, runner(
+        pipe,
+        embeddings(0, batch, latent_frames, 4, 8, 8),
+        prompt_embeds=embeddings(1, batch, 4, 8),
+        negative_prompt_embeds=embeddings(2, batch, 4, 8),
+        height=64,
+        width=64,
+        num_frames=frames,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        max_sequence_length=4,
+    )
+
+
+# --- pipelines that nobody described ---
+
+
+def ltx(guidance=3.0, rescale=0.0, batch=1):
+    from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
+
+    torch.manual_seed(1)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=2,
+        caption_channels=8,
+    )
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    )
+    pipe = quiet(
+        LTXPipeline(
+            scheduler=euler(), vae=vae.eval(), text_encoder=None, tokenizer=None, transformer=scaled(transformer)
+        )
+    )
+    return pipe, runner(
+        pipe,
+        embeddings(0, batch, 4, 2, 4, 4),
+        prompt_embeds=embeddings(1, batch, 4, 8),
+        prompt_attention_mask=torch.ones(batch, 4),
+        negative_prompt_embeds=embeddings(2, batch, 4, 8),
+        negative_prompt_attention_mask=torch.ones(batch, 4),
+        height=128,
+        width=128,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        guidance_scale=guidance,
+        guidance_rescale=rescale,
+    )
+
+
+def flux():
+    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+
+    torch.manual_seed(1)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=8,
+        pooled_projection_dim=8,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 4, 8),
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8,), latent_channels=4, norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False
+    )
+    pipe = quiet(
+        FluxPipeline(
+            scheduler=euler(),
+            vae=vae.eval(),
+            text_encoder=None,
+            tokenizer=None,
+            text_encoder_2=None,
+            tokenizer_2=None,
+            transformer=scaled(transformer),
+        )
+    )
+    return pipe, runner(
+        pipe,
+        embeddings(0, 1, 16, 16),
+        prompt_embeds=embeddings(1, 1, 4, 8),
+        pooled_prompt_embeds=embeddings(2, 1, 8),
+        height=8,
+        width=8,
+        num_inference_steps=STEPS,
+    )
