@@ -26,13 +26,11 @@ class Adapter:
     """A pipeline that nobody has described: there are no trials, and BlockCache knows no blocks.
 
     A subclass describes the transformer's inputs. One adapter serves one run. blocks: see Blocks. patch: as in
-    Parametrization. is_known: whether `latent` finds one branch's latent in the model's input. branches: how many
-    guidance branches one call of the transformer holds.
+    Parametrization. is_known: whether the pipeline's inputs are described.
     """
 
     blocks: tuple[Blocks, ...] = ()
     is_known = False
-    branches = 1
 
     def __init__(self, pipe: Any) -> None:
         self.pipe = pipe
@@ -42,6 +40,11 @@ class Adapter:
     def obstacle(self) -> str | None:
         """Why no trial can be made, or None."""
         return None if self.is_known else f"{type(self.pipe).__name__} is not known well enough to shrink its inputs"
+
+    @property
+    def branches(self) -> int:
+        """How many guidance branches one call of the transformer holds; asked for in the first call of a run."""
+        return 1
 
     def latent(self, hidden: torch.Tensor) -> torch.Tensor:
         """The latents in the model's input, of all branches, (B, C, T, H, W) or as they are."""
@@ -153,7 +156,10 @@ class CogVideoXAdapter(Adapter):
         super().__init__(pipe)
         config = pipe.transformer.config
         self.patch = (config.patch_size_t or 1, config.patch_size, config.patch_size)
-        self.branches = 2 if pipe.do_classifier_free_guidance else 1
+
+    @property
+    def branches(self) -> int:
+        return 2 if self.pipe.guidance_scale > 1 else 1
 
     def turned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.transpose(1, 2)

@@ -75,7 +75,8 @@ class HookedModule:
 
             @torch.compiler.disable(recursive=False)
             def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
-                return owner.forward(module, self.fn_ref.original_forward, args, kwargs)
+                original: Any = self.fn_ref.original_forward
+                return owner.forward(module, original, args, kwargs)
 
             def reset_state(self, module: Any) -> Any:
                 owner.on_end()

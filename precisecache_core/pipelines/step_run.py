@@ -107,6 +107,8 @@ class StepRun:
         if call is None:
             return prediction
         self._number += 1
+        if not self.cached.journal.calls:
+            self.cached.latent_shape = list(self.adapter.turned(prediction).shape)
         if answer is not None:
             return self.adapter.turned(answer)[: len(prediction)].to(prediction.dtype)
         new = self._widened(self.adapter.turned(prediction), call.x)
@@ -158,7 +160,6 @@ class StepRun:
         latent = self.adapter.latent(hidden)
         if self._batch is None:
             self._batch = len(latent) // self.adapter.branches
-            self.cached.latent_shape = [self._batch, *latent.shape[1:]]
         x = latent[: self._batch].float()
         if not lfcache.is_standing_aside and not self._guidance.is_sum():
             lfcache.stand_aside("the guidance is not a sum of its branches with weights that add up to one")
@@ -238,6 +239,6 @@ class StepRun:
         return a * trial.x + b * self.adapter.turned(self._guidance.mixed(outputs))
 
 
-def _remade(kind: type) -> Callable[[torch.Tensor], Any]:
+def _remade(kind: Any) -> Callable[[torch.Tensor], Any]:
     """A function that makes what the transformer returns, of this type, from its only output."""
     return (lambda tensor: (tensor,)) if issubclass(kind, tuple) else (lambda tensor: kind(sample=tensor))

@@ -25,7 +25,9 @@ def scaled(module, factor=3.0):
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.ndim > 1:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * factor / parameter[0].numel() ** 0.5 / 3)
+                parameter.copy_(
+                    torch.randn(parameter.shape, generator=generator) * factor / parameter[0].numel() ** 0.5 / 3
+                )
             elif "norm" not in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return module.eval()
@@ -56,7 +58,8 @@ def euler(shift=2.0):
 def wan_vae(z_dim=16):
     from diffusers import AutoencoderKLWan
 
-    return AutoencoderKLWan(base_dim=8, z_dim=z_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    scale = {"latents_mean": [0.0] * z_dim, "latents_std": [1.0] * z_dim}
+    return AutoencoderKLWan(base_dim=8, z_dim=z_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1, **scale).eval()
 
 
 def tiny_config():
@@ -172,7 +175,7 @@ def wan_image():
     return pipe, runner(
         pipe,
         embeddings(0, 1, 4, 3, 8, 8),
-        image=embeddings(3, 1, 3, 64, 64).clamp(-1, 1),
+        image=embeddings(3, 1, 3, 64, 64).sigmoid(),
         prompt_embeds=embeddings(1, 1, 4, 8),
         negative_prompt_embeds=embeddings(2, 1, 4, 8),
         height=64,
@@ -259,7 +262,7 @@ def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_
     torch.manual_seed(1)
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2,
-        attention_head_dim=24,
+        attention_head_dim=16,
         in_channels=4,
         out_channels=4,
         time_embed_dim=8,
@@ -276,8 +279,13 @@ def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_
         patch_bias=patch_size_t is None,
     )
     vae = AutoencoderKLCogVideoX(
-        latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2, temporal_compression_ratio=4,
-        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
     )
     kinds = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}
     options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
@@ -336,7 +344,7 @@ def ltx(guidance=3.0, rescale=0.0, batch=1):
     )
     return pipe, runner(
         pipe,
-        embeddings(0, batch, 4, 2, 4, 4),
+        embeddings(0, batch, 32, 4),
         prompt_embeds=embeddings(1, batch, 4, 8),
         prompt_attention_mask=torch.ones(batch, 4),
         negative_prompt_embeds=embeddings(2, batch, 4, 8),
