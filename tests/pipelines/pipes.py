@@ -157,10 +157,15 @@ def wan_two(ratio=0.8, **options):
     return wan(transformer_2=second, boundary_ratio=ratio, **options)
 
 
-def wan_image():
+def wan_image(in_channels=12, **options):
     from diffusers import WanImageToVideoPipeline
 
-    parts = {"scheduler": euler(), "transformer": small_wan(in_channels=12), "transformer_2": small_wan(in_channels=12)}
+    parts = {
+        "scheduler": euler(),
+        "transformer_2": small_wan(in_channels=in_channels),
+        "boundary_ratio": 0.5,
+        **options,
+    }
     pipe = quiet(
         WanImageToVideoPipeline(
             tokenizer=None,
@@ -168,7 +173,7 @@ def wan_image():
             vae=wan_vae(4),
             image_encoder=None,
             image_processor=None,
-            boundary_ratio=0.5,
+            transformer=small_wan(in_channels=in_channels),
             **parts,
         )
     )
@@ -249,21 +254,21 @@ def hunyuan(true_cfg=1.0, batch=1, scheduler=None):
 
 # --- CogVideoX ---
 
+COGVIDEOX_SCHEDULE = {
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
 
-def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_size_t=None, frames=9):
-    from diffusers import (
-        AutoencoderKLCogVideoX,
-        CogVideoXDDIMScheduler,
-        CogVideoXDPMScheduler,
-        CogVideoXPipeline,
-        CogVideoXTransformer3DModel,
-    )
+
+def cogvideox_parts(in_channels=4, rotary=False, patch_size_t=None):
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 
     torch.manual_seed(1)
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
+        in_channels=in_channels,
         out_channels=4,
         time_embed_dim=8,
         text_embed_dim=8,
@@ -287,31 +292,49 @@ def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_
         down_block_types=("CogVideoXDownBlock3D",) * 4,
         up_block_types=("CogVideoXUpBlock3D",) * 4,
     )
-    kinds = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}
-    options = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    pipe = quiet(
-        CogVideoXPipeline(
-            tokenizer=None,
-            text_encoder=None,
-            vae=vae.eval(),
-            transformer=scaled(transformer),
-            scheduler=kinds[scheduler](**options),
-        )
-    )
-    latent_frames = (frames - 1) // 4 + 1
-    latent_frames += -latent_frames % (patch_size_t or 1)
+    return {"tokenizer": None, "text_encoder": None, "vae": vae.eval(), "transformer": scaled(transformer)}
+
+
+def cogvideox(scheduler="ddim", rotary=False, guidance=GUIDANCE, batch=1, patch_size_t=None):
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline
+
+    kind = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}[scheduler]
+    parts = cogvideox_parts(rotary=rotary, patch_size_t=patch_size_t)
+    pipe = quiet(CogVideoXPipeline(scheduler=kind(**COGVIDEOX_SCHEDULE), **parts))
     return pipe, runner(
         pipe,
-        embeddings(0, batch, latent_frames, 4, 8, 8),
+        embeddings(0, batch, 4 if patch_size_t else 3, 4, 8, 8),
         prompt_embeds=embeddings(1, batch, 4, 8),
         negative_prompt_embeds=embeddings(2, batch, 4, 8),
         height=64,
         width=64,
-        num_frames=frames,
+        num_frames=9,
         num_inference_steps=STEPS,
         guidance_scale=guidance,
         max_sequence_length=4,
     )
+
+
+def cogvideox_image():
+    """The image is in further channels of the transformer's input."""
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXImageToVideoPipeline
+
+    parts = cogvideox_parts(in_channels=8, rotary=True)
+    pipe = quiet(CogVideoXImageToVideoPipeline(scheduler=CogVideoXDDIMScheduler(**COGVIDEOX_SCHEDULE), **parts))
+    run = runner(
+        pipe,
+        embeddings(0, 1, 3, 4, 8, 8),
+        image=embeddings(3, 1, 3, 64, 64).sigmoid(),
+        prompt_embeds=embeddings(1, 1, 4, 8),
+        negative_prompt_embeds=embeddings(2, 1, 4, 8),
+        height=64,
+        width=64,
+        num_frames=9,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        max_sequence_length=4,
+    )
+    return pipe, lambda: run(generator=torch.Generator().manual_seed(0))
 
 
 # --- pipelines that nobody described ---
@@ -396,4 +419,41 @@ def flux():
         height=8,
         width=8,
         num_inference_steps=STEPS,
+    )
+
+
+def stable_diffusion(scheduler):
+    import diffusers
+
+    torch.manual_seed(1)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+    )
+    vae = diffusers.AutoencoderKL(block_out_channels=(8,), latent_channels=4, norm_num_groups=2)
+    pipe = diffusers.StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=None,
+        tokenizer=None,
+        unet=unet.eval(),
+        scheduler=getattr(diffusers, scheduler)(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return quiet(pipe), runner(
+        pipe,
+        embeddings(0, 1, 4, 8, 8),
+        prompt_embeds=embeddings(1, 1, 4, 8),
+        negative_prompt_embeds=embeddings(2, 1, 4, 8),
+        height=8,
+        width=8,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
     )
