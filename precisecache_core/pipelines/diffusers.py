@@ -13,7 +13,7 @@ from ..blockcache.config import BlockCacheConfig
 from ..lfcache.config import DEFAULT_SHARE, PRESETS, LFCacheConfig
 from ..record.report import build_report
 from .adapters import adapter_for
-from .hooked import HookedModule, unwrapped
+from .hooked import HookedModule, is_compiled, unwrapped
 from .step_run import StepRun
 
 OFF = "off"
@@ -124,7 +124,13 @@ class AppliedCache:
             self._unwrap()
             self._wrap(self.pipe.scheduler)
         self._timesteps = weakref.ref(timesteps)
-        self._run = StepRun(adapter_for(self.pipe), self.lfcache, self.blockcache, self._call, kwargs)
+        adapter = adapter_for(self.pipe)
+        self._run = StepRun(adapter, self.lfcache, self.blockcache, self._call, kwargs)
+        outside = [hooked.module for hooked in self._hooked if hooked.is_outside_of_compiled_code]
+        if any(is_compiled(module) and module not in outside for module in adapter.transformers()):
+            self._run.cached.journal.warn(
+                "the transformer was compiled after the caches were applied, so it runs uncompiled: compile it first"
+            )
 
     def _end(self) -> None:
         run, self._run = self._run, None

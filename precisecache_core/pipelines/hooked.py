@@ -36,6 +36,11 @@ class HookedModule:
         else:
             self._register()
 
+    @property
+    def is_outside_of_compiled_code(self) -> bool:
+        """Whether the transformer was compiled before it was hooked."""
+        return self.attribute is not None
+
     def remove(self) -> None:
         """Take our hook off again; does nothing the second time."""
         module = self.module
@@ -73,7 +78,7 @@ class HookedModule:
         class Hook(ModelHook):
             _is_stateful = True  # so that the pipeline tells its end
 
-            @torch.compiler.disable(recursive=False)
+            @torch.compiler.disable  # where the transformer is compiled afterwards
             def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
                 original: Any = self.fn_ref.original_forward
                 return owner.forward(module, original, args, kwargs)

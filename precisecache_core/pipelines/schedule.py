@@ -46,8 +46,9 @@ class Schedule:
         """The noise levels of the scheduler's steps, with the one at which the run ends; reads the device."""
         timesteps = self.scheduler.timesteps
         sigmas = getattr(self.scheduler, "sigmas", None)
-        if isinstance(sigmas, torch.Tensor) and len(sigmas) > len(timesteps):
-            return sigmas[: len(timesteps) + 1].double().nan_to_num(posinf=LARGEST).clamp(max=LARGEST).tolist()
+        if isinstance(sigmas, torch.Tensor) and len(sigmas) >= len(timesteps):
+            known = sigmas[: len(timesteps) + 1].double().nan_to_num(posinf=LARGEST).clamp(max=LARGEST).tolist()
+            return known if len(known) > len(timesteps) else [*known, 0.0]  # before `set_timesteps` the end is missing
         if self.obstacle():  # the number of steps is all that is known
             return [*torch.linspace(1, 0, len(timesteps) + 1).tolist()]
         return [*self._levels_of_training()[timesteps.long().cpu()].tolist(), 0.0]

@@ -288,6 +288,7 @@ def tensors():
     return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)}
 
 
+@pytest.mark.filterwarnings("ignore")  # gc meets deprecated objects
 @pytest.mark.parametrize("make", [wan, hunyuan, cogvideox, ltx])
 @pytest.mark.parametrize("how", ["whole", "interrupted"])
 def test_no_tensors_are_held_after_a_run(make, how):
@@ -305,9 +306,7 @@ def test_no_tensors_are_held_after_a_run(make, how):
         go(**change)
         # schedulers keep some of their own, in the same number after each run
         assert len(tensors()) == before
-        held = [weakref.ref(value) for value in tensors().values() if value.shape[-2:] == (8, 8)]
     assert len(cache.report()["runs"]) == 3
-    del held
 
 
 def test_the_latents_of_a_run_are_freed():
