@@ -75,6 +75,51 @@ def test_forbidden_imports_of_the_core_are_found(source, faults):
     assert faults_of_core(source) == faults
 
 
+def users_of_diffusers(root):
+    """Files of the core and the nodes that import diffusers, or what needs it, as paths from the root."""
+    return {
+        path.relative_to(root).as_posix()
+        for folder in ("precisecache_core", "nodes")
+        for path in (root / folder).rglob("*.py")
+        if any(package == "diffusers" for package, _, _ in imports_of(path.read_text(encoding="utf-8")))
+        or any("precisecache_core.pipelines" in module for module in modules_in(path, root))
+        and "pipelines" not in path.parts
+    }
+
+
+def test_only_the_pipelines_know_diffusers():
+    assert users_of_diffusers(ROOT) == {"precisecache_core/pipelines/hooked.py"}
+
+
+def test_a_planted_use_of_diffusers_is_found(tmp_path):
+    for name, source in {
+        "nodes/a.py": "def f():\n    import diffusers.hooks",
+        "nodes/b.py": "from ..precisecache_core.pipelines.diffusers import apply_precisecache",
+        "nodes/c.py": "from ..precisecache_core import x",
+        "precisecache_core/x.py": "from .pipelines import diffusers",
+        "precisecache_core/pipelines/y.py": "from .adapters import z",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
+    assert users_of_diffusers(tmp_path) == {"nodes/a.py", "nodes/b.py", "precisecache_core/x.py"}
+
+
+def test_the_core_and_its_pipelines_load_where_diffusers_is_missing(tmp_path):
+    code = """
+import sys, types
+sys.modules["diffusers"] = None  # its import fails
+import precisecache_core, torch
+from precisecache_core.pipelines.diffusers import apply_precisecache
+pipe = types.SimpleNamespace(scheduler=types.SimpleNamespace(config={}), transformer=torch.nn.Linear(1, 1))
+try:
+    apply_precisecache(pipe)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "PreciseCache: this needs diffusers 0.35 or newer" in done.stdout and done.returncode == 0, done.stderr
+
+
 # what comes with ComfyUI, our own modules, and what a benchmark can run without
 NOT_DECLARED = {
     "comfy",
@@ -99,6 +144,7 @@ NOT_DECLARED = {
     "dynamic_offload",
     "network",
     "pack",
+    "pipes",
     "ranks",
     "test_hostile",
     "test_inputs",
@@ -116,7 +162,7 @@ def test_what_demo_tests_and_benchmarks_import_is_declared():
     )
     used = {
         package
-        for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks")
+        for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks", "examples")
         for path in (ROOT / folder).rglob("*.py")
         for package, dots, _ in imports_of(path.read_text(encoding="utf-8"))
         if not dots

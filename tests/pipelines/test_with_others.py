@@ -286,7 +286,7 @@ def test_channels_that_nobody_described_make_the_caches_stand_aside():
     "kind", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"]
 )
 def test_a_unet_is_cached_without_trials(kind):
-    pipe, go = stable_diffusion(f"{kind}Scheduler")
+    pipe, go = stable_diffusion(kind)
     plain = go()
     with apply_precisecache(pipe, "custom", alpha=0.0):
         assert torch.equal(go(), plain)
