@@ -4,7 +4,9 @@ Each function returns (pipe, go): go(**changes) runs the pipe and returns its la
 needed, because a machine without it collects these tests, too.
 """
 
+import gc
 import json
+import weakref
 
 import torch
 
@@ -36,6 +38,18 @@ def scaled(module, factor=3.0):
 def quiet(pipe):
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def inputs_of(module, seen):
+    """Put a weak reference to the latent of each call of a transformer into the list; returns the hook's handle."""
+    return module.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(weakref.ref(kwargs["hidden_states"])), with_kwargs=True
+    )
+
+
+def alive(seen):
+    gc.collect()
+    return [ref for ref in seen if ref() is not None]
 
 
 def runner(pipe, latents, **given):

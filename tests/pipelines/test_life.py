@@ -3,7 +3,7 @@
 import gc
 import json
 import weakref
-from pipes import cogvideox, euler, flux, hunyuan, ltx, small_wan, wan, wan_two
+from pipes import alive, cogvideox, euler, flux, hunyuan, inputs_of, ltx, small_wan, wan, wan_two
 
 import pytest
 import torch
@@ -310,12 +310,29 @@ def test_no_tensors_are_held_after_a_run(make, how):
 def test_the_latents_of_a_run_are_freed():
     pipe, go = wan()
     seen = []
-    handle = pipe.transformer.register_forward_hook(lambda module, args, result: seen.append(weakref.ref(result[0])))
+    inputs_of(pipe.transformer, seen)
     with apply_precisecache(pipe):
         go()
-        gc.collect()
-        assert len(seen) > 12 and not [ref for ref in seen if ref() is not None]
-    handle.remove()
+        assert len(seen) > 12 and not alive(seen)
+
+
+def test_the_latents_are_freed_after_an_error_in_the_model():
+    pipe, go = wan()
+    seen = []
+    inputs_of(pipe.transformer, seen)
+
+    def fail(module, args):
+        if len(seen) == 30:
+            raise KeyboardInterrupt
+
+    pipe.transformer.blocks[0].register_forward_pre_hook(fail)
+    with apply_precisecache(pipe) as cache:
+        try:
+            go()
+        except KeyboardInterrupt:
+            pass  # and its traceback is gone
+        assert len(seen) == 30 and not alive(seen)
+    assert 0 < cache.report()["runs"][0]["calls"] < 12
 
 
 def test_a_pipeline_that_is_dropped_is_freed_with_its_cache():

@@ -1,6 +1,18 @@
 """Beside torch.compile, offloading, guiders and the caches of diffusers."""
 
-from pipes import GUIDANCE, STEPS, cogvideox_image, embeddings, euler, ltx, small_wan, stable_diffusion, wan
+from pipes import (
+    GUIDANCE,
+    STEPS,
+    alive,
+    cogvideox_image,
+    embeddings,
+    euler,
+    inputs_of,
+    ltx,
+    small_wan,
+    stable_diffusion,
+    wan,
+)
 from types import SimpleNamespace
 
 import pytest
@@ -60,8 +72,11 @@ def test_a_modular_pipeline_is_cached_with_trials(modular):
 
     pipe, go = modular(ClassifierFreeGuidance(guidance_scale=GUIDANCE))
     plain = go()
+    seen = []
+    inputs_of(pipe.transformer, seen)
     with apply_precisecache(pipe) as cache:
         latent = go()
+        assert len(seen) > STEPS and not alive(seen)  # though this pipeline does not tell its end
     assert entry_of(cache)["reused"] and entry_of(cache)["trials"] == STEPS and entry_of(cache)["warnings"] == []
     decisions, of_pipeline = decisions_without(wan)
     assert entry_of(cache)["decisions"] == decisions and torch.allclose(latent, of_pipeline, atol=1e-4)
