@@ -9,7 +9,7 @@ FOOTER = 16  # more of it below nodes of these kinds, where the page hangs "Show
 HAS_FOOTER = {
     "CLIPLoader", "CLIPVisionLoader", "DualCLIPLoader", "EasyCache", "HunyuanImageToVideo", "KSamplerAdvanced",
     "LoadImage", "PreciseCacheBlockCache", "PreciseCacheLFCache", "PreciseCacheLFCacheRay",
-    "TextEncodeHunyuanVideo_ImageToVideo", "UNETLoader", "VAEDecodeTiled", "VAELoader",
+    "RayUNETLoader", "TextEncodeHunyuanVideo_ImageToVideo", "UNETLoader", "VAEDecodeTiled", "VAELoader",
 }  # fmt: skip
 TITLE = 30  # pixels of a node's title bar, which is above its position
 HEADING = 44  # of a frame, above its first node's title
@@ -50,9 +50,9 @@ SIZES = {
     "PreviewAny": (260, 140),
     "PreviewImage": (320, 260),
     "RandomNoise": (235, 90),
-    "RayInitializer": (250, 390),
-    "RayModelSamplingSD3": (240, 62),
-    "RayUNETLoader": (250, 126),
+    "RayInitializer": (250, 470),
+    "RayModelSamplingSD3": (240, 92),
+    "RayUNETLoader": (250, 130),
     "SamplerCustomAdvanced": (235, 120),
     "SaveVideo": (260, 260),
     "TextEncodeHunyuanVideo_ImageToVideo": (250, 150),
@@ -65,7 +65,7 @@ SIZES = {
     "WanFirstLastFrameToVideo": (250, 266),
     "WanImageToVideo": (250, 226),
     "WanVaceToVideo": (250, 274),
-    "XFuserKSamplerAdvanced": (253, 360),
+    "XFuserKSamplerAdvanced": (253, 396),
 }
 
 
