@@ -143,7 +143,9 @@ def test_without_raylight_the_page_names_the_missing_nodes_and_shows_the_note(pa
     page.call("app.loadGraphData(a[0], true, true, null, {openSource: 'template'}).then(() => true)", shipped)
     kinds = "return app.graph.nodes.map((node) => node.type).filter((k) => !LiteGraph.registered_node_types[k])"
     assert sorted(page.js(kinds)) == RAYLIGHT
-    page.wait("a[0].every((kind) => document.body.textContent.includes(kind))", RAYLIGHT)
+    view = "[...document.querySelectorAll('button')].filter((b) => b.textContent.trim() === 'View details')"
+    page.wait(f"{view}.map((b) => (b.click(), true)).pop()")
+    page.wait("a[0].every((kind) => document.body.innerText.includes(kind))", RAYLIGHT)
     notes = page.js("return app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => n.widgets[0].value)")
     assert "**Needs Raylight**" in notes[0] and "https://github.com/komikndr/raylight" in notes[0]
     page.picture(f"workflow_{name}_without_raylight")
