@@ -19,7 +19,7 @@ USAGE_RAYLIGHT = [
     USAGE[3],
 ]
 RAYLIGHT = [
-    "**Needs Raylight**: without it some nodes are red and nothing runs. Install [Raylight]"
+    "**Needs Raylight**: without it ComfyUI reports missing nodes and runs nothing. Install [Raylight]"
     "(https://github.com/komikndr/raylight) as a custom node. It needs Linux and several GPUs in one machine.",
     "Set `GPU` in **Ray Init Actor** to the number of your GPUs. `ulysses_degree` x `ring_degree` x `cfg_degree` must "
     "be the same number: for 4 GPUs, set `ulysses_degree` to 4. Every GPU skips the same steps.",
