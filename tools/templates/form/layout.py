@@ -52,7 +52,7 @@ SIZES = {
     "RandomNoise": (235, 90),
     "RayInitializer": (250, 470),
     "RayModelSamplingSD3": (240, 92),
-    "RayUNETLoader": (250, 130),
+    "RayUNETLoader": (250, 152),
     "SamplerCustomAdvanced": (235, 120),
     "SaveVideo": (260, 260),
     "TextEncodeHunyuanVideo_ImageToVideo": (250, 150),
