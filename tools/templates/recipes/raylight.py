@@ -47,7 +47,7 @@ def wan21_t2v():
         notes.USAGE_RAYLIGHT, COLUMNS,
     )  # fmt: skip
     workers = _workers(graph, model)
-    clip, vae = parts.clip(graph, parts.UMT5, "wan"), parts.vae(graph, parts.WAN_VAE)
+    clip, vae = parts.clip(graph, parts.UMT5, "wan"), parts.vae(graph, parts.WAN_VAE, VIDEO)
     positive = parts.prompt(graph, clip, parts.FOX)
     negative = parts.prompt(graph, clip, parts.NEGATIVE, "Negative prompt")
     latent = parts.empty_latent(graph, 832, 480, 33)
@@ -73,7 +73,7 @@ def hunyuan_t2v():
     )  # fmt: skip
     workers = _workers(graph, model)
     clip = parts.dual_clip(graph, hunyuan_video.CLIP_L, hunyuan_video.LLAVA, "hunyuan_video")
-    vae = parts.vae(graph, hunyuan_video.VAE)
+    vae = parts.vae(graph, hunyuan_video.VAE, VIDEO)
     prompt = parts.prompt(graph, clip, parts.BOAT, "Prompt")
     guided = graph.add("FluxGuidance", PROMPT, conditioning=prompt, guidance=6)[0]
     # cfg 1 computes no negative prompt, but the sampler must be given one
