@@ -43,7 +43,7 @@ def wan21_t2v():
         notes.SAVING["11 of 30"],
     )
     graph = Graph(
-        "wan2.1_t2v_raylight_precisecache", ("Wan2.1 1.3B, several GPUs", "text to video, with Raylight"), about,
+        "wan2.1_t2v_raylight_precisecache", ("Wan2.1 1.3B", "text to video, several GPUs (Raylight)"), about,
         notes.USAGE_RAYLIGHT, COLUMNS,
     )  # fmt: skip
     workers = _workers(graph, model)
@@ -68,7 +68,7 @@ def hunyuan_t2v():
         notes.SAVING["10 of 20"],
     )
     graph = Graph(
-        "hunyuan_video_raylight_precisecache", ("HunyuanVideo, several GPUs", "text to video, with Raylight"), about,
+        "hunyuan_video_raylight_precisecache", ("HunyuanVideo", "text to video, several GPUs (Raylight)"), about,
         notes.USAGE_RAYLIGHT, COLUMNS,
     )  # fmt: skip
     workers = _workers(graph, model)
