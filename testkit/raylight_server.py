@@ -32,11 +32,11 @@ NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = pack.NODE_CLASS_MAPPINGS, pack
 class RaylightServer(ComfyServer):
     """Context manager: as ComfyServer, with Raylight beside this pack. Like a user's it keeps nodes' results.
 
-    gpus: how many there seem to be. models: paths of model files for RayUNETLoader.
+    gpus: how many there seem to be. models: paths of model files for RayUNETLoader. arguments: as ComfyServer's.
     """
 
-    def __init__(self, host, log, models=(), gpus=2, collective_seconds=20):
-        super().__init__(host, log, cached_nodes=100)
+    def __init__(self, host, log, models=(), gpus=2, collective_seconds=20, arguments=()):
+        super().__init__(host, log, cached_nodes=100, arguments=arguments)
         self.models, self.gpus, self.collective_seconds = models, gpus, collective_seconds
 
     def __enter__(self):
