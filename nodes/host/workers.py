@@ -47,10 +47,11 @@ class RunPlan:
         A worker does what it is told in this order, also after an error, so that no cache outlasts the run.
         """
         _tell(actor, "begin", settings_of(self.attachment), self.layout)
-        result = method.remote(*args, **kwargs)
-        self._waiting.append((Prompt.current(), _tell(actor, "end")))
-        del self._waiting[:-LIMIT]
-        return result
+        try:
+            return method.remote(*args, **kwargs)
+        finally:  # Ray raises an error at once if it cannot send an argument
+            self._waiting.append((Prompt.current(), _tell(actor, "end")))
+            del self._waiting[:-LIMIT]
 
     def collect(self) -> None:
         """Record the reports of the runs so far, those of each group's first worker."""
