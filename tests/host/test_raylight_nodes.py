@@ -1,4 +1,4 @@
-"""The nodes for Raylight, its driver side with stand-ins for the workers' handles; neither Raylight nor ray is needed."""
+"""The nodes for Raylight, their driver side with stand-ins for workers; neither Raylight nor ray is needed."""
 
 import asyncio
 import importlib.util
