@@ -41,6 +41,10 @@ class RunPlan:
         self.layout = layout
         self._waiting: list[tuple[Prompt, Any]] = []  # (prompt of a run, reference to what `end` returns)
 
+    def __reduce__(self) -> tuple:
+        # Raylight's guiders hold RAY_ACTORS and are sent to the workers, which cannot import this module
+        return type(None), ()
+
     def sample(self, actor: Any, method: Any, args: tuple, kwargs: dict) -> Any:
         """Call a sampling method of a worker with the caches on its model; returns a reference to the result.
 
