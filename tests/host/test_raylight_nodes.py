@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import pickle
 import sys
 
 import pytest
@@ -80,7 +81,7 @@ def test_ranks_that_sample_one_latent(layout, groups):
 
 
 class Actor:
-    """A worker's handle that records what it is told. fails: sampling raises at once, as for a handle of no actor."""
+    """A worker's handle that records what it is told. fails: its arguments cannot be sent."""
 
     def __init__(self, told=None, fails=False):
         self.told = [] if told is None else told
@@ -108,7 +109,7 @@ class Method:
             return dict(is_xdit=True, ulysses_degree=2)
         self.told.append((self.name, args, kwargs, self.given))
         if self.fails:
-            raise RuntimeError("no such actor")
+            raise RuntimeError("this cannot be sent")
         return f"reference to {self.name}"
 
     def options(self, **options):
@@ -152,11 +153,20 @@ def test_other_methods_and_the_first_handle_are_left_alone(ray):
     assert actor.told == [("load_unet", ("a file",), {}, None), ("common_ksampler", (3,), {}, None)]
 
 
-def test_a_worker_is_told_of_the_end_if_it_cannot_sample(ray):
-    actor = Actor(fails=True)
-    with pytest.raises(RuntimeError, match="no such actor"):
-        twin_of(actor).common_ksampler.remote()
-    assert [told if isinstance(told, str) else told[0] for told in actor.told] == ["begin", "common_ksampler", "end"]
+def test_all_workers_are_told_of_a_run_that_one_cannot_be_asked_for(ray):
+    actors = [Actor(), Actor(fails=True), Actor()]
+    twins = workers.with_caches({"workers": actors}, "1", "LFCache base", lfcache=LFCacheConfig())["workers"]
+    twins[0].common_ksampler.remote()
+    with pytest.raises(RuntimeError, match="cannot be sent"):
+        twins[1].common_ksampler.remote()
+    told = [[entry if isinstance(entry, str) else entry[0] for entry in actor.told] for actor in actors]
+    assert told == [*[["begin", "common_ksampler", "end"]] * 2, ["begin", "end"]]
+
+
+def test_a_plan_is_left_out_of_what_is_sent_to_a_worker(ray):
+    actors = workers.with_caches({"workers": [Actor()]}, "1", "LFCache base", lfcache=LFCacheConfig())
+    assert workers.plan_of(actors) is not None
+    assert workers.plan_of(pickle.loads(pickle.dumps(actors))) is None
 
 
 def test_blockcache_that_is_off_stays_off_after_flash_in_either_order():
