@@ -53,7 +53,7 @@ def reports(bench, actors):
 
 
 def runs_of_every_rank(bench, actors, model, caches, **how):
-    """(latent, [report entry of each rank]) of one run, by what our worker side offers; it must have run there before."""
+    """(latent, [report entry of each rank]) of one run; there must have been one with our nodes before."""
     from PreciseCache.nodes.host.worker_side import settings_of
 
     plan = with_caches(bench, actors, caches)[KEY]
