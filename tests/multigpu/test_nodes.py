@@ -168,6 +168,7 @@ def lists(actors, model, seeds):
         start_at_step=0,
         end_at_step=10000,
         return_with_leftover_noise="disable",
+        denoise=1.0,
     )
     return {**{name: [value] for name, value in inputs.items()}, "noise_list": seeds}
 
