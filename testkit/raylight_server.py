@@ -109,6 +109,18 @@ def tiny_graph(file, topology=None, steps=8, seed=0, cfg=4.0):
     }
 
 
+def cached_graph(file, **how):
+    """`tiny_graph` with LFCache and BlockCache before its sampler and their report in node "stats"."""
+    graph = tiny_graph(file, **how)
+    lfcache = dict(preset="custom", alpha=0.7, share=0.4)
+    blockcache = dict(mode="on", cache_rate=0.4, reuse_steps=2)
+    graph["lfcache"] = node("PreciseCacheLFCacheRay", ray_actors=["load", 0], **lfcache)
+    graph["blockcache"] = node("PreciseCacheBlockCacheRay", ray_actors=["lfcache", 0], **blockcache)
+    graph["sample"]["inputs"]["ray_actors"] = ["blockcache", 0]
+    graph["stats"] = node("PreciseCacheStatsRay", ray_actors=["sample", 1], samples=["sample", 0])
+    return graph
+
+
 def node(kind, **inputs):
     """A node of an API graph."""
     return {"class_type": kind, "inputs": inputs}
