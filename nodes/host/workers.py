@@ -56,9 +56,8 @@ class RunPlan:
         self._begin(actor)
         try:
             result = method.remote(*args, **kwargs)
-        except (
-            Exception
-        ):  # an argument cannot be sent, and no other worker will hear of this run, for which this one waits
+        except Exception:
+            # an argument cannot be sent: no other worker will hear of this run, and those that have would wait for it
             self._end(actor)
             for other in self._actors:
                 if self._runs[id(other)] < self._runs[id(actor)]:
