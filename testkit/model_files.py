@@ -49,7 +49,7 @@ class ModelFiles:
         folder_paths.add_model_folder_path("diffusion_models", str(self.folder))
 
     def __getitem__(self, name):
-        """The ModelFile of `TINY` or of a name in `RANDOM`. Raises Unsupported if the host does not know it."""
+        """The ModelFile of `TINY` or of a name in `ARCHITECTURES`. Raises Unsupported if the host does not know it."""
         if name not in self.written:
             write = self._write_tiny if name == TINY else self._write_random
             self.written[name] = write(name, self.folder / f"{name}.safetensors")
@@ -63,7 +63,7 @@ class ModelFiles:
     def _write_random(self, name, path):
         from testkit.architectures import ARCHITECTURES, conditioning, random_weights
 
-        weights, fixed, _ = random_weights(name, **RANDOM[name])
+        weights, fixed, _ = random_weights(name, **RANDOM.get(name, {}))
         save_file({key: tensor.contiguous() for key, tensor in weights.items()}, path, {SIZES: json.dumps(fixed)})
         return ModelFile(name, path.name, conditioning(name, 1), conditioning(name, 2), ARCHITECTURES[name].latent)
 
@@ -79,11 +79,13 @@ def load_plainly(model, shift=None):
     return patcher if shift is None else ModelSamplingSD3().patch(patcher, shift)[0]
 
 
-def sample_plainly(patcher, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):
+def sample_plainly(
+    patcher, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None, shape=None
+):
     """The latent that the host's own KSampler returns; arguments as for `RayBench.sample`."""
     import nodes
 
-    latent = {"samples": torch.zeros(model.latent) if latent is None else latent}
+    latent = {"samples": torch.zeros(shape or model.latent) if latent is None else latent}
     sampled = nodes.common_ksampler(
         patcher, seed, steps, cfg, sampler, scheduler, model.positive, model.negative, latent
     )

@@ -64,6 +64,7 @@ def ray_environment(groups=1, collective_seconds=60):
         "RAYLIGHT_RAY_TMPDIR": str(folder),
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # else other programs delay the workers, who wait for each other
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_ports(groups)),
         SECONDS: str(collective_seconds),

@@ -107,8 +107,13 @@ class RayBench:
             (actors,) = self.run("RayModelSamplingSD3", ray_actors=actors, shift=shift)
         return actors
 
-    def sample(self, actors, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None):
-        """The latent from XFuserKSamplerAdvanced. latent: to start from, zeros by default."""
+    def sample(
+        self, actors, model, seed=0, steps=8, cfg=4.0, sampler="euler", scheduler="simple", latent=None, shape=None
+    ):
+        """The latent from XFuserKSamplerAdvanced.
+
+        latent: to start from; by default zeros, in this shape or in that of the model.
+        """
         latent, _ = self.run(
             "XFuserKSamplerAdvanced",
             ray_actors=actors,
@@ -120,7 +125,7 @@ class RayBench:
             scheduler=scheduler,
             positive=model.positive,
             negative=model.negative,
-            latent_image={"samples": torch.zeros(model.latent) if latent is None else latent},
+            latent_image={"samples": torch.zeros(shape or model.latent) if latent is None else latent},
             start_at_step=0,
             end_at_step=10000,
             return_with_leftover_noise="disable",

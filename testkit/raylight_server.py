@@ -32,11 +32,11 @@ NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS = pack.NODE_CLASS_MAPPINGS, pack
 class RaylightServer(ComfyServer):
     """Context manager: as ComfyServer, with Raylight beside this pack. Like a user's it keeps nodes' results.
 
-    gpus: how many there seem to be. models: paths of model files for RayUNETLoader.
+    gpus: how many there seem to be. models: paths of model files for RayUNETLoader. arguments: as ComfyServer's.
     """
 
-    def __init__(self, host, log, models=(), gpus=2, collective_seconds=20):
-        super().__init__(host, log, cached_nodes=100)
+    def __init__(self, host, log, models=(), gpus=2, collective_seconds=20, arguments=()):
+        super().__init__(host, log, cached_nodes=100, arguments=arguments)
         self.models, self.gpus, self.collective_seconds = models, gpus, collective_seconds
 
     def __enter__(self):
@@ -107,6 +107,18 @@ def tiny_graph(file, topology=None, steps=8, seed=0, cfg=4.0):
             method="default",
         ),
     }
+
+
+def cached_graph(file, **how):
+    """`tiny_graph` with LFCache and BlockCache before its sampler and their report in node "stats"."""
+    graph = tiny_graph(file, **how)
+    lfcache = dict(preset="custom", alpha=0.7, share=0.4)
+    blockcache = dict(mode="on", cache_rate=0.4, reuse_steps=2)
+    graph["lfcache"] = node("PreciseCacheLFCacheRay", ray_actors=["load", 0], **lfcache)
+    graph["blockcache"] = node("PreciseCacheBlockCacheRay", ray_actors=["lfcache", 0], **blockcache)
+    graph["sample"]["inputs"]["ray_actors"] = ["blockcache", 0]
+    graph["stats"] = node("PreciseCacheStatsRay", ray_actors=["sample", 1], samples=["sample", 0])
+    return graph
 
 
 def node(kind, **inputs):

@@ -135,7 +135,9 @@ def attached(
     **configs: Any,
 ) -> Attachment:
     """The Attachment that a node makes of the one before it, or of none; arguments as in `attach`."""
-    has_own_blocks = before is not None and before.blockcache is not None and not before.is_companion
+    has_own_blocks = False
+    if before is not None and not before.is_companion:
+        has_own_blocks = before.blockcache is not None or "blockcache" in before.nodes  # a node may set it to off
     if "lfcache" in configs and "blockcache" not in configs and not has_own_blocks:
         configs |= {"blockcache": companion, "is_companion": companion is not None}
     nodes = {} if before is None else {kind: node for kind, node in before.nodes.items() if kind not in configs}

@@ -5,7 +5,8 @@ Nothing here imports ray: the handles of the workers are given, and `ray.get` is
 
 import copy
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,46 @@ class RunPlan:
     """The caches of a RAY_ACTORS value, and the reports of the runs that were sampled with it.
 
     attachment: an Attachment whose wrappers are not used here; its settings go to the workers.
-    layout: Raylight's parallel_dict.
+    layout: Raylight's parallel_dict. actors: the handles of all workers.
     """
 
-    def __init__(self, attachment: Attachment, layout: dict) -> None:
+    def __init__(self, attachment: Attachment, layout: dict, actors: Sequence[Any] = ()) -> None:
         self.attachment = attachment
         self.layout = layout
+        self._actors = actors
+        self._runs: Counter[int] = Counter()  # that each worker was told of, by the ids of the handles
         self._waiting: list[tuple[Prompt, Any]] = []  # (prompt of a run, reference to what `end` returns)
+
+    def __reduce__(self) -> tuple:
+        # Raylight's guiders hold RAY_ACTORS and are sent to the workers, which cannot import this module
+        return type(None), ()
 
     def sample(self, actor: Any, method: Any, args: tuple, kwargs: dict) -> Any:
         """Call a sampling method of a worker with the caches on its model; returns a reference to the result.
 
         A worker does what it is told in this order, also after an error, so that no cache outlasts the run.
         """
+        self._begin(actor)
+        try:
+            result = method.remote(*args, **kwargs)
+        except Exception:
+            # an argument cannot be sent: no other worker will hear of this run, and those that have would wait for it
+            self._end(actor)
+            for other in self._actors:
+                if self._runs[id(other)] < self._runs[id(actor)]:
+                    self._begin(other)
+                    self._end(other)
+            raise
+        self._end(actor)
+        return result
+
+    def _begin(self, actor: Any) -> None:
+        self._runs[id(actor)] += 1
         _tell(actor, "begin", settings_of(self.attachment), self.layout)
-        result = method.remote(*args, **kwargs)
+
+    def _end(self, actor: Any) -> None:
         self._waiting.append((Prompt.current(), _tell(actor, "end")))
         del self._waiting[:-LIMIT]
-        return result
 
     def collect(self) -> None:
         """Record the reports of the runs so far, those of each group's first worker."""
@@ -105,7 +128,7 @@ def with_caches(ray_actors: Any, node_id: str | None, label: str, companion: Any
             "PreciseCache: ray_actors uses PipeFusion, which computes blocks of different steps at once, so that "
             "none can be skipped. Remove the PipeFusion node, or this one."
         )
-    plan = RunPlan(attached(before and before.attachment, node_id, companion, label, **configs), layout)
+    plan = RunPlan(attached(before and before.attachment, node_id, companion, label, **configs), layout, workers)
     return {**ray_actors, "workers": [_with_caches(actor, plan) for actor in workers], PLAN: plan}
 
 

@@ -18,7 +18,7 @@ from precisecache_core.lfcache.plan.rehearsal import Rehearsal
 from precisecache_core.lfcache.predictions import Predictions
 
 SHAPE, STEPS, DIM, DEPTH = (1, 4, 4, 8, 8), 10, 8, 6
-PATIENCE = 10.0  # seconds; nothing in these tests takes as long if nobody hangs
+PATIENCE = 30.0  # seconds; nothing in these tests takes as long if nobody hangs
 OUT_OF_MEMORY = torch.cuda.OutOfMemoryError("CUDA out of memory")
 
 

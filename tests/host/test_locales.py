@@ -24,6 +24,7 @@ NAMES = {
     *("MODEL", "VAE", "CPU", "GPU", "GPUs", "GB", "JSON", "PSNR", "SSIM", "Ctrl", "B", "x", "alpha"),
     *("base", "turbo", "flash", "budget", "custom", "paper", "off"),  # presets
     *("cpu", "merged", "per_block", "fp8_e4m3fn", "v1", "concat", "v2", "replace"),
+    *("Raylight", "Ray", "Init", "Actor", "Linux", "GPUs"),  # for several GPUs
     "models",  # the folder
 }
 # the names of Raylight's nodes, which are there in English only

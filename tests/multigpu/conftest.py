@@ -10,6 +10,7 @@ import torch
 
 from testkit.model_files import ModelFiles, load_plainly, sample_plainly
 from testkit.raylight_bench import RayBench
+from testkit.raylight_caches import cached_plainly
 from testkit.raylight_on_cpu import why_missing
 from testkit.tiny_host import enter_host, find_host
 
@@ -78,5 +79,19 @@ def plain(model_files):
     @cache
     def sample(name, **how):
         return sample_plainly(load_plainly(model_files[name]), model_files[name], **how)
+
+    return sample
+
+
+@pytest.fixture(scope="session")
+def cached(model_files):
+    """cached(name, caches, **how): (latent, report entry) of the host alone with our nodes; see `cached_plainly`."""
+    found = {}
+
+    def sample(name, caches, **how):
+        key = repr((name, caches, sorted(how.items())))
+        if key not in found:
+            found[key] = cached_plainly(model_files[name], caches, **how)
+        return found[key]
 
     return sample

@@ -44,8 +44,9 @@ def test_a_rank_that_waits_for_the_others_in_vain_gives_up(pool):
     def one_alone(worker):
         import torch
 
+        group = torch.distributed.new_group([0, 1])  # of its own, because it is broken afterwards
         if worker.local_rank == 0:
-            torch.distributed.all_reduce(torch.zeros(1))
+            torch.distributed.all_reduce(torch.zeros(1), group=group)
 
     with pytest.raises(ray.exceptions.RayTaskError, match="Timed out|Connection closed"):
         pool.on_every_worker(one_alone)

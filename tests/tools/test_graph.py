@@ -158,7 +158,17 @@ def test_a_node_that_the_server_does_not_have_is_named(server, tmp_path, capsys)
     (tmp_path / "graph.json").write_text(json.dumps(graph), "utf-8")
     assert command.main([str(tmp_path / "graph.json"), "--server", server.address]) == 1
     said = capsys.readouterr().err
-    assert "DecodeByMagic" in said and len(said.splitlines()) < 8
+    assert "This ComfyUI has no DecodeByMagic: install the custom nodes that have them" in said
+    assert len(said.splitlines()) < 8
+
+
+@pytest.mark.parametrize("name", ["wan2.1_t2v_raylight_precisecache", "hunyuan_video_raylight_precisecache"])
+def test_without_raylight_its_nodes_are_named_and_what_to_install(server, capsys, name):
+    assert command.main([str(GRAPHS / f"{name}.json"), "--server", server.address, "--preset", "flash"]) == 1
+    said = capsys.readouterr().err
+    kinds = "RayInitializer, RayModelSamplingSD3, RayUNETLoader, XFuserKSamplerAdvanced"
+    assert f"This ComfyUI has no {kinds}: install Raylight (https://github.com/komikndr/raylight)" in said
+    assert len(said.splitlines()) < 8
 
 
 def test_files_other_than_api_graphs_are_refused(tmp_path, capsys):
@@ -259,6 +269,17 @@ def test_changes_are_parsed_and_applied():
     overrides.set_preset(graph, "flash")
     assert graph[only_node(graph, "PreciseCacheLFCache")]["inputs"]["preset"] == "flash"
     assert blocks["cache_rate"] == BlockCacheConfig().cache_rate
+
+
+def test_a_preset_reaches_the_nodes_for_raylight_too():
+    graph = load_graph(GRAPHS / "wan2.1_t2v_raylight_precisecache.json")
+    blocks = {"cache_rate": 0.1, "reuse_steps": 1}
+    graph["90"] = {"class_type": "PreciseCacheBlockCacheRay", "inputs": blocks}
+    overrides.set_preset(graph, "flash")
+    assert graph[only_node(graph, "PreciseCacheLFCacheRay")]["inputs"]["preset"] == "flash"
+    assert blocks == {name: getattr(BlockCacheConfig(), name) for name in blocks}
+    overrides.set_seed(graph, 9)
+    assert graph[only_node(graph, "XFuserKSamplerAdvanced")]["inputs"]["noise_seed"] == 9
 
 
 def test_a_preset_leaves_nodes_that_are_off_to_time_a_run_as_they_are():

@@ -82,6 +82,8 @@ def test_folders_are_named_by_line_and_words():
         ("wan2.2_t2v_14B_precisecache", "Positive prompt", "text"),  # two samplers share it
         ("wan2.2_compare", "Positive prompt", "text"),  # three do
         ("hunyuan_video_t2v_precisecache", "Prompt", "text"),  # through a guider without a negative prompt
+        ("wan2.1_t2v_raylight_precisecache", "Positive prompt", "text"),
+        ("hunyuan_video_raylight_precisecache", "Prompt", "text"),
         ("hunyuan_video_i2v_precisecache", "Prompt", "prompt"),
         ("hunyuan_video_1.5_t2v_precisecache", "Positive prompt", "text"),
     ],

@@ -1,18 +1,25 @@
 """The shipped workflows in the real page: each opens tidily and converts to its API graph.
 
-In both pages (the host's own and a newer one) and in both renderers. Pictures of all are in runs/web.
+In both pages (the host's own and a newer one) and in both renderers. Pictures of all are in runs/web. Those for several
+GPUs need a server with Raylight; without it the page names the missing nodes and shows the notes.
 """
 
+import contextlib
 import json
 import shutil
 
 import pytest
-from conftest import Page
+from conftest import Page, newer_page
 
+from testkit.raylight_on_cpu import why_missing
+from testkit.raylight_server import RaylightServer
 from testkit.tiny_host import ROOT, find_host
+from tools.graph.shipped import load_graph, needs_raylight
 
 FOLDER = ROOT / "workflows"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+WITH_RAYLIGHT = [name for name in NAMES if needs_raylight(load_graph(FOLDER / "api" / f"{name}.json"))]
+RAYLIGHT = ["RayInitializer", "RayModelSamplingSD3", "RayUNETLoader", "XFuserKSamplerAdvanced"]  # nodes of its own
 WINDOW = (1600, 1000)
 
 # faults of the open graph: unknown nodes, links to nothing, required inputs without a link
@@ -62,7 +69,7 @@ return [app.canvas.ds.scale, Math.max(least, 8 / 14)];
 
 
 def test_every_workflow_has_its_api_graph():
-    assert len(NAMES) >= 16
+    assert len(NAMES) >= 18 and len(WITH_RAYLIGHT) == 2
     assert sorted(path.stem for path in (FOLDER / "api").glob("*.json")) == NAMES
 
 
@@ -72,29 +79,80 @@ def opened(request, browser):
     server = request.getfixturevalue("server" if request.param == "own" else "newer_server")
     inputs = server.folder.name + "/input"
     shutil.copy(find_host() / "input" / "example.png", inputs)  # as in every ComfyUI
-    size = browser.get_window_size()
-    browser.set_window_size(*WINDOW)
-    page = Page(server, browser)
-    page.version = request.param
+    with in_window(Page(server, browser)) as page:
+        page.version = request.param
+        yield page
+
+
+@contextlib.contextmanager
+def in_window(page):
+    """The page in a window of the size that the graphs are laid out for."""
+    size = page.browser.get_window_size()
+    page.browser.set_window_size(*WINDOW)
     yield page
-    browser.set_window_size(size["width"], size["height"])
+    page.browser.set_window_size(size["width"], size["height"])
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
 def rendered(request, opened):
     """The page in both renderers. It checks every graph that it opens against the page's own schema."""
-    opened.prepare(is_vue=request.param)
-    opened.set_setting("Comfy.Validation.Workflows", True)
-    opened.open()
-    opened.all_errors()
-    opened.is_vue = request.param
-    yield opened
-    opened.set_setting("Comfy.Validation.Workflows", False)
+    with in_renderer(opened, request.param):
+        yield opened
 
 
-@pytest.mark.parametrize("name", NAMES)
+@contextlib.contextmanager
+def in_renderer(page, is_vue):
+    page.prepare(is_vue=is_vue)
+    page.set_setting("Comfy.Validation.Workflows", True)
+    page.open()
+    page.all_errors()
+    page.is_vue = is_vue
+    yield
+    page.set_setting("Comfy.Validation.Workflows", False)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_RAYLIGHT])
 def test_it_opens_tidily_saves_without_change_and_converts_to_its_api_graph(rendered, name):
-    page = rendered
+    check_opened(rendered, name)
+
+
+@pytest.fixture(scope="module", params=["own", "newer"])
+def opened_with_raylight(request, browser, tmp_path_factory):
+    """As `opened`, on a server with Raylight."""
+    if missing := why_missing():
+        pytest.skip(missing)
+    page = ["--front-end-root", newer_page()] if request.param == "newer" else []
+    log = tmp_path_factory.mktemp("server") / "raylight.log"
+    with RaylightServer(find_host(), log, arguments=page) as server:
+        server.wait()
+        with in_window(Page(server, browser)) as page:
+            page.version = request.param
+            yield page
+
+
+@pytest.mark.parametrize("is_vue", [False, True], ids=["canvas", "vue"])
+def test_those_for_several_gpus_do_so_too(opened_with_raylight, is_vue):
+    with in_renderer(opened_with_raylight, is_vue):
+        for name in WITH_RAYLIGHT:
+            check_opened(opened_with_raylight, name)
+
+
+@pytest.mark.parametrize("name", WITH_RAYLIGHT)
+def test_without_raylight_the_page_names_the_missing_nodes_and_shows_the_note(page, name):
+    shipped = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
+    page.call("app.loadGraphData(a[0], true, true, null, {openSource: 'template'}).then(() => true)", shipped)
+    kinds = "return app.graph.nodes.map((node) => node.type).filter((k) => !LiteGraph.registered_node_types[k])"
+    assert sorted(page.js(kinds)) == RAYLIGHT
+    view = "[...document.querySelectorAll('button')].filter((b) => b.textContent.trim() === 'View details')"
+    page.wait(f"{view}.map((b) => (b.click(), true)).pop()")
+    page.wait("a[0].every((kind) => document.body.innerText.includes(kind))", RAYLIGHT)
+    notes = page.js("return app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => n.widgets[0].value)")
+    assert "**Needs Raylight**" in notes[0] and "https://github.com/komikndr/raylight" in notes[0]
+    page.picture(f"workflow_{name}_without_raylight")
+
+
+def check_opened(page, name):
+    """Open a template and check all that the title of this file says."""
     shipped = json.loads((FOLDER / f"{name}.json").read_text("utf-8"))
     expected = json.loads((FOLDER / "api" / f"{name}.json").read_text("utf-8"))
     page.call("app.loadGraphData(a[0], true, true, null, {openSource: 'template'}).then(() => true)", shipped)

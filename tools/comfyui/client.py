@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import aiohttp
 
+from .missing import missing_nodes
 from .server import ServerFailed, ServerLost
 from .unreachable import FAILURES, NotComfyUI, unreachable
 
@@ -83,7 +84,8 @@ class ComfyClient:
         async with self.session.post("/prompt", json={"prompt": graph, "client_id": self.id}) as answer:
             text = await answer.text()
             if answer.status != 200:
-                raise ServerFailed(f"ComfyUI refused the graph (status {answer.status}): {readable(text)}")
+                refusal = f"ComfyUI refused the graph (status {answer.status}): {readable(text)}"
+                raise ServerFailed(refusal + await self._missing(graph, text))
         self.prompt_id = json.loads(text)["prompt_id"]
         seconds = await self._follow(self.prompt_id, timed_node)
         async with self.session.get(f"/history/{self.prompt_id}") as answer:
@@ -93,6 +95,14 @@ class ComfyClient:
         outputs = entry["outputs"]
         self.prompt_id = None
         return outputs, seconds
+
+    async def _missing(self, graph, refusal):
+        """What `missing_nodes` says of a graph that was refused before any of its nodes was looked at."""
+        with suppress(ValueError, AttributeError, *FAILURES):
+            if not json.loads(refusal).get("node_errors"):
+                async with self.session.get("/object_info") as answer:
+                    return missing_nodes(graph, await answer.json())
+        return ""
 
     async def stop(self):
         """Remove the prompt that `run` waits for from the queue, or interrupt it if it is running."""

@@ -5,6 +5,9 @@ import json
 from precisecache_core.blockcache.config import BlockCacheConfig
 from precisecache_core.lfcache.config import PRESETS
 
+LFCACHES = ("PreciseCacheLFCache", "PreciseCacheLFCacheRay")
+BLOCKCACHES = ("PreciseCacheBlockCache", "PreciseCacheBlockCacheRay")
+
 
 class OverrideError(ValueError):
     """A change that does not fit the graph; the message says what would."""
@@ -61,22 +64,31 @@ def set_seed(graph, seed):
 
 
 def set_preset(graph, preset):
-    """Set the preset of every PreciseCache LFCache that is not off, or of all if all are off.
+    """Set the preset of every PreciseCache LFCache that is not off, or of all if all are off; also those for Raylight.
 
     `flash` sets every BlockCache to its defaults too.
     """
     presets = ("off", *PRESETS)
     if preset not in presets:
         raise OverrideError(f"there is no preset {preset!r}; choose from {', '.join(presets)}")
-    if preset == "flash" and "PreciseCacheBlockCache" in {node["class_type"] for node in graph.values()}:
-        for name in ("cache_rate", "reuse_steps"):
-            apply(graph, "PreciseCacheBlockCache", name, getattr(BlockCacheConfig(), name))
-    apply(caching(graph), "PreciseCacheLFCache", "preset", preset)
+    if preset == "flash":
+        for kind in kinds_in(graph, BLOCKCACHES):
+            for name in ("cache_rate", "reuse_steps"):
+                apply(graph, kind, name, getattr(BlockCacheConfig(), name))
+    used = caching(graph)
+    for kind in kinds_in(used, LFCACHES) or LFCACHES[:1]:
+        apply(used, kind, "preset", preset)
+
+
+def kinds_in(graph, kinds):
+    """Those of these classes of which the graph has nodes."""
+    there = {node["class_type"] for node in graph.values()}
+    return [kind for kind in kinds if kind in there]
 
 
 def caching(graph):
     """The graph without the LFCache nodes that are off, which only time a run; the graph itself if all are off."""
-    found = {key for key, node in graph.items() if node["class_type"] == "PreciseCacheLFCache"}
+    found = {key for key, node in graph.items() if node["class_type"] in LFCACHES}
     timing = {key for key in found if graph[key]["inputs"].get("preset") == "off"}
     return {key: node for key, node in graph.items() if key not in timing} if timing < found else graph
 

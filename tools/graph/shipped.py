@@ -14,6 +14,11 @@ def load_graph(path=DEMO):
     return json.loads(path.read_text("utf-8"))
 
 
+def needs_raylight(graph):
+    """Whether a graph has nodes of the pack Raylight, which a ComfyUI need not have."""
+    return bool(nodes_of(graph, "RayInitializer"))
+
+
 def load_step_cache():
     """The demo's graph with LFCache alone; saves lossless frames instead of a video file."""
     graph = load_graph()

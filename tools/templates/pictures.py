@@ -44,7 +44,7 @@ def draw(graph, number):
 
 
 def _is_lfcache(node):
-    return node.kind == "PreciseCacheLFCache" and node.inputs.get("preset") != "off"
+    return node.kind in ("PreciseCacheLFCache", "PreciseCacheLFCacheRay") and node.inputs.get("preset") != "off"
 
 
 def _frames(steps, preset, number):

@@ -8,8 +8,8 @@ BELOW = 14  # between a node and the next one's title
 FOOTER = 16  # more of it below nodes of these kinds, where the page hangs "Show advanced inputs" and errors
 HAS_FOOTER = {
     "CLIPLoader", "CLIPVisionLoader", "DualCLIPLoader", "EasyCache", "HunyuanImageToVideo", "KSamplerAdvanced",
-    "LoadImage", "PreciseCacheBlockCache", "PreciseCacheLFCache", "TextEncodeHunyuanVideo_ImageToVideo", "UNETLoader",
-    "VAEDecodeTiled", "VAELoader",
+    "LoadImage", "PreciseCacheBlockCache", "PreciseCacheLFCache", "PreciseCacheLFCacheRay",
+    "RayUNETLoader", "TextEncodeHunyuanVideo_ImageToVideo", "UNETLoader", "VAEDecodeTiled", "VAELoader",
 }  # fmt: skip
 TITLE = 30  # pixels of a node's title bar, which is above its position
 HEADING = 44  # of a frame, above its first node's title
@@ -26,6 +26,7 @@ SIZES = {
     "CLIPTextEncode": (250, 110),
     "CLIPVisionEncode": (250, 82),
     "CLIPVisionLoader": (230, 86),
+    "ConditioningZeroOut": (250, 54),
     "CreateVideo": (260, 110),
     "DualCLIPLoader": (230, 142),
     "EasyCache": (240, 132),
@@ -42,11 +43,16 @@ SIZES = {
     "PreciseCacheBlockCache": (240, 160),
     "PreciseCacheCompare": (320, 300),
     "PreciseCacheLFCache": (240, 200),
+    "PreciseCacheLFCacheRay": (240, 200),
     "PreciseCacheStats": (320, 345),
+    "PreciseCacheStatsRay": (320, 345),
     "PreciseCacheTinyModel": (260, 202),
     "PreviewAny": (260, 140),
     "PreviewImage": (320, 260),
     "RandomNoise": (235, 90),
+    "RayInitializer": (250, 470),
+    "RayModelSamplingSD3": (240, 92),
+    "RayUNETLoader": (250, 152),
     "SamplerCustomAdvanced": (235, 120),
     "SaveVideo": (260, 260),
     "TextEncodeHunyuanVideo_ImageToVideo": (250, 150),
@@ -59,6 +65,7 @@ SIZES = {
     "WanFirstLastFrameToVideo": (250, 266),
     "WanImageToVideo": (250, 226),
     "WanVaceToVideo": (250, 274),
+    "XFuserKSamplerAdvanced": (253, 396),
 }
 
 

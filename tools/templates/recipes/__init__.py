@@ -1,6 +1,6 @@
 """The shipped templates: a function each, which builds the graph."""
 
-from tools.templates.recipes import compare, hunyuan_video, tiny, wan21, wan22
+from tools.templates.recipes import compare, hunyuan_video, raylight, tiny, wan21, wan22
 
 RECIPES = (
     tiny.demo,
@@ -20,3 +20,5 @@ RECIPES = (
     hunyuan_video.t2v_15,
     hunyuan_video.i2v_15,
 )
+# of nodes that only a ComfyUI with Raylight has
+WITH_RAYLIGHT = (raylight.wan21_t2v, raylight.hunyuan_t2v)

@@ -26,7 +26,7 @@ SIGLIP = {
 }
 
 
-def _model(repository, name):
+def model_file(repository, name):
     return file(repository, "diffusion_models", f"{name}.safetensors")
 
 
@@ -37,7 +37,7 @@ def sample(graph, model, guider, latent, seed):
 
 
 def t2v():
-    model = _model(REPOSITORY, "hunyuan_video_t2v_720p_bf16")
+    model = model_file(REPOSITORY, "hunyuan_video_t2v_720p_bf16")
     about = notes.about(
         "HunyuanVideo text to video, as in ComfyUI's own template.",
         [model, CLIP_L, LLAVA, VAE],
@@ -58,7 +58,7 @@ def t2v():
 
 
 def i2v():
-    model = _model(REPOSITORY, "hunyuan_video_image_to_video_720p_bf16")
+    model = model_file(REPOSITORY, "hunyuan_video_image_to_video_720p_bf16")
     about = notes.about(
         "HunyuanVideo image to video, with its first guidance type, *v1 (concat)*. With *v2 (replace)* LFCache works "
         "without trials.",
@@ -116,7 +116,7 @@ def _v15(name, about, model, text, has_image):
 
 
 def t2v_15():
-    model = _model(REPOSITORY_15, "hunyuanvideo1.5_720p_t2v_fp16")
+    model = model_file(REPOSITORY_15, "hunyuanvideo1.5_720p_t2v_fp16")
     about = notes.about(
         "HunyuanVideo 1.5 text to video, 720p, as in ComfyUI's own template, without its upscaling.",
         [model, QWEN, BYT5, VAE_15],
@@ -127,7 +127,7 @@ def t2v_15():
 
 
 def i2v_15():
-    model = _model(REPOSITORY_15, "hunyuanvideo1.5_720p_i2v_fp16")
+    model = model_file(REPOSITORY_15, "hunyuanvideo1.5_720p_i2v_fp16")
     about = notes.about(
         "HunyuanVideo 1.5 image to video, 720p, as in ComfyUI's own template, without its upscaling.",
         [model, QWEN, BYT5, SIGLIP, VAE_15],

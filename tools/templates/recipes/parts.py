@@ -39,8 +39,8 @@ def dual_clip(graph, first, second, kind):
     return graph.add("DualCLIPLoader", LOADERS, files=[first, second], type=kind, **names)[0]
 
 
-def vae(graph, model):
-    return graph.add("VAELoader", LOADERS, files=[model], vae_name=model["name"])[0]
+def vae(graph, model, column=LOADERS):
+    return graph.add("VAELoader", column, files=[model], vae_name=model["name"])[0]
 
 
 def picture(graph, title="Start image", column=LOADERS):

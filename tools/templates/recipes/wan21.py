@@ -7,7 +7,7 @@ from tools.templates.recipes.parts import CLIP_VISION_H, NEGATIVE, PROMPT, SAMPL
 SAMPLER = {"sampler_name": "uni_pc", "scheduler": "simple", "cfg": 6}
 
 
-def _model(name):
+def model_file(name):
     return file(WAN21, "diffusion_models", f"{name}.safetensors")
 
 
@@ -26,7 +26,7 @@ def _sample(graph, model, positive, negative, latent, has_plot=True, **sampler):
 
 
 def t2v():
-    model = _model("wan2.1_t2v_1.3B_fp16")
+    model = model_file("wan2.1_t2v_1.3B_fp16")
     about = notes.about(
         "Wan2.1 text to video, 1.3B, as in ComfyUI's own template.",
         [model, UMT5, WAN_VAE],
@@ -44,7 +44,7 @@ def t2v():
 
 
 def i2v():
-    model = _model("wan2.1_i2v_480p_14B_fp16")
+    model = model_file("wan2.1_i2v_480p_14B_fp16")
     about = notes.about(
         "Wan2.1 image to video, 14B 480p, as in ComfyUI's own template.",
         [model, UMT5, WAN_VAE, CLIP_VISION_H],
@@ -69,7 +69,7 @@ def i2v():
 
 
 def vace():
-    model = _model("wan2.1_vace_14B_fp16")
+    model = model_file("wan2.1_vace_14B_fp16")
     about = notes.about(
         "Wan2.1 VACE, 14B: a video with the subject of your picture, as in ComfyUI's own template, but without its "
         "few-step LoRA.",
@@ -97,7 +97,7 @@ def vace():
 
 
 def flf2v():
-    model = _model("wan2.1_flf2v_720p_14B_fp16")
+    model = model_file("wan2.1_flf2v_720p_14B_fp16")
     about = notes.about(
         "Wan2.1 from a first to a last frame, 14B 720p, as in ComfyUI's own template.",
         [model, UMT5, WAN_VAE, CLIP_VISION_H],
