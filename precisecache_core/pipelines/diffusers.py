@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from ..blockcache.config import BlockCacheConfig
-from ..lfcache.config import DEFAULT_SHARE, PRESETS, LFCacheConfig
+from ..lfcache.config import DEFAULT_SHARE, LFCacheConfig
 from ..record.report import build_report
 from .adapters import adapter_for
 from .hooked import HookedModule, is_compiled, unwrapped
+from .presets import configs_of
 from .step_run import StepRun
 
-OFF = "off"
-FLASH = "flash"
 LIMIT = 64  # runs whose reports are kept; the oldest is dropped first
 
 
@@ -46,12 +45,7 @@ def apply_precisecache(
             f"PreciseCache: pipe must be a pipeline of diffusers with a transformer and a scheduler, "
             f"got {type(pipe).__name__}."
         )
-    if preset not in (OFF, *PRESETS):
-        raise ValueError(f"PreciseCache: preset must be one of {', '.join((OFF, *PRESETS))}, got {preset!r}.")
-    lfcache = None if preset == OFF else LFCacheConfig.from_preset(preset, alpha, share, **settings)
-    if preset == FLASH and blockcache is None:
-        blockcache = BlockCacheConfig()
-    return AppliedCache(pipe, lfcache, blockcache)
+    return AppliedCache(pipe, *configs_of(preset, alpha, share, blockcache, settings))
 
 
 class AppliedCache:
