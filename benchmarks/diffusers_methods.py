@@ -52,14 +52,18 @@ def first_block(threshold):
     return theirs(f"FirstBlockCache {threshold:g}", "FirstBlockCache", config)
 
 
-def taylorseer(interval, order=1):
+def taylorseer(interval, is_lite=False):
+    """is_lite: predict the transformer's output instead of what each module adds. Its own names match nothing in Wan."""
+
     def config(pipe, steps):
         import torch
         from diffusers import TaylorSeerCacheConfig
 
-        return TaylorSeerCacheConfig(cache_interval=interval, max_order=order, taylor_factors_dtype=torch.float32)
+        parts = {"use_lite_mode": True} if is_lite else {"cache_identifiers": [r"blocks\.\d+\.(attn1|attn2|ffn)"]}
+        return TaylorSeerCacheConfig(cache_interval=interval, taylor_factors_dtype=torch.float32, **parts)
 
-    return theirs(f"TaylorSeer {interval}", "TaylorSeer", config)
+    name = "TaylorSeer lite" if is_lite else "TaylorSeer"
+    return theirs(f"{name} {interval}", name, config)
 
 
 def pab(skip):
@@ -151,9 +155,10 @@ METHODS = [
     *PRESETS,
     *(ours(f"budget {share:g}", preset="budget", share=share) for share in (0.2, 0.3, 0.4, 0.5, 0.65, 0.8)),
     *map(first_block, (0.05, 0.1, 0.2, 0.4)),
-    *map(taylorseer, (2, 3, 4, 6)),
-    *map(magcache, (0.02, 0.06, 0.12, 0.24)),
-    *map(sea, (0.1, 0.2, 0.4, 0.8)),
+    *map(taylorseer, (2, 3, 5)),
+    *(taylorseer(interval, is_lite=True) for interval in (2, 3, 4, 6)),
+    *map(magcache, (0.04, 0.08, 0.16, 0.32)),
+    *map(sea, (0.2, 0.4, 0.6, 0.9)),
     *map(pab, (2, 3, 5)),
     *map(faster, (2, 4)),
 ]

@@ -149,6 +149,7 @@ NOT_DECLARED = {
     "test_hostile",
     "test_inputs",
     "psutil",  # ComfyUI's
+    "opensora",
     "raylight",
     "yunchang",  # xfuser's
 } | set(sys.stdlib_module_names)
