@@ -53,7 +53,7 @@ def first_block(threshold):
 
 
 def taylorseer(interval, is_lite=False):
-    """is_lite: predict the transformer's output instead of what each module adds. Its own names match nothing in Wan."""
+    """is_lite: predict the output, not what each module adds. Its own names of modules match nothing in Wan."""
 
     def config(pipe, steps):
         import torch

@@ -36,17 +36,17 @@ def row(name, seed, cost, psnr):
 
 
 def test_leads_are_taken_at_the_costs_of_the_others():
-    methods = [m for m in METHODS if m.name in ("base", "budget 0.2", "flash", "TaylorSeer 2", "TaylorSeer 6")]
+    methods = [m for m in METHODS if m.name in ("base", "budget 0.2", "flash", "TaylorSeer 2", "TaylorSeer 5")]
     records = [
         *(row("base", seed, 0.6, 60.0) for seed in (0, 1)),
         *(row("budget 0.2", seed, 0.2, 20.0) for seed in (0, 1)),
         row("flash", 0, 0.3, 99.0),
         row("TaylorSeer 2", 0, 0.3, 25.0),
         row("TaylorSeer 2", 1, 0.5, 35.0),
-        row("TaylorSeer 6", 0, 0.1, 35.0),
+        row("TaylorSeer 5", 0, 0.1, 35.0),
     ]
     found = dict((name, lead) for name, _, lead in table1.leads(table1.points_of(records), methods))
-    assert found == {"TaylorSeer 2": pytest.approx(40.0 - 30.0), "TaylorSeer 6": None}
+    assert found == {"TaylorSeer 2": pytest.approx(40.0 - 30.0), "TaylorSeer 5": None}
     text = "\n".join([*table1.table_lines(records, methods), *table1.lead_lines(records, methods)])
     assert "least lead +10.00 dB" in text and "outside of what ours spans" in text and " 60.00" in text
 
