@@ -57,7 +57,10 @@ def forced(decisions, controller):
         decide(self, lfd)
         return decisions[call] == "R"
 
-    with mock.patch.object(controller, "decide", as_told):
+    def would(self, lfd):
+        return decisions[self.calls] == "R"
+
+    with mock.patch.object(controller, "decide", as_told), mock.patch.object(controller, "would_reuse", would):
         yield
 
 

@@ -66,7 +66,8 @@ def pytest_command(arguments):
     command = [VENV_PYTHON, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", "tests"]
     if not names_tests(arguments):
         # two workers where there are two cores; with more, ComfyUI's memory would be the limit, not the cores
-        command += ["tests", *(["-n", "2", "--dist", "loadfile"] if (os.cpu_count() or 1) > 1 else [])]
+        workers = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]  # tests/conftest.py orders the files
+        command += ["tests", *(workers if (os.cpu_count() or 1) > 1 else [])]
     return [*command, *arguments]
 
 

@@ -152,7 +152,7 @@ def test_exchanges_of_a_group(monkeypatch):
     monkeypatch.setattr(multi_gpu, "CACHES", ("flash",))
     alone, found = counted_course("flash", 16, shape=SMALL), counted_course("flash", 16, Twins(), SMALL)
     assert replace(found, exchanges=0) == alone
-    # one a call, one a trial, one for the plan, one a computed call, two a pass that skips blocks
-    assert found.exchanges == 16 + 16 + 1 + 8 + 2 * 4
+    # one a call, one a trial, one for the plan, two a computed call (its blocks, its correction), two a pass that skips
+    assert found.exchanges == 16 + 16 + 1 + 2 * 8 + 2 * 4
     *_, flash, share = multi_gpu.exchange_lines(16, shape=SMALL)
     assert str(found.exchanges) in flash.split() and share.startswith("flash on 8 ranks")

@@ -19,7 +19,7 @@ IN_REHEARSALS = ("nan of trial", "no memory of trial", "no memory to rehearse", 
 IN_BLOCKS = ("no memory to copy", "no memory to add", "other scores")
 ENDS_THE_CACHE = ("nan of call", "no memory to store", "no memory to reuse", "no memory to copy", "no memory to add")
 MOST = 10 * STEPS  # a fault strikes less often than this in any course
-TRIED = 7  # moments of a course, about: every call, and some of its blocks
+TRIED = 5  # moments of a course, about: every call, and some of its blocks
 
 
 @pytest.fixture(scope="module")
