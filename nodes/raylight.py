@@ -1,25 +1,20 @@
 """The nodes for several GPUs: PreciseCache on Raylight's RAY_ACTORS in place of a MODEL."""
 
-import logging
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..precisecache_core.blockcache.config import BlockCacheConfig
-from ..precisecache_core.record.plot import plot_runs
-from ..precisecache_core.record.report import build_report, dump_report
 from .blockcache import block_inputs
 from .host.presets import OFF
 from .host.reports import runs_of
 from .host.schema import node_id_of
 from .host.workers import import_ray, plan_of, with_caches
 from .lfcache import cache_inputs, cache_settings
+from .stats import report_outputs, reported
 
 CATEGORY = "PreciseCache/Raylight"
 RayActors = io.Custom("RAY_ACTORS")
-
-logger = logging.getLogger("precisecache")
 
 
 class PreciseCacheLFCacheRay(io.ComfyNode):
@@ -103,13 +98,7 @@ class PreciseCacheStatsRay(io.ComfyNode):
                 RayActors.Input("ray_actors", tooltip="The ray_actors output of the sampler, or those it was given."),
                 io.Latent.Input("samples", tooltip="The sampler's output; passed on unchanged."),
             ],
-            outputs=[
-                io.Latent.Output(display_name="samples", tooltip="The sampler's output, unchanged."),
-                io.String.Output(display_name="report", tooltip="The report as JSON."),
-                io.Image.Output(
-                    display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."
-                ),
-            ],
+            outputs=report_outputs(),
         )
 
     @classmethod
@@ -118,11 +107,9 @@ class PreciseCacheStatsRay(io.ComfyNode):
         plan = plan_of(ray_actors)
         if plan is not None:
             plan.collect()
-        report = build_report(runs_of(plan.attachment.id) if plan else [])
-        if not report["runs"]:
-            logger.warning(
-                "PreciseCache: Cache Stats (Ray) knows no run of its workers: give it the ray_actors that the sampler "
-                "gets, from the last PreciseCache node"
-            )
-        picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]
-        return io.NodeOutput(samples, dump_report(report), picture, ui={"precisecache": [report]})
+        return reported(
+            samples,
+            runs_of(plan.attachment.id) if plan else [],
+            "Cache Stats (Ray) knows no run of its workers: give it the ray_actors that the sampler gets, from the "
+            "last PreciseCache node",
+        )

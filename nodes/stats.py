@@ -14,6 +14,24 @@ from .host.reports import runs_of
 logger = logging.getLogger("precisecache")
 
 
+def report_outputs() -> list:
+    """The outputs of a node that reports runs."""
+    return [
+        io.Latent.Output(display_name="samples", tooltip="The sampler's output, unchanged."),
+        io.String.Output(display_name="report", tooltip="The report as JSON."),
+        io.Image.Output(display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."),
+    ]
+
+
+def reported(samples: dict, runs: list[dict], none_known: str) -> io.NodeOutput:
+    """What such a node returns for these report entries. none_known: what the log says if there are none."""
+    report = build_report(runs)
+    if not report["runs"]:
+        logger.warning("PreciseCache: %s", none_known)
+    picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]
+    return io.NodeOutput(samples, dump_report(report), picture, ui={"precisecache": [report]})
+
+
 class PreciseCacheStats(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,23 +45,15 @@ class PreciseCacheStats(io.ComfyNode):
                 io.Model.Input("model", tooltip="The same MODEL that is connected to the sampler."),
                 io.Latent.Input("samples", tooltip="The sampler's output; passed on unchanged."),
             ],
-            outputs=[
-                io.Latent.Output(display_name="samples", tooltip="The sampler's output, unchanged."),
-                io.String.Output(display_name="report", tooltip="The report as JSON."),
-                io.Image.Output(
-                    display_name="plot", tooltip="The low-frequency difference and the decisions over the steps."
-                ),
-            ],
+            outputs=report_outputs(),
         )
 
     @classmethod
     def execute(cls, model: Any, samples: dict) -> io.NodeOutput:
         attachment = attachment_of(model)
-        report = build_report(runs_of(attachment.id) if attachment else [])
-        if not report["runs"]:
-            logger.warning(
-                "PreciseCache: Cache Stats knows no run of its model: give it the MODEL that the sampler gets, "
-                "from the last PreciseCache node"
-            )
-        picture = torch.from_numpy(plot_runs(report["runs"])).float().div(255)[None]
-        return io.NodeOutput(samples, dump_report(report), picture, ui={"precisecache": [report]})
+        return reported(
+            samples,
+            runs_of(attachment.id) if attachment else [],
+            "Cache Stats knows no run of its model: give it the MODEL that the sampler gets, from the last "
+            "PreciseCache node",
+        )
