@@ -163,7 +163,7 @@ def test_what_demo_tests_and_benchmarks_import_is_declared():
     )
     used = {
         package
-        for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks", "examples")
+        for folder in ("precisecache_core", "nodes", "tools", "testkit", "tests", "benchmarks", "docs")
         for path in (ROOT / folder).rglob("*.py")
         for package, dots, _ in imports_of(path.read_text(encoding="utf-8"))
         if not dots

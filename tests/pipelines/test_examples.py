@@ -15,7 +15,7 @@ EXAMPLES = {"wan": wan, "hunyuan_video": hunyuan, "cogvideox": cogvideox}
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}_diffusers.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / "examples" / f"{name}_diffusers.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
