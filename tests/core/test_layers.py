@@ -146,8 +146,10 @@ NOT_DECLARED = {
     "pack",
     "pipes",
     "ranks",
+    "rflow",
     "test_hostile",
     "test_inputs",
+    "undescribed",
     "psutil",  # ComfyUI's
     "opensora",
     "raylight",

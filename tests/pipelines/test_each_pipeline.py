@@ -1,9 +1,10 @@
 """Every pipeline with random weights: exact where nothing is reused, cached where it should be."""
 
-from pipes import cogvideox, embeddings, euler, flux, hunyuan, ltx, small_wan, wan, wan_image, wan_two
+from pipes import cogvideox, embeddings, euler, hunyuan, small_wan, wan, wan_image, wan_two
 
 import pytest
 import torch
+from undescribed import flux, ltx
 
 from precisecache_core import BlockCacheConfig
 from precisecache_core.pipelines.diffusers import apply_precisecache

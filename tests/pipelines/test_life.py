@@ -3,10 +3,11 @@
 import gc
 import json
 import weakref
-from pipes import alive, cogvideox, euler, flux, hunyuan, inputs_of, ltx, small_wan, wan, wan_two
+from pipes import alive, cogvideox, euler, hunyuan, inputs_of, small_wan, wan, wan_two
 
 import pytest
 import torch
+from undescribed import flux, ltx
 
 from precisecache_core import dump_report
 from precisecache_core.pipelines.diffusers import apply_precisecache

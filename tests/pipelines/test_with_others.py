@@ -1,22 +1,11 @@
 """Beside torch.compile, offloading, guiders and the caches of diffusers."""
 
-from pipes import (
-    GUIDANCE,
-    STEPS,
-    alive,
-    cogvideox_image,
-    embeddings,
-    euler,
-    inputs_of,
-    ltx,
-    small_wan,
-    stable_diffusion,
-    wan,
-)
+from pipes import GUIDANCE, STEPS, alive, cogvideox_image, embeddings, euler, inputs_of, small_wan, wan
 from types import SimpleNamespace
 
 import pytest
 import torch
+from undescribed import ltx, stable_diffusion
 
 from precisecache_core import BlockCacheConfig
 from precisecache_core.pipelines.diffusers import apply_precisecache
