@@ -1,6 +1,6 @@
 """A video by Wan 2.1 with PreciseCache, through diffusers: python wan_diffusers.py "a cat on a beach".
 
-Needs a GPU and, in the clone: pip install ".[diffusers]" ftfy imageio imageio-ffmpeg
+Needs a GPU and, in the clone: pip install ".[diffusers]"
 """
 
 import argparse
@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanPipeline
 from diffusers.utils import export_to_video
 
+from precisecache_core import summary_line
 from precisecache_core.pipelines.diffusers import apply_precisecache
 
 NEGATIVE = "overexposed, static, blurred details, subtitles, worst quality, low quality, jpeg artifacts"
@@ -20,11 +21,12 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="A video by Wan, with PreciseCache.")
     parser.add_argument("prompt")
     parser.add_argument("--model", default="Wan-AI/Wan2.1-T2V-1.3B-Diffusers")
-    parser.add_argument("--preset", default="base", help="off, base, turbo or flash")
+    parser.add_argument("--preset", default="base", choices=("off", "base", "turbo", "flash"))
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("wan.mp4"))
     options = parser.parse_args(arguments)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
 
     vae = AutoencoderKLWan.from_pretrained(options.model, subfolder="vae", torch_dtype=torch.float32)
     pipe = WanPipeline.from_pretrained(options.model, vae=vae, torch_dtype=torch.bfloat16)
@@ -44,8 +46,9 @@ def main(arguments=None):
         ).frames[0]
 
     export_to_video(video, str(options.output), fps=16)
-    options.output.with_suffix(".json").write_text(json.dumps(cache.report(), indent=1))
-    print(f"wrote {options.output} and its report")
+    report = cache.report()
+    options.output.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    print(summary_line(report["runs"][-1]))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..blockcache.config import BlockCacheConfig
-from ..lfcache.config import DEFAULT_SHARE, LFCacheConfig
+from ..lfcache.config import LFCacheConfig
 from ..record.report import build_report
 from .adapters import adapter_for
 from .hooked import HookedModule, is_compiled, unwrapped
@@ -24,8 +24,8 @@ def apply_precisecache(
     pipe: Any,
     preset: str = "base",
     *,
-    alpha: float = LFCacheConfig.alpha,
-    share: float = DEFAULT_SHARE,
+    alpha: float | None = None,
+    share: float | None = None,
     blockcache: BlockCacheConfig | None = None,
     **settings: Any,
 ) -> "AppliedCache":
@@ -37,7 +37,7 @@ def apply_precisecache(
 
     pipe: a pipeline with a `transformer` and a `scheduler`. preset: base, turbo, flash, budget (with `share`), custom
     (with `alpha`), paper, or off, which computes every step and only writes the report. blockcache: settings of
-    BlockCache; flash has its own. settings: further settings of LFCacheConfig, for the presets that use them.
+    BlockCache; flash has its own. settings: further fields of LFCacheConfig, for the presets that use them.
     Raises ValueError naming setting, value and remedy, and if diffusers is missing or the pipeline has caches already.
     """
     if not hasattr(pipe, "scheduler") or not adapter_for(pipe).transformers():
@@ -87,6 +87,8 @@ class AppliedCache:
         self._hooked = []
 
     def __enter__(self) -> "AppliedCache":
+        if not self._hooked:
+            raise ValueError("PreciseCache: these caches were removed: call apply_precisecache again.")
         return self
 
     def __exit__(

@@ -71,7 +71,7 @@ class HookedModule:
             from diffusers.hooks import HookRegistry, ModelHook
         except ImportError as error:
             raise ValueError(
-                f"PreciseCache: this needs diffusers 0.35 or newer ({error}). Install it: pip install -U diffusers."
+                f"PreciseCache: this needs diffusers 0.37 or newer ({error}). Install it: pip install -U diffusers."
             ) from error
         owner = self
 

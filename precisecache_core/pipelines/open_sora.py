@@ -7,7 +7,6 @@ import torch
 
 from ..blockcache.config import BlockCacheConfig
 from ..checks import is_number, require
-from ..lfcache.config import DEFAULT_SHARE, LFCacheConfig
 from ..record.report import build_report
 from .presets import configs_of
 from .rflow_run import RFlowRun
@@ -31,7 +30,7 @@ class CachedSTDiT3:
     `sample` is called; its steps are read when a run begins. preset: base, turbo, flash, budget (with `share`), custom
     (with `alpha`), paper, or off, which computes every step and only writes the report. cfg_scale: what `sample` gets
     as `guidance_scale`; None for the scheduler's. blockcache: settings of BlockCache; flash has its own. settings:
-    further settings of LFCacheConfig, for the presets that use them.
+    further fields of LFCacheConfig, for the presets that use them.
     Raises ValueError naming setting, value and remedy.
     """
 
@@ -42,8 +41,8 @@ class CachedSTDiT3:
         preset: str = "base",
         *,
         cfg_scale: float | None = None,
-        alpha: float = LFCacheConfig.alpha,
-        share: float = DEFAULT_SHARE,
+        alpha: float | None = None,
+        share: float | None = None,
         blockcache: BlockCacheConfig | None = None,
         **settings: Any,
     ) -> None:

@@ -46,6 +46,8 @@ def test_nothing_is_left_after_remove(make, preset):
         assert len(cache.report()["runs"]) == 1
         cache.remove()  # does nothing the second time
         assert state_of(pipe) == before
+        with pytest.raises(ValueError, match="were removed: call apply_precisecache again"), cache:
+            pass
 
 
 def test_a_module_that_never_ran_keeps_nothing_either():
@@ -83,6 +85,13 @@ def test_a_second_transformer_that_is_in_use_leaves_the_first_untouched():
         ("fast", {}, "preset must be one of off, base, turbo, .*got 'fast'"),
         ("custom", {"alpha": -1.0}, "alpha must be .*got -1"),
         ("budget", {"share": 2.0}, "share must be .*got 2"),
+        ("base", {"alpha": 0.7}, "alpha must be left out with the preset base, got 0.7.*choose custom or paper"),
+        ("turbo", {"share": 0.3}, "share must be left out with the preset turbo, got 0.3.*choose budget"),
+        ("off", {"warmup": 3}, "warmup must be left out with the preset off, got 3.*choose base or turbo"),
+        ("paper", {"factor_hw": 2}, "factor_hw must be left out with the preset paper, got 2"),
+        ("custom", {"extra_steps": 2}, "extra_steps must be left out with the preset custom, got 2.*budget"),
+        ("base", {"warm_up": 3}, "setting must be one of extra_steps, warmup, .*got 'warm_up'"),
+        ("base", {"blockcache": True}, "blockcache must be a BlockCacheConfig or None, got True. Use Block"),
     ],
 )
 def test_wrong_settings_raise_and_leave_the_pipeline_alone(preset, options, words):

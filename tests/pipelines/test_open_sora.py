@@ -30,7 +30,7 @@ def test_without_reuse_nothing_changes(model, settings, mask):
     assert (run["trials"] > 0) == (settings["preset"] == "custom" and mask is None)
 
 
-@pytest.mark.parametrize("preset, alpha", [("base", 0.5), ("turbo", 0.5), ("custom", 3.0), ("paper", 3.0)])
+@pytest.mark.parametrize("preset, alpha", [("base", None), ("turbo", None), ("custom", 3.0), ("paper", 3.0)])
 def test_the_sampler_gets_what_the_cores_own_loop_computes(model, preset, alpha):
     scheduler, args = scheduler_of(), arguments()
 

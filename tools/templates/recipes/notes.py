@@ -20,14 +20,15 @@ USAGE_RAYLIGHT = [
 ]
 RAYLIGHT = [
     "**Needs Raylight**: without it ComfyUI reports missing nodes and runs nothing. Install [Raylight]"
-    "(https://github.com/komikndr/raylight) as a custom node. It needs Linux and several GPUs in one machine.",
-    "Set `GPU` in **Ray Init Actor** to the number of your GPUs. `ulysses_degree` x `ring_degree` x `cfg_degree` must "
-    "be the same number: for 4 GPUs, set `ulysses_degree` to 4. Every GPU skips the same steps.",
-    "`FSDP` divides the weights among the GPUs. Switch it on if the model does not fit one of them.",
+    "(https://github.com/komikndr/raylight) as a custom node, with xfuser 0.4.5: it fails with newer ones. It needs "
+    "Linux and several GPUs in one machine.",
+    "Set *GPU* in **Ray Init Actor** to the number of your GPUs. *ulysses_degree* x *ring_degree* x *cfg_degree* must "
+    "be the same number: for 4 GPUs, set *ulysses_degree* to 4. Every GPU skips the same steps.",
+    "*FSDP* divides the weights among the GPUs. Switch it on if the model does not fit one of them.",
 ]
-CFG_DEGREE = "With `cfg_degree` 2, BlockCache skips nothing, so *flash* is the same as *turbo*."
-NO_CFG_DEGREE = "Leave `cfg_degree` at 1: this model computes no negative prompt, so there is nothing to divide."
-FILES = "**Model files**, by their folder in `models`:"
+CFG_DEGREE = "With *cfg_degree* 2, BlockCache skips nothing, so *flash* is the same as *turbo*."
+NO_CFG_DEGREE = "Leave *cfg_degree* at 1: this model computes no negative prompt, so there is nothing to divide."
+FILES = "**Model files**, by their folder in *models*:"
 PICTURE = "Choose your picture in *Start image*."
 SAVING = {
     "10 of 20": "**Saving** (expected, not measured on this model): *base* computes 10 of 20 steps, so sampling takes "
@@ -38,18 +39,18 @@ SAVING = {
 LFCACHE_ADDS = "LFCache adds less than 0.2 GB."
 SWAPPED = f"ComfyUI keeps in the computer's memory what does not fit the GPU. {LFCACHE_ADDS}"
 FP16_1B = f"**Memory**: about 3 GB of weights. {SWAPPED}"
-FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
+FP16_14B = f"**Memory**: about 33 GB of weights (17 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
 TWO_EXPERTS = f"**Memory**: about 14 GB of weights for each expert, one after the other. {SWAPPED}"
 FP16_5B = f"**Memory**: about 10 GB of weights. {SWAPPED}"
 EVERY_GPU_1B = f"**Memory**: about 3 GB of weights on every GPU. {LFCACHE_ADDS}"
 EVERY_GPU_13B = (
-    f"**Memory**: about 26 GB of weights on every GPU (13 GB with `weight_dtype` fp8_e4m3fn). {LFCACHE_ADDS}"
+    f"**Memory**: about 26 GB of weights on every GPU (13 GB with *weight_dtype* fp8_e4m3fn). {LFCACHE_ADDS}"
 )
-BF16_13B = f"**Memory**: about 26 GB of weights (13 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
-FP16_8B = f"**Memory**: about 17 GB of weights (8 GB with `weight_dtype` fp8_e4m3fn). {SWAPPED}"
+BF16_13B = f"**Memory**: about 26 GB of weights (13 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
+FP16_8B = f"**Memory**: about 17 GB of weights (8 GB with *weight_dtype* fp8_e4m3fn). {SWAPPED}"
 EXPERTS = (
     "Each expert has an LFCache and a Cache Stats of its own. Tick *All samplers* on one Cache Stats to see both. "
-    "`calibrate_from` is for the presets custom and paper: the second expert goes on with the scale of the first."
+    "*calibrate_from* is for the presets custom and paper: the second expert goes on with the scale of the first."
 )
 COMPARED = (
     "Samples the same noise three times: without a cache, with **PreciseCache LFCache** and with ComfyUI's "

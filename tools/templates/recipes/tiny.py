@@ -10,7 +10,7 @@ COLUMNS = [(MODEL,), *parts.WIDE[2:]]
 def demo():
     about = [
         "Runs on a laptop's CPU without a download: a small video model comes with PreciseCache.",
-        "Press *Run* and watch **Cache Stats**. Then set `preset` to *off*, bypass BlockCache (Ctrl+B) and run it "
+        "Press *Run* and watch **Cache Stats**. Then set *preset* to *off*, bypass BlockCache (Ctrl+B) and run it "
         "again with the same seed.",
         "LFCache is set to *base*, BlockCache to skip very little, as every one of this small model's 16 blocks "
         "matters.",

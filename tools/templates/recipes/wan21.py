@@ -76,7 +76,7 @@ def vace():
         [model, UMT5, WAN_VAE],
         notes.FP16_14B,
         "Choose your picture in *Reference image*: the subject, on a plain ground. A video to follow goes into "
-        "`control_video`.",
+        "*control_video*.",
         notes.SAVING["10 of 20"],
     )
     graph = Graph(
