@@ -2,24 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ..lfcache.latent.shrink import shrink_latent
 from ..lfcache.latent.trial import Trial
+from .blocks import Blocks
 from .hooked import unwrapped
 from .schedule import Schedule
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """Blocks that BlockCache may skip: their attribute, the kind of their keys, the streams they take and return."""
-
-    attribute: str
-    kind: str
-    streams: tuple[str, ...]
 
 
 class Adapter:
@@ -87,6 +78,10 @@ class Adapter:
         """The module that the pipeline calls at a noise level."""
         return self.transformers()[0]
 
+    def weights_of(self, module: Any) -> list[float] | None:
+        """The weights of the two branches while this transformer is called, if the pipeline says so."""
+        return None
+
 
 class WanAdapter(Adapter):
     """WanPipeline: Wan 2.1, 2.2 with two transformers, 2.2 5B with a timestep for each token."""
@@ -113,6 +108,11 @@ class WanAdapter(Adapter):
     def transformer_at(self, level: float) -> Any:
         modules = self.transformers()
         return modules[-1] if any(level < boundary for boundary in self.boundaries) else modules[0]
+
+    def weights_of(self, module: Any) -> list[float] | None:
+        # not public: without it the rehearsal has the first transformer's scale
+        scale = getattr(self.pipe, "_guidance_scale_2", None)
+        return None if scale is None or module is self.transformers()[0] else [scale, 1 - scale]
 
 
 class WanImageAdapter(WanAdapter):
@@ -159,7 +159,8 @@ class CogVideoXAdapter(Adapter):
 
     @property
     def branches(self) -> int:
-        return 2 if self.pipe.guidance_scale > 1 else 1
+        # another pipeline on the same components may call the transformer, before this one has a scale
+        return 2 if getattr(self.pipe, "guidance_scale", 1) > 1 else 1
 
     def turned(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.transpose(1, 2)
@@ -185,6 +186,8 @@ ADAPTERS: dict[str, type[Adapter]] = {
     "WanImageToVideoPipeline": WanImageAdapter,
     "WanModularPipeline": WanAdapter,
     "WanImage2VideoModularPipeline": WanImageAdapter,
+    "Wan22Image2VideoModularPipeline": WanImageAdapter,
+    "Wan22VaceModularPipeline": Adapter,  # it derives from WanModularPipeline, but has further inputs
     "HunyuanVideoPipeline": HunyuanAdapter,
     "CogVideoXPipeline": CogVideoXAdapter,
 }

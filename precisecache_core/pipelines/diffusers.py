@@ -1,7 +1,7 @@
 """The caches on a pipeline of diffusers (https://github.com/huggingface/diffusers)."""
 
-import functools
 import inspect
+import logging
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -13,9 +13,14 @@ from ..blockcache.config import BlockCacheConfig
 from ..lfcache.config import LFCacheConfig
 from ..record.report import build_report
 from .adapters import adapter_for
+from .branches import outputs_of
 from .hooked import HookedModule, is_compiled, unwrapped
+from .precision import Precision
 from .presets import configs_of
 from .step_run import StepRun
+from .wrapped_step import WrappedStep
+
+logger = logging.getLogger("precisecache")
 
 LIMIT = 64  # runs whose reports are kept; the oldest is dropped first
 
@@ -53,7 +58,7 @@ class AppliedCache:
 
     Each of the pipeline's transformers is hooked (see `HookedModule`), and `scheduler.step` is wrapped, which gets the
     guided prediction. A run begins with the first call of a transformer after `set_timesteps` and ends with the
-    scheduler's last step, or with the pipeline.
+    scheduler's last step, or with the pipeline. What fails in the caches ends the run; its further steps are computed.
     """
 
     def __init__(self, pipe: Any, lfcache: LFCacheConfig | None, blockcache: BlockCacheConfig | None) -> None:
@@ -63,9 +68,10 @@ class AppliedCache:
         self._runs: list[dict] = []
         self._run: StepRun | None = None
         self._timesteps: Callable[[], torch.Tensor | None] = lambda: None  # of the run, or of the last one
+        self._precision: Precision | None = None  # of the caller, while our own arithmetic runs
         self._is_trying = False
-        self._scheduler: Any = None  # whose `step` is wrapped
         self._hooked: list[HookedModule] = []
+        self._step = WrappedStep(pipe.scheduler, self._guided, self._after)
         try:
             for module in adapter_for(pipe).transformers():
                 self._hooked.append(HookedModule(module, self._forward, self._end))
@@ -81,10 +87,10 @@ class AppliedCache:
     def remove(self) -> None:
         """Take the caches off the pipeline, which is then as it was. The report stays."""
         self._end()
-        self._unwrap()
+        self._step.remove()
         for hooked in self._hooked:
             hooked.remove()
-        self._hooked = []
+        self._hooked, self.pipe = [], None
 
     def __enter__(self) -> "AppliedCache":
         if not self._hooked:
@@ -102,31 +108,61 @@ class AppliedCache:
             return original(*args, **kwargs)
         names = list(inspect.signature(type(unwrapped(module)).forward).parameters)[1:]
         kwargs = {**dict(zip(names, args)), **kwargs}
-        timesteps = self.pipe.scheduler.timesteps
+        hidden, timesteps = kwargs.get(names[0]), self.pipe.scheduler.timesteps
         if timesteps is not self._timesteps():
-            self._begin(kwargs, timesteps)
-        run, hidden = self._run, kwargs.get(names[0])
-        if run is None or not isinstance(hidden, torch.Tensor):
+            self._end()
+            self._timesteps = weakref.ref(timesteps)
+            if isinstance(hidden, torch.Tensor):
+                self._ours(hidden.device, self._begin, hidden, kwargs)
+            else:
+                logger.warning("PreciseCache: %s takes no single latent: computing every call", type(module).__name__)
+        if self._run is None or not isinstance(hidden, torch.Tensor):
             return original(**kwargs)
         try:
-            return run.forward(module, hidden, kwargs, lambda: original(**kwargs))
+            answer = self._ours(hidden.device, self._answer, hidden, kwargs)
+            if answer is not None or self._run is None:
+                return original(**kwargs) if answer is None else answer
+            result = self._run.computed(module, lambda: original(**kwargs))
+            self._ours(hidden.device, self._run.take, module, result, hidden, kwargs)
+            return result
         except BaseException:
             self._end()
             raise
 
-    def _begin(self, kwargs: dict, timesteps: torch.Tensor) -> None:
-        self._end()
-        if self.pipe.scheduler is not self._scheduler:
-            self._unwrap()
-            self._wrap(self.pipe.scheduler)
-        self._timesteps = weakref.ref(timesteps)
+    def _ours(self, device: torch.device, function: Callable, *args: Any) -> Any:
+        """What a function of the run returns; None if it fails, which ends the run: its further steps are computed."""
+        self._precision = Precision(device)
+        try:
+            with self._precision.ours():
+                return function(*args)
+        except Exception as error:
+            logger.debug("PreciseCache: the caches failed", exc_info=True)
+            reason = f"the caches failed with {type(error).__name__}: {error}: computing every further step"
+            if self._run is None:
+                logger.warning("PreciseCache: %s", reason)
+            else:
+                self._run.cached.journal.warn(reason)
+            self._end()
+            return None
+
+    def _begin(self, hidden: torch.Tensor, kwargs: dict) -> None:
         adapter = adapter_for(self.pipe)
-        self._run = StepRun(adapter, self.lfcache, self.blockcache, self._call, kwargs)
+        self._run = StepRun(adapter, self.lfcache, self.blockcache, self._call, hidden, kwargs)
+        if self._step.scheduler is not self.pipe.scheduler:
+            self._step.remove()
+            self._step = WrappedStep(self.pipe.scheduler, self._guided, self._after)
         outside = [hooked.module for hooked in self._hooked if hooked.is_outside_of_compiled_code]
         if any(is_compiled(module) and module not in outside for module in adapter.transformers()):
             self._run.cached.journal.warn(
                 "the transformer was compiled after the caches were applied, so it runs uncompiled: compile it first"
             )
+
+    def _answer(self, hidden: torch.Tensor, kwargs: dict) -> Any:
+        """The answer of the run, None if the call is to be computed."""
+        if self._run is None or self._run.is_foreign(kwargs):
+            self._end()
+            return None
+        return self._run.answer(hidden, kwargs)
 
     def _end(self) -> None:
         run, self._run = self._run, None
@@ -136,32 +172,21 @@ class AppliedCache:
 
     def _call(self, module: Any, kwargs: dict) -> torch.Tensor:
         """Call a transformer with everything that others have put on it, but without the caches."""
+        assert self._precision is not None, "only the run calls it"
         self._is_trying = True
         try:
-            result = module(**kwargs)
+            with self._precision.callers():
+                return outputs_of(module(**kwargs))[0]
         finally:
             self._is_trying = False
-        return result[0] if isinstance(result, tuple) else result.sample
 
-    def _wrap(self, scheduler: Any) -> None:
-        original = scheduler.step
-        names = list(inspect.signature(original).parameters)
+    def _guided(self, model_output: torch.Tensor, sample: Any) -> torch.Tensor:
+        """What the scheduler gets in place of the guided prediction."""
+        if self._run is None:
+            return model_output
+        found = self._ours(model_output.device, self._run.guided, model_output, sample)
+        return model_output if found is None else found
 
-        @functools.wraps(original)
-        def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            run = self._run
-            if run is not None:
-                given = {**dict(zip(names[1:], args)), **kwargs}
-                model_output = run.guided(model_output, given.get("sample"))
-            result = original(model_output, *args, **kwargs)
-            if run is not None and run.is_over:
-                self._end()
-            return result
-
-        scheduler.step = step
-        self._scheduler = scheduler
-
-    def _unwrap(self) -> None:
-        if self._scheduler is not None:
-            vars(self._scheduler).pop("step", None)
-        self._scheduler = None
+    def _after(self) -> None:
+        if self._run is not None and self._run.is_over:
+            self._end()

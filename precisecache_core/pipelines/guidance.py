@@ -22,6 +22,10 @@ class Guidance:
     weights: list[torch.Tensor] = field(default_factory=list)
     unexplained: torch.Tensor | None = None
 
+    def forget(self) -> None:
+        """Drop the calls' tensors: the next trial has to wait for other calls."""
+        self.calls, self.weights = [], []
+
     def fit(self, calls: list[dict], branches: Sequence[torch.Tensor], guided: torch.Tensor) -> None:
         """Find the weights by least squares, without reading the device.
 
@@ -45,6 +49,7 @@ class Guidance:
         unexplained, self.unexplained = self.unexplained, None
         return unexplained is None or not float(unexplained) > NOT_A_SUM
 
-    def mixed(self, branches: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The guided prediction of these outputs, float32."""
-        return torch.stack([weight * output.float() for weight, output in zip(self.weights, branches)]).sum(0)
+    def mixed(self, branches: Sequence[torch.Tensor], weights: Sequence[float] | None = None) -> torch.Tensor:
+        """The guided prediction of these outputs, float32. weights: in place of those that were found."""
+        chosen: Sequence[float | torch.Tensor] = weights or self.weights
+        return torch.stack([weight * output.float() for weight, output in zip(chosen, branches)]).sum(0)

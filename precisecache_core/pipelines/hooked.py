@@ -1,6 +1,6 @@
 """Our place in a transformer's forward, beside the hooks of diffusers, accelerate and torch.compile."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ class HookedModule:
         self.module = module
         self.forward = forward
         self.on_end = on_end
+        self.is_removed = False
         self.attribute: str | None = None  # that we replaced, of a compiled transformer
         self.had_registry = "_diffusers_hook" in vars(module)
         if is_compiled(module):
@@ -42,12 +43,16 @@ class HookedModule:
         return self.attribute is not None
 
     def remove(self) -> None:
-        """Take our hook off again; does nothing the second time."""
-        module = self.module
+        """Take our hook off again; does nothing the second time.
+
+        Others may have kept our place in the forward, to put it back later: then it only passes calls on.
+        """
+        module, self.is_removed = self.module, True
         if self.attribute is not None:
-            ours = vars(module).get(self.attribute)
-            if isinstance(ours, _Replacement):
-                setattr(module, self.attribute, ours.original)
+            with _beneath_offloading(module):
+                ours = vars(module).get(self.attribute)
+                if isinstance(ours, _Replacement) and ours.owner is self:
+                    setattr(module, self.attribute, ours.original)
             return
         registry = getattr(module, "_diffusers_hook", None)
         if registry is None or NAME not in registry.hooks:
@@ -60,10 +65,11 @@ class HookedModule:
             del module._diffusers_hook
 
     def _replace(self, attribute: str) -> None:
-        original = vars(self.module)[attribute]
-        if isinstance(original, _Replacement):
-            raise ValueError(IN_USE)
-        setattr(self.module, attribute, _Replacement(self, original))
+        with _beneath_offloading(self.module):
+            original = vars(self.module)[attribute]
+            if isinstance(original, _Replacement) and not original.owner.is_removed:
+                raise ValueError(IN_USE)
+            setattr(self.module, attribute, _Replacement(self, original))
         self.attribute = attribute
 
     def _register(self) -> None:
@@ -81,10 +87,13 @@ class HookedModule:
             @torch.compiler.disable  # where the transformer is compiled afterwards
             def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
                 original: Any = self.fn_ref.original_forward
+                if owner.is_removed:
+                    return original(*args, **kwargs)
                 return owner.forward(module, original, args, kwargs)
 
             def reset_state(self, module: Any) -> Any:
-                owner.on_end()
+                if not owner.is_removed:
+                    owner.on_end()
                 return module
 
         registry = HookRegistry.check_if_exists_or_initialize(self.module)
@@ -102,6 +111,8 @@ class _Replacement:
         self.original = original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.owner.is_removed:
+            return self.original(*args, **kwargs)
         return self.owner.forward(self.owner.module, self.original, args, kwargs)
 
 
@@ -115,6 +126,14 @@ def unwrapped(module: Any) -> Any:
     return module._orig_mod if _is_wrapped(module) else module
 
 
+def hook_names(modules: Iterable[Any]) -> Iterator[str]:
+    """The names of the hooks of diffusers on modules and all of their parts."""
+    for module in modules:
+        for part in module.modules():
+            registry = vars(part).get("_diffusers_hook")
+            yield from registry.hooks if registry is not None else ()
+
+
 def _is_wrapped(module: Any) -> bool:
     return "_orig_mod" in vars(module).get("_modules", {})
 
@@ -122,10 +141,11 @@ def _is_wrapped(module: Any) -> bool:
 @contextmanager
 def _beneath_offloading(module: Any) -> Iterator[None]:
     """A context in which `module.forward` is what accelerate wraps, if it does: it puts that back in its own time."""
-    if OFFLOADED not in vars(module):
+    inner = unwrapped(module)  # where a compiled module keeps what is set on it, all but its own forward
+    if OFFLOADED not in vars(inner) or (inner is not module and "forward" in vars(inner)):
         yield
         return
-    outer, module.forward = module.forward, vars(module)[OFFLOADED]
+    outer, module.forward = module.forward, vars(inner)[OFFLOADED]
     try:
         yield
     finally:

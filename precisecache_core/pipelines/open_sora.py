@@ -8,6 +8,7 @@ import torch
 from ..blockcache.config import BlockCacheConfig
 from ..checks import is_number, require
 from ..record.report import build_report
+from .precision import Precision
 from .presets import configs_of
 from .rflow_run import RFlowRun
 
@@ -77,7 +78,6 @@ class CachedSTDiT3:
             raise AttributeError(name)
         return getattr(self._model, name)
 
-    @torch.no_grad()
     def __call__(self, x: torch.Tensor, timestep: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """What the model answers, computed or from the cache.
 
@@ -91,15 +91,23 @@ class CachedSTDiT3:
                 f"PreciseCache: x must be (2 B, C, T, H, W) and timestep (2 B,), as RFLOW.sample gives them, got "
                 f"{tuple(x.shape)} and {tuple(timestep.shape)}. Call the model itself for anything else."
             )
-        times = timestep.tolist()
+        precision = Precision(x.device)
+
+        def model(*args: Any, **others: Any) -> torch.Tensor:
+            with precision.callers():
+                return self._model(*args, **others)
+
+        times, is_clean = _read(timestep, kwargs.get("x_mask"))
         if self._run is None or times[0] >= self._time:
             self.end()
             scale = self._scheduler.cfg_scale if self._cfg_scale is None else self._cfg_scale
             z = x[: len(x) // 2]
             self._run = RFlowRun(self._model, self._scheduler, self._lfcache, self._blockcache, scale, z, kwargs)
         self._time = times[0]
+        clean = kwargs["x_mask"] if is_clean else None
         try:
-            answer = self._run.call(x, times, kwargs, lambda: self._model(x, timestep, **kwargs))
+            with precision.ours():
+                answer = self._run.call(x, times, kwargs, clean, model, lambda: model(x, timestep, **kwargs))
         except BaseException:
             self.end()
             raise
@@ -125,3 +133,11 @@ class CachedSTDiT3:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end()
+
+
+def _read(timestep: torch.Tensor, mask: torch.Tensor | None) -> tuple[list[float], bool]:
+    """(timesteps, whether the mask keeps any frame clean), with one device read-back."""
+    if mask is None:
+        return timestep.tolist(), False
+    *times, is_all = torch.cat((timestep.double(), mask.all().double()[None])).tolist()
+    return times, not is_all

@@ -69,21 +69,30 @@ class RFlowRun:
         """Whether all steps are done."""
         return self.number >= len(self.levels) - 1
 
-    def call(self, x: torch.Tensor, times: Sequence[float], kwargs: dict, compute: Callable[[], Any]) -> torch.Tensor:
+    def call(
+        self,
+        x: torch.Tensor,
+        times: Sequence[float],
+        kwargs: dict,
+        clean: torch.Tensor | None,
+        model: Callable[..., torch.Tensor],
+        compute: Callable[[], torch.Tensor],
+    ) -> torch.Tensor:
         """What the model answers.
 
         x: the latent twice, (2 B, C, T, H, W). times: the timestep of each. kwargs: the model's further arguments.
-        compute(): calls the model; its answer is (2 B, 2 C, T, H, W), of which RFLOW drops the second half of channels.
+        clean: x_mask if frames are kept clean, else None. model: calls the model on a small latent. compute(): calls it
+        on this one; its answer is (2 B, 2 C, T, H, W), of which RFLOW drops the second half of channels.
         """
         z = x[: len(x) // 2].float()  # RFLOW's latent has the model's dtype in the first step, float32 afterwards
         level = self._level(times)
         self.number += 1
-        self._note_mask(kwargs.get("x_mask"))
+        self._note_mask(clean)
         self._check_scale(z)
         sigma = torch.tensor(level, device=z.device)
         call = self.cached.begin(z, sigma)
         while call.trial is not None:
-            call.observe(self._trial(call.trial, z, kwargs))
+            call.observe(self._trial(model, call.trial, z, kwargs))
         if call.is_reused:
             return _both((call.reused()[0] - z) / sigma)
         output = self._computed(compute, sigma)
@@ -120,9 +129,8 @@ class RFlowRun:
             return planned
         return level
 
-    def _note_mask(self, mask: torch.Tensor | None) -> None:
-        """Take a call's x_mask. RFLOW does not move clean frames, until it adds noise to them."""
-        clean = None if mask is None or bool(mask.all()) else mask
+    def _note_mask(self, clean: torch.Tensor | None) -> None:
+        """Take a call's mask of clean frames. RFLOW does not move them, until it adds noise to them."""
         lfcache, blockcache = self.cached.lfcache, self.cached.blockcache
         if self.number == 1:
             if clean is not None and not lfcache.is_standing_aside:
@@ -163,12 +171,14 @@ class RFlowRun:
             return compute()
         return block_cached(run, self.blocks, compute, sigma)
 
-    def _trial(self, trial: Trial, z: torch.Tensor, kwargs: dict) -> torch.Tensor | None:
+    def _trial(
+        self, model: Callable[..., torch.Tensor], trial: Trial, z: torch.Tensor, kwargs: dict
+    ) -> torch.Tensor | None:
         """The denoised small latent of a trial, in the shape of `trial.x`; None if the model cannot run on it."""
         x = trial.x
         time = (trial.sigma * self.top).expand(2 * len(x))
         try:
-            output = self.model(torch.cat((x, x)), time, **small_arguments(kwargs, trial, z.shape))
+            output = model(torch.cat((x, x)), time, **small_arguments(kwargs, trial, z.shape))
             return x + trial.sigma * self._guided(output)
         except Exception as error:  # only the trials are given up: if the full call fails too, the run fails
             logger.debug("PreciseCache: the trial failed", exc_info=True)

@@ -9,7 +9,6 @@ import torch
 
 from ..blockcache.config import BlockCacheConfig
 from ..blockcache.run import EVERYWHERE
-from ..blockcache.swap import swapped_forwards
 from ..cached_run import CachedRun
 from ..lfcache.call import Call
 from ..lfcache.config import LFCacheConfig
@@ -17,8 +16,11 @@ from ..lfcache.latent.trial import Trial
 from ..lfcache.window import WHOLE_SCHEDULE
 from ..sampling import percent_window, start_sigma
 from .adapters import Adapter
+from .blocks import blocks_cached
+from .branches import MOST, Branches, widened
 from .guidance import Guidance
-from .hooked import is_compiled
+from .obstacles import look_for_obstacles
+from .offloading import kept_in_place
 
 logger = logging.getLogger("precisecache")
 
@@ -26,13 +28,15 @@ logger = logging.getLogger("precisecache")
 class StepRun:
     """The caches of one run.
 
-    The pipeline calls `forward` for each branch of a step and then `guided`. The first branch of a step decides for all
-    of them. A step that is reused gives every branch the same prediction, and `guided` gives it to the scheduler.
-    The first step is always computed: only after it are the branches known, and what weights they have in the guided
-    prediction, which a trial needs.
+    For each branch of a step `answer` is called and, if it has none, `computed` and `take`; then `guided`. The first
+    branch of a step decides for all of them. A step that is reused gives every branch the same prediction, and `guided`
+    gives it to the scheduler. The first step is always computed: only after it are the branches known, and what weights
+    they have in the guided prediction, which a trial needs.
 
     adapter: the pipeline's. call(module, kwargs): calls the transformer past our hook; returns its only output.
-    kwargs: of the run's first call of the transformer. Reads the device, once for the run.
+    hidden: the transformer's first input in the run's first call; kwargs: all of them.
+    Making it reads the device. A step reads it once to be decided, and once more if the model's timesteps are no views
+    of the scheduler's, or if the step before was computed.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class StepRun:
         lfcache: LFCacheConfig | None,
         blockcache: BlockCacheConfig | None,
         call: Callable[[Any, dict], torch.Tensor],
+        hidden: torch.Tensor,
         kwargs: dict,
     ) -> None:
         self.adapter = adapter
@@ -48,6 +53,7 @@ class StepRun:
         step = adapter.schedule.step()
         # pipelines that start from a video leave out steps
         self.first = adapter.schedule.step_at(kwargs.get("timestep")) if step is None else step
+        self._is_timed = self._is_at(kwargs, self.first)  # whether the model's timesteps are the scheduler's
         self.levels = adapter.schedule.levels()[self.first :]
         parametrization = adapter.schedule.parametrization(adapter.patch)
         self.affine = parametrization.affine
@@ -57,7 +63,7 @@ class StepRun:
             blockcache,
             parametrization,
             len(self.levels) - 1,
-            device=next(value for value in kwargs.values() if isinstance(value, torch.Tensor)).device,
+            device=hidden.device,
             sigma_window=percent_window(lfcache, sigmas) if lfcache else WHOLE_SCHEDULE,
             block_start_sigma=start_sigma(blockcache, sigmas) if blockcache else EVERYWHERE,
             name=adapter.model_name,
@@ -70,32 +76,61 @@ class StepRun:
         self._batch: int | None = None  # of the latent
         self._call: Call | None = None
         self._answer: torch.Tensor | None = None  # the prediction of a reused step, float32
-        self._calls: list[tuple[dict, torch.Tensor]] = []  # of the transformer in this step: arguments, output
-        self._passes = 0  # calls of the transformer in this step
+        self._branches = Branches()
         self._guidance = Guidance()
-        self._output: Callable[[torch.Tensor], Any] = lambda tensor: (tensor,)  # makes what the transformer returns
-        self._look_for_obstacles()
+        look_for_obstacles(adapter, self.cached)
 
     @property
     def is_over(self) -> bool:
         """Whether the scheduler has made its last step, as far as `guided` has seen."""
         return self._call is None and self._number >= len(self.levels) - 1
 
-    def forward(self, module: Any, hidden: torch.Tensor, kwargs: dict, compute: Callable[[], Any]) -> Any:
-        """What the transformer answers to one branch.
+    def is_foreign(self, kwargs: dict) -> bool:
+        """Whether a call of the transformer is not one of this run, which must have been broken off.
 
-        hidden: its first input. kwargs: all of them. compute(): calls it.
+        kwargs: the transformer's arguments. Asked for before the call is answered.
+        """
+        lfcache, step = self.cached.lfcache, self.adapter.schedule.step()
+        if lfcache.is_standing_aside or not self.cached.journal.calls:
+            return False  # nothing is there to answer with
+        if self._call is None:
+            return self._is_timed and not self._is_at(kwargs, self.first + self._number if step is None else step)
+        if self._answer is None or self._branches.count < (self._branches.expected or 0):
+            return False
+        return not self._is_at(kwargs, self.first + self._number) if self._is_timed else self._branches.count >= MOST
+
+    def computed(self, module: Any, compute: Callable[[], Any]) -> Any:
+        """What the transformer answers to one branch of a computed step. compute(): calls it."""
+        return blocks_cached(self.cached.blockcache, self.adapter.blocks, module, self._branches.count, compute)
+
+    def answer(self, hidden: torch.Tensor, kwargs: dict) -> Any:
+        """What the transformer answers to one branch of a reused step; None if it is to be computed.
+
+        hidden: its first input. kwargs: all of them.
         """
         if self._call is None:
-            self._begin(hidden)
-        if self._answer is not None:
-            answer = self.adapter.turned(self._answer).to(hidden.dtype)
-            return self._output(torch.cat([answer] * (len(hidden) // len(answer))))
-        result = self._computed(module, compute)
-        self._passes += 1
-        if not self.cached.lfcache.is_standing_aside:
-            self._take(result, hidden, kwargs)
-        return result
+            self._begin(hidden, kwargs)
+        self._branches.count += 1
+        if self._answer is None:
+            return None
+        return self._branches.answer(self.adapter.turned(self._answer).to(hidden.dtype), len(hidden))
+
+    def take(self, module: Any, result: Any, hidden: torch.Tensor, kwargs: dict) -> None:
+        """Keep what the transformer answered to one branch until the step is over."""
+        lfcache = self.cached.lfcache
+        if lfcache.is_standing_aside:
+            return
+        output = self._branches.take(module, result, kwargs)
+        if output is None:
+            lfcache.stand_aside("the transformer has more than one output")
+        elif self.adapter.turned(output).shape != self.adapter.latent(hidden).shape:
+            lfcache.stand_aside("the transformer's output has another shape than its latent")
+        elif self._branches.count > MOST:
+            lfcache.stand_aside(
+                f"the transformer was called {MOST + 1} times without a step of the pipeline's scheduler"
+            )
+        if lfcache.is_standing_aside:
+            self._branches.calls = []
 
     def guided(self, prediction: torch.Tensor, x: torch.Tensor | None) -> torch.Tensor:
         """What the scheduler gets in place of the guided prediction of this step.
@@ -103,32 +138,36 @@ class StepRun:
         x: the scheduler's own latent, which is more exact than what the model got; None if it is not known.
         """
         call, answer, self._call, self._answer = self._call, self._answer, None, None
-        calls, self._calls, self._passes = self._calls, [], 0
         if call is None:
             return prediction
+        if answer is not None and self._branches.count != self._branches.expected:
+            self._forget()  # the guidance has changed
+        calls = self._branches.close(is_computed=answer is None)
         self._number += 1
         if not self.cached.journal.calls:
             self.cached.latent_shape = list(self.adapter.turned(prediction).shape)
         if answer is not None:
             return self.adapter.turned(answer)[: len(prediction)].to(prediction.dtype)
-        new = self._widened(self.adapter.turned(prediction), call.x)
+        new = widened(self.adapter.turned(prediction), call.x)
         if not self.cached.lfcache.is_standing_aside and new is None:
             self.cached.lfcache.stand_aside("the guided prediction has another shape than the latent")
         if self.cached.lfcache.is_standing_aside or new is None:
             self._try(call, give_up=True)
             call.finish(call.x)
             return prediction
-        branches = [part for _, output in calls for part in self._parts(output, len(prediction))]
+        branches = [part for _, output in calls for part in output.split(len(prediction))]
         self._guidance.fit([kwargs for kwargs, _ in calls], branches, prediction)
         if call.trial is not None:  # the first step: its trials had to wait for the branches
             call.note_computed()
             self._try(call)
         if x is not None and not self.adapter.schedule.is_scaled:
-            x = self._widened(self.adapter.turned(x), call.x)
+            x = widened(self.adapter.turned(x), call.x)
             call.x = call.x if x is None else x.float()
         a, b = self.affine(call.sigma)
         denoised = a * call.x + b * new.float()
         finished = call.finish(denoised)
+        if self.cached.lfcache.planner is not None:  # all of its trials are made
+            self._guidance.forget()
         if finished is denoised:
             return prediction
         return self.adapter.turned((finished - a * call.x) / b)[: len(prediction)].to(prediction.dtype)
@@ -137,36 +176,43 @@ class StepRun:
         """The run is over: drop every tensor. Returns its report entry; None if nothing was sampled."""
         self._span.close()
         self.cached.end()
-        entry = self.cached.report() if self.cached.journal.calls else None
+        journal = self.cached.journal
+        entry = self.cached.report() if journal.calls or journal.warnings else None
         self.cached.release()
         self._call = self._answer = None
-        self._calls, self._guidance = [], Guidance()
+        self._branches, self._guidance = Branches(), Guidance()
         return entry
 
-    def _look_for_obstacles(self) -> None:
-        adapter, run = self.adapter, self.cached
-        for cache in (run.lfcache, run.blockcache):
-            if cache is None or cache.is_standing_aside:
-                continue
-            if any(getattr(module, "is_cache_enabled", False) for module in adapter.transformers()):
-                cache.stand_aside("a cache of diffusers is on (enable_cache)")
-        if not run.lfcache.is_standing_aside and (reason := adapter.schedule.obstacle()):
-            run.lfcache.stand_aside(reason)
-        if not run.lfcache.is_standing_aside and (reason := adapter.obstacle()):
-            run.lfcache.do_without_trials(reason)
+    def _level(self) -> float:
+        """The noise level of this step."""
+        return self.levels[max(0, min(self._number, len(self.levels) - 2))]
 
-    def _begin(self, hidden: torch.Tensor) -> None:
+    def _is_at(self, kwargs: dict, step: int) -> bool:
+        timestep = kwargs.get("timestep")
+        return isinstance(timestep, torch.Tensor) and self.adapter.schedule.is_at(timestep, step)
+
+    def _forget(self) -> None:
+        """What was computed does not hold any more: the next step is computed, with all of its blocks."""
+        if not self.cached.lfcache.is_standing_aside:
+            self.cached.lfcache.stage.forget_predictions()
+        if self.cached.blockcache is not None:
+            self.cached.blockcache.residuals = {}
+
+    def _begin(self, hidden: torch.Tensor, kwargs: dict) -> None:
         lfcache = self.cached.lfcache
         latent = self.adapter.latent(hidden)
         if self._batch is None:
-            self._batch = len(latent) // self.adapter.branches
+            self._batch = max(1, len(latent) // self.adapter.branches)
+        if hidden.requires_grad and not lfcache.is_standing_aside:
+            lfcache.stand_aside("gradients are kept, so use torch.no_grad()")
+        if self._branches.is_text_new(kwargs):
+            self._forget()
         x = latent[: self._batch].float()
         if not lfcache.is_standing_aside and not self._guidance.is_sum():
             lfcache.stand_aside("the guidance is not a sum of its branches with weights that add up to one")
         step = self.adapter.schedule.step()
         self._number = self._number if step is None else step - self.first
-        level = self.levels[max(0, min(self._number, len(self.levels) - 2))]
-        sigma = torch.full((), level, dtype=torch.float32, device=x.device)
+        sigma = torch.full((), self._level(), dtype=torch.float32, device=x.device)
         call = self._call = self.cached.begin(x, sigma)
         if call.trial is not None and self._guidance.weights:
             self._try(call)
@@ -174,47 +220,6 @@ class StepRun:
             denoised, _ = call.reused()
             a, b = self.affine(sigma)
             self._answer = (denoised - a * x) / b
-
-    def _take(self, result: Any, hidden: torch.Tensor, kwargs: dict) -> None:
-        """Keep the output of one call of the transformer until the step is over."""
-        outputs = result if isinstance(result, tuple) else result.to_tuple()
-        if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor):
-            self.cached.lfcache.stand_aside("the transformer has more than one output")
-        elif self.adapter.turned(outputs[0]).shape != self.adapter.latent(hidden).shape:
-            self.cached.lfcache.stand_aside("the transformer's output has another shape than its latent")
-        else:
-            self._calls.append((kwargs, outputs[0]))
-            self._output = _remade(type(result))
-
-    def _widened(self, tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor | None:
-        """A tensor of one branch, in x's shape, which holds all branches if nobody has described the pipeline."""
-        if tensor.shape[1:] != x.shape[1:] or len(x) % len(tensor):
-            return None
-        return tensor if len(tensor) == len(x) else torch.cat([tensor] * (len(x) // len(tensor)))
-
-    def _parts(self, output: torch.Tensor, batch: int) -> list[torch.Tensor]:
-        """The branches in an answer of the model, in the pipeline's layout."""
-        return list(output.split(batch))
-
-    def _computed(self, module: Any, compute: Callable[[], Any]) -> Any:
-        """The result of one call of the transformer, with BlockCache on its blocks."""
-        run = self.cached.blockcache
-        if run is None or run.is_standing_aside:
-            return compute()
-        if not self.adapter.blocks:
-            run.stand_aside(f"the blocks of {type(module).__name__} are not known")
-        elif is_compiled(module):
-            run.stand_aside("the transformer is compiled as one, use compile_repeated_blocks() instead")
-        if run.is_standing_aside:
-            return compute()
-        current = run.open_pass([((id(module), self._passes), slice(None))])
-        with ExitStack() as stack:
-            for blocks in self.adapter.blocks:
-                stack.enter_context(
-                    swapped_forwards(getattr(module, blocks.attribute), current, blocks.streams, blocks.kind)
-                )
-            result = compute()
-        return result if current.close() else compute()
 
     def _try(self, call: Call, give_up: bool = False) -> None:
         """Make the trials of a call until it is decided. give_up: make none."""
@@ -231,14 +236,11 @@ class StepRun:
     def _trial(self, call: Call, trial: Trial) -> torch.Tensor:
         """The denoised small latent of a trial, in the shape of `trial.x`."""
         module, outputs = self.adapter.transformers()[0], []
-        if self.adapter.boundaries:  # only then the device has to be read for this
-            module = self.adapter.transformer_at(float(call.sigma if trial.level is None else trial.level))
-        for kwargs in self._guidance.calls:
-            outputs += self._parts(self.call_model(module, self.adapter.small(kwargs, trial)), len(trial.x))
+        if self.adapter.boundaries:  # only then the device may have to be read for this
+            module = self.adapter.transformer_at(self._level() if trial.level is None else float(trial.level))
+        with kept_in_place(module):
+            for kwargs in self._guidance.calls:
+                outputs += self.call_model(module, self.adapter.small(kwargs, trial)).split(len(trial.x))
+        weights = self.adapter.weights_of(module) if module is not self._branches.module and len(outputs) == 2 else None
         a, b = self.affine(trial.sigma)
-        return a * trial.x + b * self.adapter.turned(self._guidance.mixed(outputs))
-
-
-def _remade(kind: Any) -> Callable[[torch.Tensor], Any]:
-    """A function that makes what the transformer returns, of this type, from its only output."""
-    return (lambda tensor: (tensor,)) if issubclass(kind, tuple) else (lambda tensor: kind(sample=tensor))
+        return a * trial.x + b * self.adapter.turned(self._guidance.mixed(outputs, weights))

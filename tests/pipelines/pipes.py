@@ -63,6 +63,15 @@ def runner(pipe, latents, **given):
 # --- Wan ---
 
 
+def at_step(number, do):
+    """A callback_on_step_end that does something once."""
+
+    def callback(pipe, step, timestep, kwargs):
+        return (do(pipe, kwargs) if step == number else None) or kwargs
+
+    return callback
+
+
 def euler(shift=2.0):
     from diffusers import FlowMatchEulerDiscreteScheduler
 

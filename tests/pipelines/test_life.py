@@ -3,7 +3,7 @@
 import gc
 import json
 import weakref
-from pipes import alive, cogvideox, euler, hunyuan, inputs_of, small_wan, wan, wan_two
+from pipes import alive, at_step, cogvideox, euler, hunyuan, inputs_of, small_wan, wan, wan_two
 
 import pytest
 import torch
@@ -138,15 +138,6 @@ def test_each_run_has_an_entry_that_json_holds():
 
 
 # --- runs that are broken off or changed ---
-
-
-def at_step(number, do):
-    """A callback_on_step_end that does something once."""
-
-    def callback(pipe, step, timestep, kwargs):
-        return (do(pipe, kwargs) if step == number else None) or kwargs
-
-    return callback
 
 
 def test_an_interrupted_run_ends_and_the_next_is_right():

@@ -62,6 +62,17 @@ def test_base_computes_what_it_plans_and_stays_near(model):
     assert 0 < distance(found, expected) < 0.01
 
 
+def test_under_autocast_steps_are_reused_after_trials(model):
+    scheduler = scheduler_of()
+    cached = CachedSTDiT3(model, scheduler)
+    exact = sample(cached, scheduler, start())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sample(cached, scheduler, start())
+    first, second = cached.report()["runs"]
+    assert second["trials"] == first["trials"] == STEPS and second["reused"] and second["warnings"] == []
+    assert 0 < distance(found, exact) < 0.05
+
+
 def test_both_branches_get_the_same_answer_in_a_reused_step(model):
     scheduler, answers = scheduler_of(), []
     cached = CachedSTDiT3(model, scheduler)

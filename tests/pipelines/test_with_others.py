@@ -250,12 +250,13 @@ def test_group_offloading_beside_the_caches():
 
     pipe, go = wan()
     plain = go()
-    decisions, expected = decisions_without(wan)
     cache = apply_precisecache(pipe)
     apply_group_offloading(
         pipe.transformer, torch.device("cpu"), torch.device("cpu"), "block_level", num_blocks_per_group=1
     )
-    assert torch.equal(go(), expected) and entry_of(cache)["decisions"] == decisions
+    go()
+    assert entry_of(cache)["reused"] and entry_of(cache)["trials"] == 0  # each would copy all weights
+    assert "which makes trials slow: reuse is planned without trials" in entry_of(cache)["warnings"][0]
     cache.remove()
     assert torch.equal(go(), plain) and len(cache.report()["runs"]) == 1
 
