@@ -154,11 +154,11 @@ PRESETS = [ours(name, OURS if name != "flash" else name, preset=name) for name i
 METHODS = [
     *PRESETS,
     *(ours(f"budget {share:g}", preset="budget", share=share) for share in (0.2, 0.3, 0.4, 0.5, 0.65, 0.8)),
-    *map(first_block, (0.05, 0.1, 0.2, 0.4)),
+    *map(first_block, (0.05, 0.07, 0.1, 0.2, 0.4)),
     *map(taylorseer, (2, 3, 5)),
     *(taylorseer(interval, is_lite=True) for interval in (2, 3, 4, 6)),
-    *map(magcache, (0.04, 0.08, 0.16, 0.32)),
-    *map(sea, (0.2, 0.4, 0.6, 0.9)),
+    *map(magcache, (0.02, 0.04, 0.08, 0.16, 0.32)),
+    *map(sea, (0.07, 0.12, 0.2, 0.4, 0.6, 0.9)),
     *map(pab, (2, 3, 5)),
     *map(faster, (2, 4)),
 ]

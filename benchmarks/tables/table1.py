@@ -2,9 +2,10 @@
 
 Our presets and diffusers' own caches sample the same clips from the same noise through the same pipeline. Quality is
 PSNR, SSIM and, where it is installed, LPIPS of the frames against the uncached clip. MACs are counted by torch, trials
-included. With a GPU and --weights (a folder or a name that `from_pretrained` takes) it is the paper's table, with the
-latency of each method. Without --weights it is the bundled tiny model through WanPipeline, and the table says so: its
-MACs and its quality are real, but it says nothing about seconds or about a large model's videos.
+included. With a GPU, --weights (a folder or a name that `from_pretrained` takes) and --prompts it is the paper's table,
+with the latency of each method; text encoder and VAE are in its MACs and seconds. Without --weights it is the bundled
+tiny model through WanPipeline, and the table says so: its MACs and its quality are real, but it says nothing about
+seconds or about a large model's videos.
 The command resumes from what --out already holds; --only takes the beginnings of row names; --table measures nothing.
 """
 
@@ -12,95 +13,21 @@ import contextlib
 import importlib.metadata
 import json
 import logging
-import sys
 import time
+from pathlib import Path
 
 import torch
 
+from benchmarks.diffusers_clips import RealClips, TinyClips
 from benchmarks.diffusers_methods import METHODS, OURS, calibrate_magcache
 from benchmarks.meter import flop_counter
 from benchmarks.options import ModelParser
 from benchmarks.perceptual import perceptual_distance
 from benchmarks.quality import compare
-from precisecache_core.tiny import bundle
-from precisecache_core.tiny.prompts import encode_words
-from testkit.models import trained_model
+from benchmarks.study import COLORS, MARKERS, write_plot
 from tools.machine import describe_machine, head
 
 BEST_PSNR = 100.0  # dB that equal videos count as, so that means stay finite
-GUIDANCE = 4.0
-SHAPE = (1, 16, 4, 32, 32)
-
-
-class TinyClips:
-    """The bundled model through WanPipeline with an Euler scheduler."""
-
-    def __init__(self, name, steps):
-        from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-        from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-        self.trained = trained_model(name)
-        self.steps = steps
-        self.codec = bundle.load_codec(self.trained.folder)
-        weights, metadata = bundle.read_weights(self.trained.folder)
-        sizes = bundle.config_of(weights, json.loads(metadata["config"])["transformer"]["num_heads"])
-        transformer = WanTransformer3DModel(
-            num_attention_heads=sizes.num_heads,
-            attention_head_dim=sizes.dim // sizes.num_heads,
-            in_channels=sizes.in_dim,
-            out_channels=sizes.in_dim,
-            text_dim=sizes.text_dim,
-            freq_dim=sizes.freq_dim,
-            ffn_dim=sizes.ffn_dim,
-            num_layers=sizes.num_layers,
-            eps=sizes.eps,
-        )
-        weights = {key: tensor.float() for key, tensor in weights.items()}
-        transformer.load_state_dict(convert_wan_transformer_to_diffusers(weights))
-        vae = AutoencoderKLWan(base_dim=8, z_dim=sizes.in_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1)  # not used
-        self.pipe = WanPipeline(
-            tokenizer=None,
-            text_encoder=None,
-            vae=vae,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=self.trained.shift),
-            transformer=transformer.eval(),
-        )
-        self.pipe.set_progress_bar_config(disable=True)
-        self.what = f"tiny model {name}, latents {' x '.join(map(str, SHAPE))}"
-
-    def sample(self, seed):
-        """The frames of a clip, (frames, height, width, 3) float in [0, 1]."""
-        words = self.trained.prompt_of(seed)
-        latent = self.pipe(
-            prompt_embeds=encode_words(words, self.trained.words),
-            negative_prompt_embeds=encode_words([""] * len(words), self.trained.words),
-            height=8 * SHAPE[3],
-            width=8 * SHAPE[4],
-            num_frames=4 * (SHAPE[2] - 1) + 1,
-            num_inference_steps=self.steps,
-            guidance_scale=GUIDANCE,
-            latents=torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)),
-            output_type="latent",
-        ).frames
-        return self.codec.decode(latent)[0].permute(1, 2, 3, 0).numpy()
-
-
-class RealClips:
-    """A real pipeline on a GPU: --weights, one clip per line of --prompts."""
-
-    def __init__(self, weights, prompts, steps, size, frames):
-        from diffusers import DiffusionPipeline
-
-        self.pipe = DiffusionPipeline.from_pretrained(weights, torch_dtype=torch.bfloat16).to("cuda")
-        self.pipe.set_progress_bar_config(disable=True)
-        self.prompts = prompts.read_text("utf-8").splitlines()
-        self.given = dict(width=size[0], height=size[1], num_frames=frames, num_inference_steps=steps)
-        self.what = f"{weights}, {size[0]}x{size[1]}, {frames} frames"
-
-    def sample(self, seed):
-        generator = torch.Generator("cuda").manual_seed(seed)
-        prompt = self.prompts[seed % len(self.prompts)]
-        return self.pipe(prompt, generator=generator, output_type="np", **self.given).frames[0]
 
 
 def measure(clips, method, seed, reference):
@@ -111,7 +38,7 @@ def measure(clips, method, seed, reference):
         with counter:
             video = clips.sample(seed)
         seconds = None
-        if torch.cuda.is_available():  # again, because counting takes time too
+        if isinstance(clips, RealClips):  # again, because counting takes time too
             torch.cuda.synchronize()
             start = time.perf_counter()
             clips.sample(seed)
@@ -196,6 +123,32 @@ def leads(points, methods):
     return found
 
 
+def paint(points, title):
+    """A painter for `write_plot`: PSNR against cost, one line per family."""
+    families = {}
+    for method in METHODS:
+        if method.name in points:
+            families.setdefault(method.family, []).append(points[method.name])
+
+    def draw(panels):
+        panel = panels[0, 0]
+        for i, (family, found) in enumerate(families.items()):
+            cost, psnr = zip(*sorted(found))
+            width = 3 if family == OURS else 1.2
+            style = {"marker": MARKERS[i % len(MARKERS)], "color": COLORS[i % len(COLORS)], "linewidth": width}
+            dashes = ("-", "--")[i // len(COLORS) % 2]
+            panel.plot([100 * c for c in cost], psnr, dashes, label=family, **style)
+        panel.set(
+            xlabel="FLOPs, % of the uncached run, trials included (fewer is better)",
+            ylabel="PSNR against the uncached clip, dB",
+            title=title,
+        )
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8, ncols=2)
+
+    return draw
+
+
 def cell(value, form):
     return "-" if value is None else format(value, form)
 
@@ -244,20 +197,19 @@ def main():
     parser.add_argument("--table", action="store_true", help="measure nothing, only write the table")
     parser.add_argument("--part", type=int, nargs=2, default=[0, 1], help="measure every n-th clip: i n")
     parser.add_argument("--weights", help="of a real pipeline; needs a GPU")
-    parser.add_argument("--prompts", help="a file, one prompt a line")
+    parser.add_argument("--prompts", type=Path, help="a file, one prompt a line")
     parser.add_argument("--size", type=int, nargs=2, default=[832, 480], help="width and height")
     parser.add_argument("--frames", type=int, default=81)
     args = parser.parse_args()
-    if args.weights and not torch.cuda.is_available():
-        sys.exit("--weights needs a GPU; without it the tiny model is measured")
+    if args.weights and not (torch.cuda.is_available() and args.prompts):
+        parser.error("--weights needs a GPU, and --prompts; without --weights the tiny model is measured")
     logging.disable(logging.WARNING)
     torch.set_grad_enabled(False)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.weights:
-        from pathlib import Path
-
-        clips = RealClips(args.weights, Path(args.prompts), args.steps, args.size, args.frames)
-        name = f"table1_{args.weights.replace('/', '_')}"
+        prompts = args.prompts.read_text("utf-8").splitlines()
+        clips = RealClips(args.weights, prompts, args.steps, args.size, args.frames)
+        name = f"table1_{Path(args.weights).name}_{args.steps}_{'x'.join(map(str, (*args.size, args.frames)))}"
     else:
         clips, name = TinyClips(args.model, args.steps), f"table1_tiny_{args.steps}"
     part, parts = args.part
@@ -273,12 +225,11 @@ def main():
         f"{clips.what}, {type(clips.pipe).__name__}, {args.steps} steps, {args.clips} clips",
     ]
     if not args.weights:
-        lines.append(
-            "No real weights and no GPU here: this is the tiny model. It is not the paper's Table 1 and has no latency."
-        )
+        lines.append("No real weights here: this is a tiny model. It is not the paper's Table 1 and has no latency.")
     lines += ["", *table_lines(records, METHODS), *lead_lines(records, METHODS)]
     (args.out / f"{name}.txt").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+    write_plot(args.out / f"{name}.png", paint(points_of(records), clips.what), height=7.0)
 
 
 if __name__ == "__main__":

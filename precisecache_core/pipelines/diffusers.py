@@ -71,10 +71,11 @@ class AppliedCache:
         self._precision: Precision | None = None  # of the caller, while our own arithmetic runs
         self._is_trying = False
         self._hooked: list[HookedModule] = []
-        self._step = WrappedStep(pipe.scheduler, self._guided, self._after)
+        self._step: WrappedStep | None = None
         try:
             for module in adapter_for(pipe).transformers():
                 self._hooked.append(HookedModule(module, self._forward, self._end))
+            self._wrap_step()
         except ValueError:
             self.remove()
             raise
@@ -87,7 +88,8 @@ class AppliedCache:
     def remove(self) -> None:
         """Take the caches off the pipeline, which is then as it was. The report stays."""
         self._end()
-        self._step.remove()
+        if self._step is not None:
+            self._step.remove()
         for hooked in self._hooked:
             hooked.remove()
         self._hooked, self.pipe = [], None
@@ -148,14 +150,20 @@ class AppliedCache:
     def _begin(self, hidden: torch.Tensor, kwargs: dict) -> None:
         adapter = adapter_for(self.pipe)
         self._run = StepRun(adapter, self.lfcache, self.blockcache, self._call, hidden, kwargs)
-        if self._step.scheduler is not self.pipe.scheduler:
-            self._step.remove()
-            self._step = WrappedStep(self.pipe.scheduler, self._guided, self._after)
+        self._wrap_step()
         outside = [hooked.module for hooked in self._hooked if hooked.is_outside_of_compiled_code]
         if any(is_compiled(module) and module not in outside for module in adapter.transformers()):
             self._run.cached.journal.warn(
                 "the transformer was compiled after the caches were applied, so it runs uncompiled: compile it first"
             )
+
+    def _wrap_step(self) -> None:
+        """Wrap the step of the pipeline's present scheduler."""
+        if self._step is not None and self._step.scheduler is self.pipe.scheduler:
+            return
+        if self._step is not None:
+            self._step.remove()
+        self._step = WrappedStep(self.pipe.scheduler, self._guided, self._after)
 
     def _answer(self, hidden: torch.Tensor, kwargs: dict) -> Any:
         """The answer of the run, None if the call is to be computed."""
