@@ -1,7 +1,8 @@
 """Runs Open-Sora 1.2's own RFLOW.sample with the caches, on a small STDiT3 with random weights.
 
     git clone https://github.com/hpcaitech/Open-Sora && git -C Open-Sora checkout v1.2.0
-    pip install --target packages --no-deps rotary_embedding_torch==0.5.3 mmengine addict termcolor yapf platformdirs
+    pip install --target packages --no-deps rotary_embedding_torch==0.5.3 beartype mmengine addict termcolor yapf \\
+        platformdirs
     OPEN_SORA_PATH=Open-Sora PYTHONPATH=packages python -m benchmarks.open_sora
 
 It also needs transformers, einops, diffusers, beautifulsoup4, rich and pyyaml, and no GPU. What Open-Sora imports

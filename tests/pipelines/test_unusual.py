@@ -4,7 +4,20 @@ import copy
 import gc
 import pickle
 import weakref
-from pipes import alive, at_step, cogvideox, embeddings, euler, hunyuan, inputs_of, quiet, runner, wan, wan_two
+from pipes import (
+    alive,
+    at_step,
+    cogvideox,
+    embeddings,
+    euler,
+    hunyuan,
+    inputs_of,
+    quiet,
+    runner,
+    small_wan,
+    wan,
+    wan_two,
+)
 from types import SimpleNamespace
 
 import pytest
@@ -268,12 +281,13 @@ def test_a_run_that_was_broken_off_does_not_answer_another_pipeline():
         raise RuntimeError
 
     cache = apply_precisecache(pipe, "turbo")
-    for step in range(1, 11):
+    steps = (1, 4, 7, 10)
+    for step in steps:
         with pytest.raises(RuntimeError):
             go(callback_on_step_end=at_step(step, fail))
         assert torch.equal(sample(), plain), step
         assert torch.equal(sample(), plain), step
-    assert [entry["calls"] for entry in cache.report()["runs"]] == list(range(2, 12))
+    assert [entry["calls"] for entry in cache.report()["runs"]] == [step + 1 for step in steps]
 
 
 def test_a_unet_is_computed_after_an_interrupted_run():
@@ -509,7 +523,7 @@ def test_a_cache_of_diffusers_that_comes_later_does_not_bring_ours_back():
 @pytest.mark.parametrize("order", ["offload first", "apply first"])
 def test_a_compiled_transformer_that_is_offloaded(order):
     torch.compiler.reset()
-    pipe, go = wan()
+    pipe, go = wan(transformer=small_wan(layers=1))
     pipe.transformer = torch.compile(pipe.transformer, backend="eager")
     plain = go()
     if order == "offload first":
