@@ -13,10 +13,16 @@ SHAPE = (1, 16, 4, 32, 32)
 
 
 class TinyClips:
-    """The bundled model through WanPipeline with an Euler scheduler."""
+    """One of our trained models through WanPipeline. scheduler: euler or unipc."""
 
-    def __init__(self, name, steps):
-        from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+    def __init__(self, name, steps, scheduler="euler"):
+        from diffusers import (
+            AutoencoderKLWan,
+            FlowMatchEulerDiscreteScheduler,
+            UniPCMultistepScheduler,
+            WanPipeline,
+            WanTransformer3DModel,
+        )
         from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
         self.trained = trained_model(name)
@@ -37,16 +43,22 @@ class TinyClips:
         )
         weights = {key: tensor.float() for key, tensor in weights.items()}
         transformer.load_state_dict(convert_wan_transformer_to_diffusers(weights))
+        shift = self.trained.shift
+        schedulers = {
+            "euler": FlowMatchEulerDiscreteScheduler(shift=shift),
+            "unipc": UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
+        }
         vae = AutoencoderKLWan(base_dim=8, z_dim=sizes.in_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1)  # not used
         self.pipe = WanPipeline(
             tokenizer=None,
             text_encoder=None,
             vae=vae,
-            scheduler=FlowMatchEulerDiscreteScheduler(shift=self.trained.shift),
+            scheduler=schedulers[scheduler],
             transformer=transformer.eval(),
         )
         self.pipe.set_progress_bar_config(disable=True)
-        self.what = f"tiny model {name}, latents {' x '.join(map(str, SHAPE))}"
+        latents = " x ".join(map(str, SHAPE))
+        self.what = f"tiny model {name}, {type(self.pipe.scheduler).__name__}, shift {shift:g}, latents {latents}"
 
     def sample(self, seed):
         """The frames of a clip, (frames, height, width, 3) float in [0, 1]."""

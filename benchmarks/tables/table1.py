@@ -123,6 +123,23 @@ def leads(points, methods):
     return found
 
 
+def nearest(points, methods):
+    """[(name, cost, nearest family or None, lead over it in dB)]: each of ours over the best other at its cost."""
+    rivals = {m.family: [] for m in methods if m.family not in (OURS, "flash")}
+    for method in methods:
+        if method.family in rivals and method.name in points:
+            rivals[method.family].append(points[method.name])
+    found = []
+    for method in methods:
+        if method.family != OURS or method.name not in points:
+            continue
+        cost, psnr = points[method.name]
+        there = [(at(sorted(curve), cost), family) for family, curve in rivals.items()]
+        best = max(((value, family) for value, family in there if value is not None), default=None)
+        found.append((method.name, cost, best and best[1], best and psnr - best[0]))
+    return found
+
+
 def paint(points, title):
     """A painter for `write_plot`: PSNR against cost, one line per family."""
     families = {}
@@ -186,6 +203,9 @@ def lead_lines(records, methods):
         )
     if inside:
         lines.append(f"least lead {min(inside):+.2f} dB, mean {mean(inside):+.2f}, over {len(inside)} settings")
+    lines += ["", "each of ours against the best of the others at its MACs (linear between a family's settings)"]
+    for name, cost, family, lead in nearest(points_of(records), methods):
+        lines.append(f"  {name:22} {cost:6.1%}  " + (f"{lead:+.2f} dB over {family}" if family else "none spans it"))
     return lines
 
 
@@ -193,6 +213,7 @@ def main():
     parser = ModelParser(__doc__)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--scheduler", choices=("euler", "unipc"), default="euler", help="of the tiny model's clips")
     parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the names of the rows to measure")
     parser.add_argument("--table", action="store_true", help="measure nothing, only write the table")
     parser.add_argument("--part", type=int, nargs=2, default=[0, 1], help="measure every n-th clip: i n")
@@ -211,7 +232,8 @@ def main():
         clips = RealClips(args.weights, prompts, args.steps, args.size, args.frames)
         name = f"table1_{Path(args.weights).name}_{args.steps}_{'x'.join(map(str, (*args.size, args.frames)))}"
     else:
-        clips, name = TinyClips(args.model, args.steps), f"table1_tiny_{args.steps}"
+        clips = TinyClips(args.model, args.steps, args.scheduler)
+        name = f"table1_tiny_{args.scheduler}{args.steps}"
     part, parts = args.part
     path = args.out / f"{name}.{part}.jsonl"
     methods = [m for m in METHODS if any(m.name.startswith(start) for start in args.only)]

@@ -23,13 +23,19 @@ def _is_offloading(hook: Any) -> bool:
 
 
 @contextmanager
-def kept_in_place(module: Any) -> Iterator[None]:
-    """A context after which a module's weights are on the device on which they were before.
+def kept_in_place(modules: Sequence[Any]) -> Iterator[None]:
+    """A context after which each module's weights are on the device on which they were before.
 
     A trial may call a transformer before its time; whole-model offloading then leaves it on the GPU, beside the other.
     """
-    first: torch.Tensor | None = next(iter(module.parameters()), None)
-    device = None if first is None else first.device
-    yield
-    if first is not None and device is not None and next(iter(module.parameters())).device != device:
-        module.to(device)
+    places = [(module, _place(module)) for module in modules]
+    try:
+        yield
+    finally:
+        for module, place in places:
+            if place is not None and _place(module) != place:
+                module.to(place)
+
+
+def _place(module: Any) -> torch.device | None:
+    return next((parameter.device for parameter in module.parameters()), None)

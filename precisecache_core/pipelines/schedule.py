@@ -65,15 +65,18 @@ class Schedule:
         found = (self.scheduler.timesteps.cpu() == timestep.flatten()[0].cpu()).nonzero()
         return int(found[0]) if len(found) else 0
 
-    def is_at(self, timestep: torch.Tensor, step: int) -> bool:
-        """Whether a timestep that the model gets is that of a step; reads the device unless it is a view of it."""
+    def is_at(self, timestep: torch.Tensor, step: int, divisor: int = 1) -> bool:
+        """Whether a timestep that the model gets is that of a step; reads the device unless it is a view of it.
+
+        divisor: by which the pipeline divides the scheduler's timesteps.
+        """
         timesteps = self.scheduler.timesteps
         if not 0 <= step < len(timesteps) or not timestep.numel():
             return False
         given, expected = timestep[(0,) * timestep.ndim], timesteps[step]
         if given.untyped_storage().data_ptr() == expected.untyped_storage().data_ptr():
             return given.storage_offset() == expected.storage_offset()
-        return bool(given == expected.to(given))
+        return bool(given == (expected.to(given) / divisor if divisor != 1 else expected.to(given)))
 
     @property
     def is_scaled(self) -> bool:

@@ -53,7 +53,8 @@ class StepRun:
         step = adapter.schedule.step()
         # pipelines that start from a video leave out steps
         self.first = adapter.schedule.step_at(kwargs.get("timestep")) if step is None else step
-        self._is_timed = self._is_at(kwargs, self.first)  # whether the model's timesteps are the scheduler's
+        # by what the pipeline divides the scheduler's timesteps for the model; None if it does something else
+        self._divisor = next((by for by in (1, 1000) if self._is_at(kwargs, self.first, by)), None)
         self.levels = adapter.schedule.levels()[self.first :]
         parametrization = adapter.schedule.parametrization(adapter.patch)
         self.affine = parametrization.affine
@@ -73,6 +74,7 @@ class StepRun:
         self._span = ExitStack()  # times the run
         self._span.enter_context(self.cached.sampling())
         self._number = 0  # of this step
+        self._level = self.levels[0]  # its noise level
         self._batch: int | None = None  # of the latent
         self._call: Call | None = None
         self._answer: torch.Tensor | None = None  # the prediction of a reused step, float32
@@ -90,14 +92,15 @@ class StepRun:
 
         kwargs: the transformer's arguments. Asked for before the call is answered.
         """
-        lfcache, step = self.cached.lfcache, self.adapter.schedule.step()
-        if lfcache.is_standing_aside or not self.cached.journal.calls:
+        step, count = self.adapter.schedule.step(), self._branches.count
+        if self.cached.lfcache.is_standing_aside or not self.cached.journal.calls:
             return False  # nothing is there to answer with
-        if self._call is None:
-            return self._is_timed and not self._is_at(kwargs, self.first + self._number if step is None else step)
-        if self._answer is None or self._branches.count < (self._branches.expected or 0):
+        if self._call is not None and (self._answer is None or count < (self._branches.expected or 0)):
             return False
-        return not self._is_at(kwargs, self.first + self._number) if self._is_timed else self._branches.count >= MOST
+        if self._divisor is None:
+            return count >= MOST
+        number = self._number if step is None or self._call is not None else step - self.first
+        return not self._is_at(kwargs, self.first + number, self._divisor)
 
     def computed(self, module: Any, compute: Callable[[], Any]) -> Any:
         """What the transformer answers to one branch of a computed step. compute(): calls it."""
@@ -131,6 +134,7 @@ class StepRun:
             )
         if lfcache.is_standing_aside:
             self._branches.calls = []
+            self._guidance.forget()
 
     def guided(self, prediction: torch.Tensor, x: torch.Tensor | None) -> torch.Tensor:
         """What the scheduler gets in place of the guided prediction of this step.
@@ -183,13 +187,9 @@ class StepRun:
         self._branches, self._guidance = Branches(), Guidance()
         return entry
 
-    def _level(self) -> float:
-        """The noise level of this step."""
-        return self.levels[max(0, min(self._number, len(self.levels) - 2))]
-
-    def _is_at(self, kwargs: dict, step: int) -> bool:
+    def _is_at(self, kwargs: dict, step: int, divisor: int) -> bool:
         timestep = kwargs.get("timestep")
-        return isinstance(timestep, torch.Tensor) and self.adapter.schedule.is_at(timestep, step)
+        return isinstance(timestep, torch.Tensor) and self.adapter.schedule.is_at(timestep, step, divisor)
 
     def _forget(self) -> None:
         """What was computed does not hold any more: the next step is computed, with all of its blocks."""
@@ -212,7 +212,8 @@ class StepRun:
             lfcache.stand_aside("the guidance is not a sum of its branches with weights that add up to one")
         step = self.adapter.schedule.step()
         self._number = self._number if step is None else step - self.first
-        sigma = torch.full((), self._level(), dtype=torch.float32, device=x.device)
+        self._level = self.levels[max(0, min(self._number, len(self.levels) - 2))]
+        sigma = torch.full((), self._level, dtype=torch.float32, device=x.device)
         call = self._call = self.cached.begin(x, sigma)
         if call.trial is not None and self._guidance.weights:
             self._try(call)
@@ -223,24 +224,25 @@ class StepRun:
 
     def _try(self, call: Call, give_up: bool = False) -> None:
         """Make the trials of a call until it is decided. give_up: make none."""
-        while call.trial is not None:
-            denoised = None
-            if not give_up:
-                try:
-                    denoised = self._trial(call, call.trial)
-                except Exception as error:  # only trials are given up: if the full call fails too, the run fails
-                    logger.debug("PreciseCache: the trial failed", exc_info=True)
-                    self.cached.lfcache.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
-            call.observe(denoised)
+        own = self.adapter.transformer_at(self._level)
+        with kept_in_place([module for module in self.adapter.transformers() if module is not own]):
+            while call.trial is not None:
+                denoised = None
+                if not give_up:
+                    try:
+                        denoised = self._trial(call.trial)
+                    except Exception as error:  # only trials are given up: if the full call fails too, the run fails
+                        logger.debug("PreciseCache: the trial failed", exc_info=True)
+                        self.cached.lfcache.do_without_trials(f"the trial failed with {type(error).__name__}: {error}")
+                call.observe(denoised)
 
-    def _trial(self, call: Call, trial: Trial) -> torch.Tensor:
+    def _trial(self, trial: Trial) -> torch.Tensor:
         """The denoised small latent of a trial, in the shape of `trial.x`."""
         module, outputs = self.adapter.transformers()[0], []
         if self.adapter.boundaries:  # only then the device may have to be read for this
-            module = self.adapter.transformer_at(self._level() if trial.level is None else float(trial.level))
-        with kept_in_place(module):
-            for kwargs in self._guidance.calls:
-                outputs += self.call_model(module, self.adapter.small(kwargs, trial)).split(len(trial.x))
+            module = self.adapter.transformer_at(self._level if trial.level is None else float(trial.level))
+        for kwargs in self._guidance.calls:
+            outputs += self.call_model(module, self.adapter.small(kwargs, trial)).split(len(trial.x))
         weights = self.adapter.weights_of(module) if module is not self._branches.module and len(outputs) == 2 else None
         a, b = self.affine(trial.sigma)
         return a * trial.x + b * self.adapter.turned(self._guidance.mixed(outputs, weights))

@@ -48,6 +48,10 @@ def test_leads_are_taken_at_the_costs_of_the_others():
     ]
     found = dict((name, lead) for name, _, lead in table1.leads(table1.points_of(records), methods))
     assert found == {"TaylorSeer 2": pytest.approx(40.0 - 30.0), "TaylorSeer 5": None}
+    assert table1.nearest(table1.points_of(records), methods) == [
+        ("base", 0.6, None, None),
+        ("budget 0.2", 0.2, "TaylorSeer", pytest.approx(20.0 - (35.0 - 5.0 / 3))),
+    ]
     text = "\n".join([*table1.table_lines(records, methods), *table1.lead_lines(records, methods)])
     assert "least lead +10.00 dB" in text and "outside of what ours spans" in text and " 60.00" in text
 

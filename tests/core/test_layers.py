@@ -117,7 +117,7 @@ except ValueError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "PreciseCache: this needs diffusers 0.35 or newer" in done.stdout and done.returncode == 0, done.stderr
+    assert "PreciseCache: this needs diffusers 0.37 or newer" in done.stdout and done.returncode == 0, done.stderr
 
 
 # what comes with ComfyUI, our own modules, and what a benchmark can run without

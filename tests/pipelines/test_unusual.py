@@ -290,6 +290,30 @@ def test_a_run_that_was_broken_off_does_not_answer_another_pipeline():
     assert [entry["calls"] for entry in cache.report()["runs"]] == [step + 1 for step in steps]
 
 
+@pytest.mark.parametrize("divisor", [1, 1000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loop_that_was_broken_off_does_not_answer_another_loop(divisor, dtype):
+    """divisor: Flux takes timesteps from 0 to 1; dtype: of the timesteps that the model gets."""
+
+    def call(pipe, x, t):
+        return pipe.transformer(x, t[None].to(dtype) / divisor)
+
+    def broken(pipe, x, t):
+        if t < 600:
+            raise KeyError
+        return call(pipe, x, t)
+
+    pipe = own_pipe(lambda x, t: x * 0.5 * (1 + t.float() * divisor / 1000))
+    other = SimpleNamespace(scheduler=euler(5.0), transformer=pipe.transformer)
+    plain = own_loop(other, call)
+    with apply_precisecache(pipe, "budget", share=0.3) as cache:
+        own_loop(pipe, call)
+        assert entry_of(cache)["reused"]
+        with pytest.raises(KeyError):
+            own_loop(pipe, broken)
+        assert torch.equal(own_loop(other, call), plain)
+
+
 def test_a_unet_is_computed_after_an_interrupted_run():
     pipe, go = stable_diffusion("DDIMScheduler")
 
@@ -410,11 +434,9 @@ def test_the_rehearsal_has_the_second_transformers_guidance():
 
 def test_a_transformer_that_a_trial_brought_to_the_gpu_goes_back():
     module = torch.nn.Linear(2, 2, device="meta")
-    with kept_in_place(module):
+    with kept_in_place([module, torch.nn.Identity()]):
         module.to_empty(device="cpu")
     assert module.weight.device.type == "meta"
-    with kept_in_place(torch.nn.Identity()):
-        pass
 
 
 # --- transformers and pipelines of other kinds ---
