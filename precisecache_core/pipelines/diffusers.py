@@ -1,5 +1,6 @@
 """The caches on a pipeline of diffusers (https://github.com/huggingface/diffusers)."""
 
+import functools
 import inspect
 import logging
 import weakref
@@ -108,24 +109,25 @@ class AppliedCache:
         """What a transformer answers. original: calls it without us."""
         if self._is_trying:
             return original(*args, **kwargs)
-        names = list(inspect.signature(type(unwrapped(module)).forward).parameters)[1:]
-        kwargs = {**dict(zip(names, args)), **kwargs}
-        hidden, timesteps = kwargs.get(names[0]), self.pipe.scheduler.timesteps
+        names = input_names(type(unwrapped(module)).forward)
+        given = {**dict(zip(names, args)), **kwargs}
+        hidden = given.get(names[0]) if names and len(args) <= len(names) else None
+        timesteps = self.pipe.scheduler.timesteps
         if timesteps is not self._timesteps():
             self._end()
             self._timesteps = weakref.ref(timesteps)
             if isinstance(hidden, torch.Tensor):
-                self._ours(hidden.device, self._begin, hidden, kwargs)
+                self._ours(hidden.device, self._begin, hidden, given)
             else:
                 logger.warning("PreciseCache: %s takes no single latent: computing every call", type(module).__name__)
         if self._run is None or not isinstance(hidden, torch.Tensor):
-            return original(**kwargs)
+            return original(*args, **kwargs)
         try:
-            answer = self._ours(hidden.device, self._answer, hidden, kwargs)
+            answer = self._ours(hidden.device, self._answer, hidden, given)
             if answer is not None or self._run is None:
-                return original(**kwargs) if answer is None else answer
-            result = self._run.computed(module, lambda: original(**kwargs))
-            self._ours(hidden.device, self._run.take, module, result, hidden, kwargs)
+                return original(*args, **kwargs) if answer is None else answer
+            result = self._run.computed(module, lambda: original(*args, **kwargs))
+            self._ours(hidden.device, self._run.take, module, result, hidden, given)
             return result
         except BaseException:
             self._end()
@@ -133,8 +135,8 @@ class AppliedCache:
 
     def _ours(self, device: torch.device, function: Callable, *args: Any) -> Any:
         """What a function of the run returns; None if it fails, which ends the run: its further steps are computed."""
-        self._precision = Precision(device)
         try:
+            self._precision = Precision(device)
             with self._precision.ours():
                 return function(*args)
         except Exception as error:
@@ -198,3 +200,10 @@ class AppliedCache:
     def _after(self) -> None:
         if self._run is not None and self._run.is_over:
             self._end()
+
+
+@functools.cache
+def input_names(forward: Callable) -> list[str]:
+    """The names of the inputs of a class's forward that may be given by their place, in this order."""
+    given = list(inspect.signature(forward).parameters.values())[1:]
+    return [parameter.name for parameter in given if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]

@@ -461,6 +461,24 @@ def test_a_transformer_that_takes_a_list_is_computed_and_a_line_says_so(caplog):
     ]
 
 
+def test_a_transformer_in_a_wrapper_that_takes_anything_is_computed(caplog):
+    class Wrapped(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs, **kwargs):
+            return self.module(*inputs, **kwargs)
+
+    pipe = own_pipe()
+    plain = own_loop(pipe)
+    pipe.transformer = Wrapped(pipe.transformer)
+    with apply_precisecache(pipe) as cache:
+        assert torch.equal(own_loop(pipe), plain)
+    assert cache.report()["runs"] == []
+    assert "Wrapped takes no single latent: computing every call" in caplog.text
+
+
 def test_what_fails_in_the_caches_does_not_fail_the_run():
     pipe, go = wan()
     plain = go()
