@@ -126,6 +126,23 @@ def test_the_sentences_figures_are_what_the_benchmarks_printed(said, files, prin
     )
 
 
+def test_the_table_of_diffusers_own_caches_is_what_the_benchmark_printed():
+    section = COMPARISON.split("\n## Beside diffusers' own caches\n")[1].split("\n## ")[0]
+    header, _, *rows = (line.strip("| ").split(" | ") for line in re.findall(r"^\|.*", section, re.MULTILINE))
+    printed = [
+        (RESULTS.parents[1] / "docs" / name).read_text("utf-8") for name in re.findall(r"\((\S+\.txt)\)", section)
+    ]
+    assert len(header) == len(printed) + 1 == 4 and len(rows) > 6
+    for name, *cells in rows:
+        for cell, text in zip(cells, printed, strict=True):
+            cost, psnr = re.search(rf"^{re.escape(name)} +([\d.]+)% +([\d.]+) ", text, re.MULTILINE).groups()
+            assert cell == f"{cost} %, {psnr} dB", name
+    said = re.search(rf"by {NUMBERS}, {NUMBERS} and {NUMBERS} dB or more", " ".join(section.split())).groups()
+    for lead, text in zip(said, printed, strict=True):
+        leads = [float(found) for found in re.findall(r"([+-][\d.]+) dB", text.split("each other setting", 1)[1])]
+        assert len(leads) > 20 and min(leads) == float(lead)
+
+
 def test_the_tables_of_several_gpus_are_what_the_benchmark_printed():
     page = (ROOT / "docs" / "MULTI_GPU.md").read_text("utf-8")
     printed = (RESULTS / "multi_gpu.txt").read_text("utf-8")
