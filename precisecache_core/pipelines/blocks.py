@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..blockcache.run import BlockCacheRun
 from ..blockcache.swap import swapped_forwards
 from .hooked import is_compiled
@@ -33,6 +35,8 @@ def blocks_cached(
         run.stand_aside(f"the blocks of {type(module).__name__} are not known")
     elif is_compiled(module):
         run.stand_aside("the transformer is compiled as one, use compile_repeated_blocks() instead")
+    elif torch.is_grad_enabled():
+        run.stand_aside("gradients are kept, so use torch.no_grad()")
     if run.is_standing_aside:
         return compute()
     current = run.open_pass([((id(module), number), slice(None))])

@@ -24,13 +24,16 @@ class Branches:
         self._texts: dict[str, Any] = {}  # of the first call
         self._make: Callable[[torch.Tensor], Any] = lambda tensor: (tensor,)  # what the transformer returns
 
-    def take(self, module: Any, result: Any, kwargs: dict) -> torch.Tensor | None:
+    def note(self, module: Any, kwargs: dict) -> None:
+        """Note what a computed call was made with."""
+        if self.count == 1:
+            self.module, self._texts = module, {name: kwargs[name] for name in kwargs if name.startswith(TEXT)}
+
+    def take(self, result: Any, kwargs: dict) -> torch.Tensor | None:
         """Keep a computed call; returns its output, None if that is not one tensor."""
         outputs = outputs_of(result)
         if len(outputs) != 1 or not isinstance(outputs[0], torch.Tensor):
             return None
-        if not self.calls:
-            self.module, self._texts = module, {name: kwargs[name] for name in kwargs if name.startswith(TEXT)}
         self.calls.append((kwargs, outputs[0].detach()))
         self._make = maker_of(result)
         return outputs[0]

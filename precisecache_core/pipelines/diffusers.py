@@ -69,7 +69,7 @@ class AppliedCache:
         self._runs: list[dict] = []
         self._run: StepRun | None = None
         self._timesteps: Callable[[], torch.Tensor | None] = lambda: None  # of the run, or of the last one
-        self._precision: Precision | None = None  # of the caller, while our own arithmetic runs
+        self._precision: Precision | None = None  # of the caller of the transformer
         self._is_trying = False
         self._hooked: list[HookedModule] = []
         self._step: WrappedStep | None = None
@@ -77,7 +77,7 @@ class AppliedCache:
             for module in adapter_for(pipe).transformers():
                 self._hooked.append(HookedModule(module, self._forward, self._end))
             self._wrap_step()
-        except ValueError:
+        except BaseException:
             self.remove()
             raise
 
@@ -113,6 +113,7 @@ class AppliedCache:
         given = {**dict(zip(names, args)), **kwargs}
         hidden = given.get(names[0]) if names and len(args) <= len(names) else None
         timesteps = self.pipe.scheduler.timesteps
+        self._precision = Precision(hidden.device) if isinstance(hidden, torch.Tensor) else None
         if timesteps is not self._timesteps():
             self._end()
             self._timesteps = weakref.ref(timesteps)
@@ -136,8 +137,7 @@ class AppliedCache:
     def _ours(self, device: torch.device, function: Callable, *args: Any) -> Any:
         """What a function of the run returns; None if it fails, which ends the run: its further steps are computed."""
         try:
-            self._precision = Precision(device)
-            with self._precision.ours():
+            with Precision(device).ours():
                 return function(*args)
         except Exception as error:
             logger.debug("PreciseCache: the caches failed", exc_info=True)
@@ -169,14 +169,23 @@ class AppliedCache:
 
     def _answer(self, hidden: torch.Tensor, kwargs: dict) -> Any:
         """The answer of the run, None if the call is to be computed."""
-        if self._run is None or self._run.is_foreign(kwargs):
+        if self._run is None:
+            return None
+        if self._run.is_foreign(kwargs):
+            self._run.cached.journal.warn("a call was not of this run, which was broken off: it ends here")
             self._end()
             return None
         return self._run.answer(hidden, kwargs)
 
     def _end(self) -> None:
         run, self._run = self._run, None
-        if run is not None and (entry := run.close()):
+        try:
+            entry = run.close() if run is not None else None
+        except Exception as error:
+            logger.debug("PreciseCache: a run did not end well", exc_info=True)
+            logger.warning("PreciseCache: a run has no report: %s: %s", type(error).__name__, error)
+            return
+        if entry is not None:
             self._runs.append(entry)
             del self._runs[:-LIMIT]
 

@@ -1,4 +1,4 @@
-"""Why a run computes every step, or makes no trials."""
+"""Why a run computes every step, makes no trials, or forgets what it has computed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,14 +16,28 @@ def look_for_obstacles(adapter: Adapter, run: CachedRun) -> None:
     """Let the caches of a new run stand aside, or do without trials, where its pipeline asks for it."""
     lfcache, modules = run.lfcache, adapter.transformers()
     other = _other_cache(modules)
-    for cache in (lfcache, run.blockcache):
-        if cache is not None and not cache.is_standing_aside and other is not None:
+    for cache in caches_of(run):
+        if not cache.is_standing_aside and other is not None:
             cache.stand_aside(f"a cache of diffusers is on ({other})")
-    lfcache.trial_cost.streamed = 1.0 if is_streamed(modules) else None
     if not lfcache.is_standing_aside and (reason := adapter.schedule.obstacle()):
         lfcache.stand_aside(reason)
     if not lfcache.is_standing_aside and (reason := adapter.obstacle()):
         lfcache.do_without_trials(reason)
+    if not lfcache.is_standing_aside and not lfcache.config.try_every_call and is_streamed(modules):
+        lfcache.do_without_trials("each call copies the weights to the GPU, which makes trials slow")
+
+
+def caches_of(run: CachedRun) -> list[Any]:
+    """The caches of a run."""
+    return [cache for cache in (run.lfcache, run.blockcache) if cache is not None]
+
+
+def forget(run: CachedRun) -> None:
+    """What was computed does not hold any more: the next step is computed, with all of its blocks."""
+    if not run.lfcache.is_standing_aside:
+        run.lfcache.stage.forget_predictions()
+    if run.blockcache is not None:
+        run.blockcache.residuals = {}
 
 
 def _other_cache(modules: Sequence[Any]) -> str | None:

@@ -10,6 +10,8 @@ from ..lfcache.latent.trial import FLOW, VARIANCE_PRESERVING
 # the largest noise level of a model that preserves the variance: some schedules begin at infinity
 LARGEST = 4096.0
 SIGMA_MIN = 1e-3
+# two timesteps that differ by less are the same: by this share, and by this share of the largest
+ROUNDED, WHOLE = 0.006, 0.001
 
 
 class Schedule:
@@ -26,6 +28,7 @@ class Schedule:
         self.prediction_type = config.get("prediction_type", "epsilon")
         self.is_flow = bool(is_of_flow or config.get("use_flow_sigmas") or self.prediction_type == "flow_prediction")
         self._table: torch.Tensor | None = None  # the noise level of each training timestep
+        self._times: tuple[torch.Tensor, list[float]] | None = None  # the scheduler's timesteps, and their values
 
     def obstacle(self) -> str | None:
         """Why the noise levels or the model's output are not known, or None."""
@@ -62,21 +65,25 @@ class Schedule:
         """The number of the step at a timestep of any shape; 0 if there is none. Reads the device."""
         if not isinstance(timestep, torch.Tensor) or not timestep.numel():
             return 0
-        found = (self.scheduler.timesteps.cpu() == timestep.flatten()[0].cpu()).nonzero()
+        found = (self.scheduler.timesteps.cpu() == timestep.max().cpu()).nonzero()
         return int(found[0]) if len(found) else 0
 
     def is_at(self, timestep: torch.Tensor, step: int, divisor: int = 1) -> bool:
-        """Whether a timestep that the model gets is that of a step; reads the device unless it is a view of it.
+        """Whether a timestep that the model gets is that of a step, but for what bfloat16 and whole numbers round.
 
-        divisor: by which the pipeline divides the scheduler's timesteps.
+        timestep: of any shape; that of clean frames is lower than the others. divisor: by which the pipeline divides
+        the scheduler's timesteps. Reads the device unless it is a view of them.
         """
         timesteps = self.scheduler.timesteps
         if not 0 <= step < len(timesteps) or not timestep.numel():
             return False
-        given, expected = timestep[(0,) * timestep.ndim], timesteps[step]
-        if given.untyped_storage().data_ptr() == expected.untyped_storage().data_ptr():
-            return given.storage_offset() == expected.storage_offset()
-        return bool(given == (expected.to(given) / divisor if divisor != 1 else expected.to(given)))
+        first, expected = timestep[(0,) * timestep.ndim], timesteps[step]
+        if first.untyped_storage().data_ptr() == expected.untyped_storage().data_ptr():
+            return first.storage_offset() == expected.storage_offset()
+        if self._times is None or self._times[0] is not timesteps:
+            self._times = timesteps, timesteps.tolist()
+        time, top = self._times[1][step], max(self._times[1])
+        return abs(float(timestep.max()) * divisor - time) <= ROUNDED * abs(time) + WHOLE * top
 
     @property
     def is_scaled(self) -> bool:

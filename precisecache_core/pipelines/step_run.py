@@ -19,7 +19,7 @@ from .adapters import Adapter
 from .blocks import blocks_cached
 from .branches import MOST, Branches, widened
 from .guidance import Guidance
-from .obstacles import look_for_obstacles
+from .obstacles import caches_of, forget, look_for_obstacles
 from .offloading import kept_in_place
 
 logger = logging.getLogger("precisecache")
@@ -93,7 +93,7 @@ class StepRun:
         kwargs: the transformer's arguments. Asked for before the call is answered.
         """
         step, count = self.adapter.schedule.step(), self._branches.count
-        if self.cached.lfcache.is_standing_aside or not self.cached.journal.calls:
+        if all(cache.is_standing_aside for cache in caches_of(self.cached)) or not self.cached.journal.calls:
             return False  # nothing is there to answer with
         if self._call is not None and (self._answer is None or count < (self._branches.expected or 0)):
             return False
@@ -116,22 +116,29 @@ class StepRun:
         self._branches.count += 1
         if self._answer is None:
             return None
-        return self._branches.answer(self.adapter.turned(self._answer).to(hidden.dtype), len(hidden))
+        try:
+            return self._branches.answer(self.adapter.turned(self._answer).to(hidden.dtype), len(hidden))
+        except RuntimeError:
+            if self._branches.count == 1:
+                raise
+            return None  # this branch is computed, in vain: the scheduler gets the answer that the first one got
 
     def take(self, module: Any, result: Any, hidden: torch.Tensor, kwargs: dict) -> None:
-        """Keep what the transformer answered to one branch until the step is over."""
+        if self._answer is not None:
+            return
+        self._branches.note(module, kwargs)
+        if self._branches.count > MOST:
+            for cache in caches_of(self.cached):
+                if not cache.is_standing_aside:
+                    cache.stand_aside(f"the transformer was called {MOST + 1} times without a step of the scheduler")
         lfcache = self.cached.lfcache
         if lfcache.is_standing_aside:
             return
-        output = self._branches.take(module, result, kwargs)
+        output = self._branches.take(result, kwargs)
         if output is None:
             lfcache.stand_aside("the transformer has more than one output")
         elif self.adapter.turned(output).shape != self.adapter.latent(hidden).shape:
             lfcache.stand_aside("the transformer's output has another shape than its latent")
-        elif self._branches.count > MOST:
-            lfcache.stand_aside(
-                f"the transformer was called {MOST + 1} times without a step of the pipeline's scheduler"
-            )
         if lfcache.is_standing_aside:
             self._branches.calls = []
             self._guidance.forget()
@@ -145,7 +152,7 @@ class StepRun:
         if call is None:
             return prediction
         if answer is not None and self._branches.count != self._branches.expected:
-            self._forget()  # the guidance has changed
+            forget(self.cached)  # the guidance has changed
         calls = self._branches.close(is_computed=answer is None)
         self._number += 1
         if not self.cached.journal.calls:
@@ -179,24 +186,18 @@ class StepRun:
     def close(self) -> dict | None:
         """The run is over: drop every tensor. Returns its report entry; None if nothing was sampled."""
         self._span.close()
-        self.cached.end()
-        journal = self.cached.journal
-        entry = self.cached.report() if journal.calls or journal.warnings else None
-        self.cached.release()
         self._call = self._answer = None
         self._branches, self._guidance = Branches(), Guidance()
-        return entry
+        try:
+            self.cached.end()
+            journal = self.cached.journal
+            return self.cached.report() if journal.calls or journal.warnings else None
+        finally:
+            self.cached.release()
 
     def _is_at(self, kwargs: dict, step: int, divisor: int) -> bool:
         timestep = kwargs.get("timestep")
         return isinstance(timestep, torch.Tensor) and self.adapter.schedule.is_at(timestep, step, divisor)
-
-    def _forget(self) -> None:
-        """What was computed does not hold any more: the next step is computed, with all of its blocks."""
-        if not self.cached.lfcache.is_standing_aside:
-            self.cached.lfcache.stage.forget_predictions()
-        if self.cached.blockcache is not None:
-            self.cached.blockcache.residuals = {}
 
     def _begin(self, hidden: torch.Tensor, kwargs: dict) -> None:
         lfcache = self.cached.lfcache
@@ -206,7 +207,7 @@ class StepRun:
         if hidden.requires_grad and not lfcache.is_standing_aside:
             lfcache.stand_aside("gradients are kept, so use torch.no_grad()")
         if self._branches.is_text_new(kwargs):
-            self._forget()
+            forget(self.cached)
         x = latent[: self._batch].float()
         if not lfcache.is_standing_aside and not self._guidance.is_sum():
             lfcache.stand_aside("the guidance is not a sum of its branches with weights that add up to one")

@@ -13,7 +13,7 @@ class WrappedStep:
     """What stands for `scheduler.step` until `remove`.
 
     before(model_output, sample): what the scheduler gets in place of the guided prediction. after(): the step is made.
-    A copy of the scheduler, deep or pickled, has its own plain step.
+    A deep or pickled copy of the scheduler has its own plain step; a shallow one shares ours.
     """
 
     def __init__(self, scheduler: Any, before: Answer, after: Callable[[], None]) -> None:
@@ -22,19 +22,29 @@ class WrappedStep:
         self.after = after
         self.is_active = True
         self.original = scheduler.step
-        self.signature = self.__signature__ = inspect.signature(self.original)  # pipelines look at it, too
-        self.output, *_ = self.signature.parameters  # the name of the prediction
+        self.__signature__ = inspect.signature(self.original)  # pipelines look at what a step takes
+        own = getattr(type(scheduler), "step", None)  # a wrapper of others may take anything
+        self.names = list(inspect.signature(own).parameters)[1:] if own else list(self.__signature__.parameters)
         self.is_own = "step" in vars(scheduler)  # somebody had wrapped it before
         scheduler.step = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.is_active:
+        given = {**dict(zip(self.names, args)), **kwargs}
+        output = given.get(self.names[0])
+        if not self.is_active or not isinstance(output, torch.Tensor):
             return self.original(*args, **kwargs)
-        given = self.signature.bind(*args, **kwargs)
-        given.arguments[self.output] = self.before(given.arguments[self.output], given.arguments.get("sample"))
-        result = self.original(*given.args, **given.kwargs)
+        output = self.before(output, given.get("sample"))
+        if args:
+            args = (output, *args[1:])
+        else:
+            kwargs[self.names[0]] = output
+        result = self.original(*args, **kwargs)
         self.after()
         return result
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        copied = memo.get(id(self.scheduler))
+        return self if copied is None else copied.step
 
     def __reduce__(self) -> tuple:
         return getattr, (self.scheduler, "step")

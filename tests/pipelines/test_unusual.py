@@ -25,7 +25,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from undescribed import stable_diffusion
 
+from precisecache_core import BlockCacheConfig
+from precisecache_core.cached_run import CachedRun
 from precisecache_core.pipelines.adapters import ADAPTERS, Adapter, WanAdapter, WanImageAdapter
+from precisecache_core.pipelines.branches import Branches
 from precisecache_core.pipelines.diffusers import apply_precisecache
 from precisecache_core.pipelines.offloading import kept_in_place
 
@@ -58,8 +61,8 @@ def own_pipe(make=lambda x, t: x * 0.5):
 
 
 @torch.no_grad()
-def own_loop(pipe, call=lambda pipe, x, t: pipe.transformer(x, t[None])):
-    pipe.scheduler.set_timesteps(STEPS)
+def own_loop(pipe, call=lambda pipe, x, t: pipe.transformer(x, t[None]), steps=STEPS):
+    pipe.scheduler.set_timesteps(steps)
     x = embeddings(0, 1, 4, 8, 8)
     for t in pipe.scheduler.timesteps:
         x = pipe.scheduler.step(call(pipe, x, t), t, x).prev_sample
@@ -105,11 +108,43 @@ def test_without_no_grad_every_step_is_computed_and_a_line_says_so():
     assert any("gradients are kept, so use torch.no_grad()" in line for line in entry_of(cache)["warnings"])
 
 
-def test_where_the_latent_has_no_gradients_steps_are_reused():
+@pytest.mark.parametrize("preset", ["base", "flash"])
+def test_where_the_latent_has_no_gradients_steps_are_reused(preset):
     pipe, _ = wan()
-    with apply_precisecache(pipe) as cache:
+    with apply_precisecache(pipe, preset) as cache:
         walk(pipe, keeps_graph=False)
-    assert entry_of(cache)["reused"] and not entry_of(cache)["warnings"]
+    assert entry_of(cache)["reused"]
+    assert entry_of(cache)["standing_aside"] == ([] if preset == "base" else ["blockcache"])
+
+
+def test_autocast_around_the_transformer_only():
+    pipe, _ = wan()
+    pipe.transformer.bfloat16()
+
+    def call(pipe, x, t):
+        with torch.autocast("cpu", torch.bfloat16):
+            inputs = {"timestep": t[None], "encoder_hidden_states": embeddings(1, 1, 4, 8)}
+            return pipe.transformer(hidden_states=x, **inputs).sample.float()
+
+    with torch.no_grad(), apply_precisecache(pipe) as cache:
+        pipe.scheduler.set_timesteps(STEPS)
+        x = embeddings(0, 1, 4, 3, 8, 8)
+        for t in pipe.scheduler.timesteps:
+            x = pipe.scheduler.step(call(pipe, x, t), t, x).prev_sample
+    assert entry_of(cache)["trials"] == STEPS and entry_of(cache)["warnings"] == []
+
+
+def test_a_torch_that_does_not_know_autocast_by_device(monkeypatch):
+    pipe, go = wan()
+    with apply_precisecache(pipe) as cache:
+        expected = go()
+
+        def old(*args):
+            raise TypeError("takes no arguments")
+
+        monkeypatch.setattr(torch, "is_autocast_enabled", old)
+        assert torch.equal(go(), expected)
+    assert entry_of(cache)["reused"]
 
 
 READS = {"item", "tolist", "__float__", "__bool__", "__int__", "__index__", "cpu", "nonzero", "equal", "numpy"}
@@ -130,7 +165,6 @@ class Reads(TorchFunctionMode):
 @pytest.mark.parametrize("make", [wan, cogvideox])
 def test_a_reused_step_reads_the_device_once(make):
     pipe, go = make()
-    counts = {}
 
     def reads_of(cache_of):
         marks = [0]
@@ -154,7 +188,6 @@ def test_a_reused_step_reads_the_device_once(make):
 
 
 def test_copies_of_the_scheduler_step_themselves():
-    pipe, _ = wan()
     copies = []
 
     def call(pipe, x, t):
@@ -212,7 +245,18 @@ def test_a_loop_that_steps_another_scheduler_is_computed_and_keeps_few_outputs()
         gc.collect()
         assert len(alive(outputs)) <= 1
     line = entry_of(cache)["warnings"][-1]
-    assert line.startswith("the transformer was called 9 times without a step of the pipeline's scheduler")
+    assert line.startswith("the transformer was called 9 times without a step of the scheduler")
+
+
+def test_a_copy_of_all_that_a_scheduler_holds():
+    """As the panorama pipeline makes one for each view."""
+    pipe = own_pipe()
+    with apply_precisecache(pipe):
+        held = copy.deepcopy(vars(pipe.scheduler))
+        vars(pipe.scheduler).update(held)
+        own_loop(pipe)
+        assert pipe.scheduler.step_index == STEPS
+    assert "step" not in vars(pipe.scheduler)
 
 
 def test_two_pipelines_on_one_scheduler():
@@ -241,6 +285,15 @@ def test_another_wrapper_of_the_step_is_kept():
         go()
     assert vars(pipe.scheduler)["step"] is theirs
     assert len(seen) == STEPS and entry_of(cache)["reused"]
+
+
+def test_a_wrapper_of_the_step_that_takes_anything():
+    pipe, go = wan()
+    original = pipe.scheduler.step
+    pipe.scheduler.step = lambda *args, **kwargs: original(*args, **kwargs)
+    with apply_precisecache(pipe) as cache:
+        go()
+    assert entry_of(cache)["reused"] and entry_of(cache)["trials"] == STEPS
 
 
 def test_a_wrapper_of_the_step_that_comes_later_is_kept():
@@ -288,6 +341,49 @@ def test_a_run_that_was_broken_off_does_not_answer_another_pipeline():
         assert torch.equal(sample(), plain), step
         assert torch.equal(sample(), plain), step
     assert [entry["calls"] for entry in cache.report()["runs"]] == [step + 1 for step in steps]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda t: (t / 1000).to(torch.float16),
+        lambda t: t.to(torch.bfloat16) / 1000,
+        lambda t: t * 0.001,
+        lambda t: t.to(torch.bfloat16),
+        lambda t: t.long(),
+        lambda t: torch.stack((0 * t, t)),  # as with a clean frame
+    ],
+)
+def test_however_timesteps_are_rounded_they_are_the_runs_own(given):
+    pipe = own_pipe(lambda x, t: x * 0.5)
+    with apply_precisecache(pipe, "budget", share=0.3) as cache:
+        own_loop(pipe, lambda pipe, x, t: pipe.transformer(x, given(t)), steps=50)
+    entry = entry_of(cache)
+    assert entry["calls"] == 50 and entry["reused"] > 30 and len(entry["warnings"]) == 1  # that it is not known
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_broken_run_without_lfcache_skips_no_blocks_of_another_pipeline(blocks):
+    pipe, go = wan()
+    x, text = embeddings(9, 1, 4, 3, 8, 8), embeddings(1, 1, 4, 8)
+
+    @torch.no_grad()
+    def other():
+        scheduler = euler(5.0)
+        scheduler.set_timesteps(STEPS)
+        return [pipe.transformer(x, t[None], text).sample for t in scheduler.timesteps]
+
+    def fail(pipe, kwargs):
+        raise RuntimeError
+
+    plain = other()
+    blockcache = BlockCacheConfig(cache_rate=0.5, warmup=2) if blocks else None
+    cache = apply_precisecache(pipe, "off", blockcache=blockcache)
+    for step in (3, 5, 8):
+        with pytest.raises(RuntimeError):
+            go(callback_on_step_end=at_step(step, fail))
+        assert all(torch.equal(a, b) for a, b in zip(other(), plain)), step
+    cache.remove()
 
 
 @pytest.mark.parametrize("divisor", [1, 1000])
@@ -477,6 +573,37 @@ def test_a_transformer_in_a_wrapper_that_takes_anything_is_computed(caplog):
         assert torch.equal(own_loop(pipe), plain)
     assert cache.report()["runs"] == []
     assert "Wrapped takes no single latent: computing every call" in caplog.text
+
+
+def test_without_memory_for_the_second_branch_the_step_is_still_right(monkeypatch):
+    pipe, go = wan()
+    plain = go()
+    with apply_precisecache(pipe) as cache:
+        distance = off(go(), plain)
+        answer = Branches.answer
+
+        def fails(self, tensor, rows):
+            if self.count == 2:
+                raise torch.OutOfMemoryError("no memory")
+            return answer(self, tensor, rows)
+
+        monkeypatch.setattr(Branches, "answer", fails)
+        assert off(go(), plain) == pytest.approx(distance, rel=1e-3)
+    assert entry_of(cache)["reused"] == entry_of(cache, 0)["reused"]
+
+
+def test_a_report_that_fails_does_not_fail_the_run(monkeypatch, caplog):
+    pipe, go = wan()
+    plain = go()
+
+    def fails(self):
+        raise ZeroDivisionError("no time")
+
+    monkeypatch.setattr(CachedRun, "end", fails)
+    with apply_precisecache(pipe, "off"):
+        assert torch.equal(go(), plain)
+    assert "a run has no report: ZeroDivisionError: no time" in caplog.text
+    assert "_diffusers_hook" not in vars(pipe.transformer) or not pipe.transformer._diffusers_hook.hooks
 
 
 def test_what_fails_in_the_caches_does_not_fail_the_run():
