@@ -35,8 +35,8 @@ class StepRun:
 
     adapter: the pipeline's. call(module, kwargs): calls the transformer past our hook; returns its only output.
     hidden: the transformer's first input in the run's first call; kwargs: all of them.
-    Making it reads the device. A step reads it once to be decided, and once more if the model's timesteps are no views
-    of the scheduler's, or if the step before was computed.
+    Making it reads the device. A step reads it once to be decided, and once more each if the model's timesteps are no
+    views of the scheduler's, if its text is in new tensors, and if the step before was computed.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ NAMES = {
     *("PreciseCache", "LFCache", "BlockCache", "EasyCache", "LFD", "ComfyUI"),
     *("HunyuanVideo", "Wan2.1", "Wan2.2", "VACE", "LoRA", "LoRAs", "Lightning", "lightx2v", "CausVid"),
     *("ModelSampling", "Transformer"),
-    *("Raylight", "Ray", "ray_actors"),
+    *("Raylight", "Ray", "ray_actors", "xfuser"),
     *("MODEL", "VAE", "CPU", "GPU", "GPUs", "GB", "JSON", "PSNR", "SSIM", "Ctrl", "B", "x", "alpha"),
     *("base", "turbo", "flash", "budget", "custom", "paper", "off"),  # presets
     *("cpu", "merged", "per_block", "fp8_e4m3fn", "v1", "concat", "v2", "replace"),
@@ -85,6 +85,7 @@ def texts(language, file):
 def words(text):
     """The words in Latin letters that may have to be translated."""
     text = re.sub(r"\]\([^)]*\)|https?://\S+|\S+\.safetensors|`[^`]*`", " ", text)  # addresses, files and code
+    text = re.sub(r"(?<!\*)\*(?:\w+_\w+|FSDP|GPU|models|preset)\*(?!\*)", " ", text)  # inputs and folders, in notes
     text = re.sub(RAYLIGHT_NODES, " ", text)
     found = {word.rstrip(".") for word in re.findall(r"\b[A-Za-z][\w.]*", text, re.ASCII)}
     return {word.lower() for word in found - NAMES}

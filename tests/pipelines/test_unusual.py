@@ -89,6 +89,7 @@ def test_under_autocast_steps_are_reused_after_trials(make, dtype):
     assert off(latent, plain) < 1.5 * distance
 
 
+@torch.enable_grad()
 def walk(pipe, keeps_graph):
     x = embeddings(0, 1, 4, 3, 8, 8)
     pipe.scheduler.set_timesteps(STEPS)

@@ -54,7 +54,7 @@ def test_what_the_tests_of_pipelines_need_is_installed(pip, monkeypatch):
     given = []
     monkeypatch.setattr(environment, "install", lambda requirements, *rest: given.append(requirements))
     environment.set_up(None)
-    assert "diffusers>=0.35" in given[0]
+    assert "diffusers>=0.37" in given[0]
 
 
 def test_what_raylight_needs_is_installed_only_where_there_is_a_raylight(pip, monkeypatch):
