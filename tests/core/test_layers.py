@@ -128,6 +128,7 @@ NOT_DECLARED = {
     "comfy_extras",
     "folder_paths",
     "nodes",
+    "own",
     "panel_texts",
     "PreciseCache",
     "benchmarks",

@@ -344,3 +344,13 @@ def test_a_pipeline_that_is_dropped_is_freed_with_its_cache():
     del pipe, go, cache
     gc.collect()
     assert ref() is None
+
+
+def test_the_handle_of_a_removed_cache_does_not_keep_the_weights():
+    pipe, go = wan()
+    with apply_precisecache(pipe) as cache:
+        go()
+    weights = weakref.ref(pipe.transformer)
+    del pipe, go
+    gc.collect()
+    assert weights() is None and cache.report()["runs"][-1]["reused"]

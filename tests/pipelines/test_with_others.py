@@ -5,16 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from own import entry_of
 from undescribed import ltx, stable_diffusion
 
 from precisecache_core import BlockCacheConfig
 from precisecache_core.pipelines.diffusers import apply_precisecache
 
 BLOCKS = BlockCacheConfig(warmup=2, start_percent=0.0)
-
-
-def entry_of(cache, index=-1):
-    return cache.report()["runs"][index]
 
 
 def decisions_without(make, preset="base", **options):
