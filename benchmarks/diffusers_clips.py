@@ -1,11 +1,10 @@
 """The clips of the comparison on a diffusers pipeline: a tiny model's on a CPU, a real one's on a GPU."""
 
-import json
-
 import torch
 
 from precisecache_core.tiny import bundle
 from precisecache_core.tiny.prompts import encode_words
+from testkit.diffusers_model import trained_transformer
 from testkit.models import trained_model
 
 GUIDANCE = 4.0
@@ -21,40 +20,23 @@ class TinyClips:
             FlowMatchEulerDiscreteScheduler,
             UniPCMultistepScheduler,
             WanPipeline,
-            WanTransformer3DModel,
         )
-        from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
 
         self.trained = trained_model(name)
         self.steps = steps
         self.codec = bundle.load_codec(self.trained.folder)
-        weights, metadata = bundle.read_weights(self.trained.folder)
-        sizes = bundle.config_of(weights, json.loads(metadata["config"])["transformer"]["num_heads"])
-        transformer = WanTransformer3DModel(
-            num_attention_heads=sizes.num_heads,
-            attention_head_dim=sizes.dim // sizes.num_heads,
-            in_channels=sizes.in_dim,
-            out_channels=sizes.in_dim,
-            text_dim=sizes.text_dim,
-            freq_dim=sizes.freq_dim,
-            ffn_dim=sizes.ffn_dim,
-            num_layers=sizes.num_layers,
-            eps=sizes.eps,
-        )
-        weights = {key: tensor.float() for key, tensor in weights.items()}
-        transformer.load_state_dict(convert_wan_transformer_to_diffusers(weights))
         shift = self.trained.shift
         schedulers = {
             "euler": FlowMatchEulerDiscreteScheduler(shift=shift),
             "unipc": UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift),
         }
-        vae = AutoencoderKLWan(base_dim=8, z_dim=sizes.in_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1)  # not used
+        vae = AutoencoderKLWan(base_dim=8, z_dim=SHAPE[1], dim_mult=[1, 1, 1, 1], num_res_blocks=1)  # not used
         self.pipe = WanPipeline(
             tokenizer=None,
             text_encoder=None,
             vae=vae,
             scheduler=schedulers[scheduler],
-            transformer=transformer.eval(),
+            transformer=trained_transformer(self.trained.folder),
         )
         self.pipe.set_progress_bar_config(disable=True)
         latents = " x ".join(map(str, SHAPE))

@@ -48,14 +48,6 @@ def test_lfcache_in_every_topology(pool, case, on_ray, cached):
     latent, run = on_ray(TINY, LFCACHE[case], **TINY_RUN)
     expected, plain = cached(TINY, LFCACHE[case], **TINY_RUN)
     assert decided(run) == decided(plain) and run["reused"] and run["trials"] and run["uses_trials"]
-    print(
-        "MEASURED",
-        run["model"],
-        pytest.current if False else "",
-        f"{difference(latent, expected):.1e}",
-        run["decisions"],
-        run["warnings"],
-    )
     assert difference(latent, expected) < NEAR
 
 
@@ -64,14 +56,6 @@ def test_both_caches_in_every_topology(pool, on_ray, cached):
     latent, run = on_ray(TINY, FLASH, **TINY_RUN)
     expected, plain = cached(TINY, FLASH, **TINY_RUN)
     assert decided(run) == decided(plain) and run["reused"] and run["blockcache"]["block_calls_skipped"]
-    print(
-        "MEASURED",
-        run["model"],
-        pytest.current if False else "",
-        f"{difference(latent, expected):.1e}",
-        run["decisions"],
-        run["warnings"],
-    )
     assert difference(latent, expected) < NEAR
 
 
@@ -82,14 +66,6 @@ def test_blockcache_stands_aside_where_a_gpu_sees_half_of_the_batch(pool, on_ray
     assert run["standing_aside"] == ["blockcache"] and run["blockcache"]["block_calls_skipped"] == 0
     assert any("BlockCache: a block's inputs have a different batch size" in text for text in run["warnings"])
     assert run["decisions"] == plain["decisions"] and run["reused"]
-    print(
-        "MEASURED",
-        run["model"],
-        pytest.current if False else "",
-        f"{difference(latent, expected):.1e}",
-        run["decisions"],
-        run["warnings"],
-    )
     assert difference(latent, expected) < NEAR
 
 
@@ -98,14 +74,6 @@ def test_blockcache_alone(pool, on_ray, cached):
     latent, run = on_ray(TINY, BLOCKS, **TINY_RUN)
     expected, plain = cached(TINY, BLOCKS, **TINY_RUN)
     assert decided(run) == decided(plain) and run["blockcache"]["block_calls_skipped"] and not run["reused"]
-    print(
-        "MEASURED",
-        run["model"],
-        pytest.current if False else "",
-        f"{difference(latent, expected):.1e}",
-        run["decisions"],
-        run["warnings"],
-    )
     assert difference(latent, expected) < NEAR
 
 
@@ -118,12 +86,4 @@ def test_every_architecture(pool, name, caches, on_ray, cached):
     expected, plain = cached(name, caches, **how)
     assert decided(run) == decided(plain) and run["reused"] and run["trials"] and run["standing_aside"] == []
     assert caches != FLASH or run["blockcache"]["block_calls_skipped"]
-    print(
-        "MEASURED",
-        run["model"],
-        pytest.current if False else "",
-        f"{difference(latent, expected):.1e}",
-        run["decisions"],
-        run["warnings"],
-    )
     assert difference(latent, expected) < NEAR

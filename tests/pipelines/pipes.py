@@ -5,13 +5,12 @@ needed, because a machine without it collects these tests, too.
 """
 
 import gc
-import json
 import weakref
 
 import torch
 
-from precisecache_core.tiny import bundle
 from precisecache_core.tiny.prompts import TEXT_DIM, encode_prompt
+from testkit.diffusers_model import sizes_of, trained_transformer
 
 STEPS = 12
 GUIDANCE = 4.0
@@ -85,34 +84,6 @@ def wan_vae(z_dim=16):
     return AutoencoderKLWan(base_dim=8, z_dim=z_dim, dim_mult=[1, 1, 1, 1], num_res_blocks=1, **scale).eval()
 
 
-def tiny_config():
-    weights, meta = bundle.read_weights()
-    return bundle.config_of(weights, json.loads(meta["config"])["transformer"]["num_heads"])
-
-
-def tiny_transformer():
-    """The bundled model as diffusers' own class, by diffusers' own conversion."""
-    from diffusers import WanTransformer3DModel
-    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-    c = tiny_config()
-    model = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=c.num_heads,
-        attention_head_dim=c.dim // c.num_heads,
-        in_channels=c.in_dim,
-        out_channels=c.in_dim,
-        text_dim=c.text_dim,
-        freq_dim=c.freq_dim,
-        ffn_dim=c.ffn_dim,
-        num_layers=c.num_layers,
-        eps=c.eps,
-    )
-    weights = {name: tensor.float() for name, tensor in bundle.read_weights()[0].items()}
-    model.load_state_dict(convert_wan_transformer_to_diffusers(weights))
-    return model.eval()
-
-
 def small_wan(in_channels=4, out_channels=4, layers=4, **options):
     from diffusers import WanTransformer3DModel
 
@@ -136,9 +107,9 @@ def small_wan(in_channels=4, out_channels=4, layers=4, **options):
 def tiny_wan(size=16, batch=1, **options):
     from diffusers import WanPipeline
 
-    parts = {"scheduler": euler(), "transformer": tiny_transformer(), **options}
-    pipe = quiet(WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(tiny_config().in_dim), **parts))
-    latents = embeddings(0, batch, tiny_config().in_dim, 4, size, size)
+    parts = {"scheduler": euler(), "transformer": trained_transformer(), **options}
+    pipe = quiet(WanPipeline(tokenizer=None, text_encoder=None, vae=wan_vae(sizes_of().in_dim), **parts))
+    latents = embeddings(0, batch, sizes_of().in_dim, 4, size, size)
     cond = encode_prompt("circle", "red", "left").expand(batch, -1, -1)
     assert cond.shape[-1] == TEXT_DIM
     return pipe, runner(

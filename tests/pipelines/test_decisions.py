@@ -1,6 +1,6 @@
 """The bundled model through WanPipeline decides as the core's own loop does."""
 
-from pipes import GUIDANCE, embeddings, tiny_config, tiny_wan
+from pipes import GUIDANCE, embeddings, tiny_wan
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from precisecache_core import BlockCacheConfig, LFCacheConfig, guided, sample_fl
 from precisecache_core.pipelines.diffusers import apply_precisecache
 from precisecache_core.tiny import bundle
 from precisecache_core.tiny.prompts import encode_prompt
+from testkit.diffusers_model import sizes_of
 
 SIZE = 8  # of the latent
 PRESETS = [("base", {}), ("custom", {"alpha": 0.5}), ("flash", {})]
@@ -29,7 +30,7 @@ def core(sigmas, lfcache, blockcache=None):
     model = bundle.load_model().float()
     denoise = guided(model, encode_prompt("circle", "red", "left"), encode_prompt(), GUIDANCE)
     return sample_flow(
-        denoise, embeddings(0, 1, tiny_config().in_dim, 4, SIZE, SIZE), sigmas, lfcache, blockcache, model.blocks
+        denoise, embeddings(0, 1, sizes_of().in_dim, 4, SIZE, SIZE), sigmas, lfcache, blockcache, model.blocks
     )
 
 
@@ -74,7 +75,7 @@ def test_the_weights_of_the_guidance_do_not_depend_on_its_scale(tiny):
         go(guidance_scale=1.5)
     model = bundle.load_model().float()
     denoise = guided(model, encode_prompt("circle", "red", "left"), encode_prompt(), 1.5)
-    noise = embeddings(0, 1, tiny_config().in_dim, 4, SIZE, SIZE)
+    noise = embeddings(0, 1, sizes_of().in_dim, 4, SIZE, SIZE)
     _, own = sample_flow(denoise, noise, pipe.scheduler.sigmas, LFCacheConfig.from_preset("base"))
     entry = cache.report()["runs"][0]
     assert (entry["decisions"], entry["trials"]) == (own["decisions"], own["trials"])
