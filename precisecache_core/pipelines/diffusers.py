@@ -112,7 +112,9 @@ class AppliedCache:
         names = input_names(type(unwrapped(module)).forward)
         given = {**dict(zip(names, args)), **kwargs}
         hidden = given.get(names[0]) if names and len(args) <= len(names) else None
-        timesteps = self.pipe.scheduler.timesteps
+        timesteps = getattr(self.pipe.scheduler, "timesteps", None)
+        if not isinstance(timesteps, torch.Tensor):  # it has not been told the number of steps
+            return original(*args, **kwargs)
         self._precision = Precision(hidden.device) if isinstance(hidden, torch.Tensor) else None
         if timesteps is not self._timesteps():
             self._end()

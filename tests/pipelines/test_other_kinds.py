@@ -1,8 +1,6 @@
 """Transformers of other kinds, and failures in the caches: right, or aside with a line."""
 
-from pipes import (
-    wan,
-)
+from pipes import embeddings, wan
 
 import pytest
 import torch
@@ -20,6 +18,15 @@ def test_a_transformer_that_returns_a_bare_tensor():
     with apply_precisecache(pipe) as cache:
         assert off(own_loop(pipe), plain) < 0.05
     assert entry_of(cache)["reused"]
+
+
+def test_a_call_before_the_scheduler_has_timesteps_is_computed():
+    pipe = own_pipe()
+    x = embeddings(0, 1, 4, 8, 8)
+    with apply_precisecache(pipe) as cache:
+        pipe.scheduler.timesteps = None
+        assert torch.equal(pipe.transformer(x, torch.ones(1)), x * 0.5)
+    assert cache.report()["runs"] == []
 
 
 def test_a_transformer_that_takes_a_list_is_computed_and_a_line_says_so(caplog):
